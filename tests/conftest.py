@@ -1,0 +1,51 @@
+"""Hypothesis profiles, determinism between tests, and the folder of clips and weights."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# The first example pays for warming up torch, so a deadline per example would only be noise.
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+settings.register_profile("nightly", max_examples=10_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(autouse=True)
+def _isolation() -> Iterator[None]:
+    """One torch thread at the start of each test, and random generators as they were at its end.
+
+    torch is looked up rather than imported: the tests of the lower floors run without it.
+    """
+    torch = sys.modules.get("torch")
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002 -- the global generator is what leaks
+    torch_state = None
+    if torch is not None:
+        torch.set_num_threads(1)
+        torch_state = torch.get_rng_state()
+    yield
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)  # noqa: NPY002
+    if torch is not None:
+        torch.set_rng_state(torch_state)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with videos/, weights/ and calibration/ that LMC_DATA names."""
+    named = os.environ.get("LMC_DATA")
+    if not named:
+        pytest.skip("LMC_DATA is not set: no folder with videos/, weights/ and calibration/")
+    folder = Path(named)
+    if not folder.is_dir():
+        pytest.fail(f"LMC_DATA names {folder}, which is not a folder")
+    return folder
