@@ -1,0 +1,49 @@
+"""The error tree: who is to blame, and for what.
+
+`BitstreamError` and its leaves blame bytes; `VideoError` and `ModelError` blame a file, a model or a weight file that
+the user named.  A caller's programming mistake is a plain `ValueError` or `TypeError`.  Every message says what was
+found, what was expected and, where there is one, the remedy, in one line.
+"""
+
+__all__ = [
+    "BitstreamError",
+    "CorruptBitstreamError",
+    "FeatureCodecError",
+    "LimitExceededError",
+    "ModelError",
+    "TruncatedBitstreamError",
+    "UnsupportedBitstreamError",
+    "VideoError",
+]
+
+
+class FeatureCodecError(Exception):
+    """Root of every error that this package raises about its inputs."""
+
+
+class BitstreamError(FeatureCodecError, ValueError):
+    """A stream cannot be decoded."""
+
+
+class CorruptBitstreamError(BitstreamError):
+    """The bytes contradict themselves: a checksum, a reserved bit, a value out of its range."""
+
+
+class TruncatedBitstreamError(BitstreamError, EOFError):
+    """The bytes end before the stream does."""
+
+
+class UnsupportedBitstreamError(BitstreamError):
+    """The stream is of a format version, or needs a model or profile, that this decoder does not have."""
+
+
+class LimitExceededError(BitstreamError):
+    """The stream asks for more memory or work than `Limits` allows."""
+
+
+class VideoError(FeatureCodecError):
+    """A video cannot be opened, has no video stream, or lacks what was asked of it."""
+
+
+class ModelError(FeatureCodecError):
+    """A model, split point or weight file is unknown, unusable or does not fit the stream."""
