@@ -1,0 +1,527 @@
+"""Split models: the halves equal the whole, and samples lie where gradients say they do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
+
+from codec.bitstream import TensorSpec
+from codec.errors import ModelError
+from codec.submodels import (
+    BUNDLED_SPLITS,
+    default_preprocessing,
+    describe_splits,
+    labels,
+    list_models,
+    list_splits,
+    load_model,
+    normalise,
+    split_model,
+    weights_hash,
+)
+
+
+@pytest.fixture(scope="module")
+def efficientnet() -> nn.Module:
+    return load_model("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    return load_model("resnet34", "random:1")
+
+
+@pytest.fixture(scope="module")
+def densenet() -> nn.Module:
+    return load_model("densenet121", "random:1")
+
+
+def images(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def check_halves(model: nn.Module, split: str, x: torch.Tensor) -> tuple[TensorSpec, ...]:
+    """edge + cloud == whole, bit for bit; the tensors are as described and the cloud keeps them."""
+    halves = split_model(model, split, (x.shape[2], x.shape[3]))
+    features = halves.edge(x)
+    before = [tensor.clone() for tensor in features]
+    assert torch.equal(halves.cloud(features), model(x))
+    assert all(torch.equal(tensor, kept) for tensor, kept in zip(features, before, strict=True))
+    for tensor, spec in zip(features, halves.tensors, strict=True):
+        assert tensor.shape == (x.shape[0], spec.channels, spec.height, spec.width)
+        assert tensor.dtype == torch.float32
+    return halves.tensors
+
+
+# --- the halves and the whole -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", BUNDLED_SPLITS)
+def test_efficientnet_halves(efficientnet, split):
+    (spec,) = check_halves(efficientnet, split, images(1, 224, 224))
+    assert spec.name == split
+
+
+def test_efficientnet_native_size(efficientnet):
+    (spec,) = check_halves(efficientnet, "blocks.4", images(2, 96, 160))
+    assert (spec.height, spec.width) == (12, 20)
+
+
+@pytest.mark.parametrize("split", ["add_3", "layer1.0.relu", "maxpool", "layer2.0.bn1"])
+def test_resnet_halves(resnet, split):
+    check_halves(resnet, split, images(3, 64, 96))
+
+
+def test_resnet_names_are_those_of_the_paper(resnet):
+    halves = split_model(resnet, "add_3", (224, 224), "resnet34")
+    assert halves.tensors == (TensorSpec("add_3", 128, 28, 28, 8, 8, 0, 0),)
+    assert (halves.name, halves.split, halves.input_size) == ("resnet34", "add_3", (224, 224))
+
+
+@pytest.mark.parametrize(
+    ("split", "tensors"),
+    [
+        ("features.denseblock2.denselayer3", 4),
+        ("features_denseblock2_denselayer3_conv2", 4),
+        ("features.denseblock1", 1),
+        ("features.transition1", 1),
+    ],
+)
+def test_densenet_halves(densenet, split, tensors):
+    specs = check_halves(densenet, split, images(2, 64, 96))
+    assert len(specs) == tensors
+    assert len({spec.name for spec in specs}) == tensors
+    assert specs[-1].name == split
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("shufflenet_v2_x0_5", "stage2.1"),  # a tuple of halves inside, shapes computed on the way
+        ("shufflenet_v2_x0_5", "chunk"),
+        ("squeezenet1_1", "features.6"),
+        ("mobilenet_v3_small", "add_1"),  # squeeze-and-excitation
+        ("convnext_tiny", "add_4"),  # channels last in between
+        ("googlenet", "inception3b"),
+    ],
+)
+def test_other_architectures(name, split):
+    check_halves(load_model(name, "random:0"), split, images(2, 96, 96))
+
+
+class Overwriting(nn.Module):
+    """Uses a value before and after it is overwritten."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        a = self.first(x)
+        b = self.second(a)
+        c = self.relu(a)
+        b += c
+        return functional.relu(b, inplace=True) + a
+
+
+@pytest.mark.parametrize("split", ["first", "second", "relu", "add"])
+def test_in_place_operations(split):
+    torch.manual_seed(0)
+    model = Overwriting().eval().requires_grad_(requires_grad=False)
+    check_halves(model, split, images(2, 8, 8))
+    assert model.relu.inplace
+
+
+def test_gradients_reach_the_features(efficientnet):
+    halves = split_model(efficientnet, "blocks.10", (64, 64))
+    (features,) = halves.edge(images(1, 64, 64))
+    features.requires_grad_()
+    halves.cloud((features,)).square().sum().backward()
+    assert features.grad.abs().sum() > 0
+
+
+def test_cloud_wants_every_tensor(densenet):
+    halves = split_model(densenet, "features.denseblock1.denselayer2", (64, 64))
+    with pytest.raises(ValueError, match="expected 3 tensors, found 1"):
+        halves.cloud((torch.zeros(1, 64, 16, 16),))
+
+
+# --- where samples lie ------------------------------------------------------------------------
+
+
+def centroid(model, split, size, batch=2, number=-1):
+    """A tensor's spec, and where the samples near its middle look, on average, by their gradients.
+
+    The two entries of the second value are the mean differences, in y and x, between the centre of
+    gradient energy and the derived centre, in strides.
+    """
+    halves = split_model(model, split, size)
+    spec = halves.tensors[number]
+    misses = []
+    for seed in range(2):
+        for dy, dx in [(0, 0), (-1, 1)]:
+            x = images(batch, *size, seed=seed).requires_grad_()
+            row, column = spec.height // 2 + dy, spec.width // 2 + dx
+            halves.edge(x)[number][:, :, row, column].abs().sum().backward()
+            energy = x.grad.double().square().sum((0, 1))
+            y, x_ = (
+                (energy.sum(1 - axis) * torch.arange(size[axis])).sum() / energy.sum()
+                for axis in (0, 1)
+            )
+            misses.append(
+                (
+                    (y - row * spec.stride_y - spec.offset_y2 / 2) / spec.stride_y,
+                    (x_ - column * spec.stride_x - spec.offset_x2 / 2) / spec.stride_x,
+                )
+            )
+    return spec, np.mean(misses, axis=0)
+
+
+def averaging(model):
+    """The model with positive weights that sum to 1, so that every position it sees counts."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            weight = module.weight.data.abs()
+            module.weight.data = weight / weight.sum((1, 2, 3), keepdim=True)
+    return model
+
+
+@pytest.mark.parametrize("split", BUNDLED_SPLITS[:4])
+def test_trained_kernels_lean_within_their_windows(efficientnet, split):
+    """The derived centre is that of the windows; training may lean on one side of them.
+
+    EfficientNet-Lite0's static padding is lopsided (at strides, more at the bottom and the right),
+    and its kernels make up for part of that: measured, they look 0.05 to 0.55 strides above and to
+    the left of the centre.  The bounds record that measurement; the geometry itself is what the
+    next test shows.
+    """
+    _, miss = centroid(efficientnet, split, (320, 352))
+    assert miss.min() > -0.6
+    assert miss.max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "stride", "offset2"),
+    [
+        ("efficientnet_lite0", "blocks.2", 4, 6),
+        ("efficientnet_lite0", "blocks.4", 8, 14),
+        ("efficientnet_lite0", "blocks.10", 16, 30),
+        ("resnet34", "add_3", 8, 0),
+        ("resnet34", "layer1.0.conv1", 4, 0),
+        ("densenet121", "features.transition1", 8, 4),
+        ("densenet121", "features.denseblock2.denselayer3", 8, 4),
+        ("densenet121", "features.transition2", 16, 12),
+        ("googlenet", "inception3b", 8, 12),
+    ],
+)
+def test_samples_look_where_derived(name, split, stride, offset2):
+    model = averaging(load_model(name, "random:3"))
+    spec, miss = centroid(model, split, (288, 320))
+    assert (spec.stride_y, spec.stride_x) == (stride, stride)
+    assert (spec.offset_y2, spec.offset_x2) == (offset2, offset2)
+    assert np.abs(miss).max() < 0.15
+
+
+def test_every_tensor_of_a_dense_block_looks_where_derived():
+    model = averaging(load_model("densenet121", "random:3"))
+    for number in range(3):
+        split = "features.denseblock2.denselayer2"
+        _, miss = centroid(model, split, (160, 192), number=number)
+        assert np.abs(miss).max() < 0.15
+
+
+class Lopsided(nn.Module):
+    """Differs in y and x in everything that has a kernel, a stride, a padding or a dilation."""
+
+    def __init__(self):
+        super().__init__()
+        self.pad = nn.ZeroPad2d((3, 0, 1, 2))
+        self.conv = nn.Conv2d(3, 4, (3, 5), (2, 1), (0, 1), (1, 2), bias=False)
+        self.pool = nn.AvgPool2d((2, 3), (1, 2), (0, 1))
+        self.weight = nn.Parameter(torch.ones(4, 4, 2, 3))
+        self.same = nn.Conv2d(4, 4, (4, 2), padding="same", bias=False)
+
+    def forward(self, x):
+        x = self.pool(self.conv(self.pad(x)))
+        x = functional.conv2d(x, self.weight, stride=(1, 2), padding=(1, 0))
+        x = functional.pad(x, [1, 0, 0, 2])
+        x = functional.avg_pool2d(x, (3, 2), stride=(2, 1), padding=(1, 0))
+        x = self.same(x).permute(0, 2, 3, 1)
+        x = torch.relu(x) * 2
+        return x.permute(0, 3, 1, 2).mean((2, 3))
+
+
+def test_asymmetric_windows_exactly():
+    # All weights are 1: the gradient is symmetric around the centre, and the centroid exact.
+    model = Lopsided().eval().requires_grad_(requires_grad=False)
+    for parameter in model.parameters():
+        parameter.fill_(1)
+    halves = split_model(model, "permute_1", (64, 80))
+    (spec,) = halves.tensors
+    assert (spec.stride_y, spec.stride_x) == (4, 4)
+    row, column = spec.height // 2, spec.width // 2
+    x = torch.ones(1, 3, 64, 80, requires_grad=True)
+    halves.edge(x)[0][0, :, row, column].sum().backward()
+    weight = x.grad.double().sum((0, 1))
+    for axis, sample, stride, offset2 in [
+        (0, row, spec.stride_y, spec.offset_y2),
+        (1, column, spec.stride_x, spec.offset_x2),
+    ]:
+        profile = weight.sum(1 - axis)
+        centre = (profile * torch.arange(len(profile))).sum() / profile.sum()
+        assert centre == pytest.approx(sample * stride + offset2 / 2, abs=1e-6)
+    check_halves(model, "permute_1", images(2, 64, 80))
+
+
+class Merging(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.narrow = nn.Conv2d(3, 4, 1, stride=2)
+        self.wide = nn.Conv2d(3, 4, 4, stride=2, padding=1)
+        self.coarse = nn.Conv2d(3, 4, 4, stride=4)
+
+    def forward(self, x):
+        merged = self.narrow(x) + self.wide(x)
+        blown_up = functional.interpolate(self.coarse(x), scale_factor=2.0)
+        return torch.cat([merged.relu(), blown_up], 1).mean((2, 3)) + 1
+
+
+def test_of_unequal_offsets_the_widest_branch_decides():
+    class Two(Merging):
+        def forward(self, x):
+            return torch.relu(self.narrow(x) + self.wide(x)).mean((2, 3))
+
+    (spec,) = split_model(Two(), "add", (32, 32)).tensors
+    assert (spec.stride_y, spec.offset_y2, spec.offset_x2) == (2, 1, 1)
+
+
+# --- what cannot be split ---------------------------------------------------------------------
+
+
+def test_unknown_split_names_its_neighbours(resnet, efficientnet):
+    with pytest.raises(ModelError, match=r"'addd_3' names no node.*nearest: .*add_3"):
+        split_model(resnet, "addd_3", (64, 64))
+    with pytest.raises(ModelError, match=r"nearest: blocks\."):
+        split_model(efficientnet, "blocks.99", (64, 64))
+
+
+@pytest.mark.parametrize("split", ["avgpool", "flatten", "fc"])
+def test_nothing_behind_pooling(resnet, split):
+    with pytest.raises(ModelError, match="no place in the frame|float tensor N,C,H,W"):
+        split_model(resnet, split, (64, 64))
+
+
+def test_cloud_without_the_image():
+    model = Merging().eval()
+    with pytest.raises(ModelError, match="input image"):
+        split_model(model, "add", (32, 32))
+    with pytest.raises(ModelError, match="no place in the frame"):
+        split_model(model, "cat", (32, 32))
+
+
+def test_untraceable_model():
+    class Deciding(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ModelError, match=r"Deciding cannot be traced by torch\.fx") as caught:
+        split_model(Deciding(), "neg", (32, 32))
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_size():
+    with pytest.raises(ModelError, match="does not run on 4x2 input"):
+        split_model(Lopsided(), "permute_1", (2, 4))
+
+
+# --- lists ------------------------------------------------------------------------------------
+
+
+def test_bundled_splits():
+    found = [
+        (split, spec.channels, spec.height, spec.width, spec.stride_y, spec.stride_x)
+        for split, (spec,) in describe_splits("efficientnet_lite0")
+    ]
+    assert found == [
+        ("blocks.2", 24, 56, 56, 4, 4),
+        ("blocks.4", 40, 28, 28, 8, 8),
+        ("blocks.7", 80, 14, 14, 16, 16),
+        ("blocks.10", 112, 14, 14, 16, 16),
+        ("blocks.14", 192, 7, 7, 32, 32),
+    ]
+
+
+def test_listed_splits():
+    assert list_splits("resnet34") == ["add", *(f"add_{k}" for k in range(1, 16))]
+    dense = list_splits("densenet121")
+    assert {f"features.denseblock3.denselayer{k}" for k in range(1, 24)} <= set(dense)
+    assert {"features.denseblock3", "features.transition3"} <= set(dense)
+    assert list_splits("googlenet")[-1] == "inception5b"
+    assert list_splits("regnet_y_400mf")[0] == "add"
+    assert list_splits("vit_b_16") == []
+
+
+def test_lists_leave_the_generator_alone():
+    state = torch.get_rng_state()
+    describe_splits("regnet_x_400mf")
+    load_model("resnet18", "random:5")
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_models():
+    names = list_models()
+    assert names[0] == "efficientnet_lite0"
+    assert {"resnet34", "densenet121"} <= set(names)
+
+
+# --- weights ----------------------------------------------------------------------------------
+
+
+def test_random_weights_follow_the_seed():
+    first, again, other = (weights_hash(load_model("resnet18", f"random:{k}")) for k in (1, 1, 2))
+    assert first == again != other
+
+
+def test_loaded_model_is_frozen(efficientnet):
+    assert not efficientnet.training
+    assert not any(parameter.requires_grad for parameter in efficientnet.parameters())
+
+
+def test_hash_depends_on_weights_not_on_order():
+    layer = nn.Linear(2, 1)
+    layer.weight.data = torch.tensor([[1.0, -2.0]])
+    layer.bias.data = torch.tensor([0.5])
+    # SHA-256 of "bias\0float32\0001\0" 0000003f "weight\0float32\0001,2\0" 0000803f 000000c0
+    assert weights_hash(layer).hex() == "ab70dffb01fe726d"
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_from_a_file(tmp_path, suffix, half):
+    model = load_model("squeezenet1_1", "random:4")
+    saved = {key: t.half() if half else t for key, t in model.state_dict().items()}
+    path = tmp_path / f"weights{suffix}"
+    torch.save(saved, path) if suffix == ".pth" else save_file(saved, path)
+    loaded = load_model("squeezenet1_1", str(path))
+    for key, tensor in loaded.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, saved[key].float())
+
+
+def test_published_densenet_keys(tmp_path, densenet):
+    """Torchvision's files say norm.1 where its model says norm1, and lack the batch counters."""
+    saved = {
+        key.replace(".norm1.", ".norm.1.").replace(".conv2.", ".conv.2."): tensor
+        for key, tensor in densenet.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    torch.save(saved, tmp_path / "old.pth")
+    assert weights_hash(load_model("densenet121", str(tmp_path / "old.pth"))) == weights_hash(
+        densenet
+    )
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    saved = load_model("squeezenet1_1", "random:4").state_dict()
+    path = tmp_path / "weights.pth"
+    torch.save({**saved, "extra": torch.zeros(1)}, path)
+    with pytest.raises(ModelError, match=r"1 unexpected \(extra\)"):
+        load_model("squeezenet1_1", str(path))
+    torch.save({key: tensor for key, tensor in saved.items() if "features.0" not in key}, path)
+    with pytest.raises(ModelError, match=r"2 missing \(features\.0\.weight, features\.0\.bias\)"):
+        load_model("squeezenet1_1", str(path))
+    torch.save({**saved, "features.0.bias": torch.zeros(5)}, path)
+    with pytest.raises(ModelError, match=r"features\.0\.bias has shape \(5,\), not \(64,\)"):
+        load_model("squeezenet1_1", str(path))
+    torch.save([1, 2], path)
+    with pytest.raises(ModelError, match="not a state dict"):
+        load_model("squeezenet1_1", str(path))
+    for name in ("broken.pth", "broken.safetensors"):
+        (tmp_path / name).write_bytes(b"no weights at all")
+        with pytest.raises(ModelError, match="cannot be read as a state dict"):
+            load_model("squeezenet1_1", str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("resnet43", "default", "unknown model 'resnet43'; nearest: "),
+        ("resnet34", "random:", "not an integer"),
+        ("resnet34", "random:-1", "not an integer"),
+        ("resnet34", "absent.pth", "no such file"),
+        ("resnet34", "latest", r"expected default, random:SEED or a \.safetensors"),
+    ],
+)
+def test_unusable_names(name, weights, message):
+    with pytest.raises(ModelError, match=message):
+        load_model(name, weights)
+
+
+def test_download_that_fails(monkeypatch):
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    with pytest.raises(ModelError, match=r"no network.*--weights FILE.*random:SEED") as caught:
+        load_model("resnet18")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("resnet34", "add_3"), ("densenet121", "features.denseblock2.denselayer3")],
+)
+def test_stand_in_weights(data_dir, name, split):
+    model = load_model(name, str(data_dir / "weights" / f"{name}_distilled.pth"))
+    check_halves(model, split, images(1, 224, 224))
+    _, miss = centroid(model, split, (192, 224), number=0)
+    assert np.abs(miss).max() < 0.25
+
+
+# --- frames and labels ------------------------------------------------------------------------
+
+
+def test_normalise():
+    rgb = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
+    rgb.flags.writeable = False
+    lite = normalise(rgb, default_preprocessing("efficientnet_lite0", native=False))
+    assert lite.shape == (2, 3, 5, 7)
+    assert lite.dtype == torch.float32
+    assert lite.is_contiguous()
+    assert torch.equal(lite, (torch.tensor(rgb.copy()).permute(0, 3, 1, 2).float() - 127) / 128)
+    one = normalise(rgb[1], default_preprocessing("resnet34", native=False))
+    expected = (rgb[1] / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(one[0].permute(1, 2, 0), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="expected uint8"):
+        normalise(rgb.astype(np.float32), default_preprocessing("resnet34", native=False))
+
+
+def test_default_preprocessing():
+    small, native = (default_preprocessing("efficientnet_lite0", native=n) for n in (False, True))
+    assert (small.short_side, small.crop, small.pad_multiple) == (256, 224, 0)
+    assert (native.short_side, native.crop, native.pad_multiple) == (0, 0, 32)
+    assert native.mean_thousandths == (127_000,) * 3
+    assert native.scale_thousandths == (128_000,) * 3
+
+
+def test_labels():
+    assert labels("efficientnet_lite0", 1000)[1] == "goldfish"
+    assert labels("densenet121", 1000) == labels("efficientnet_lite0", 1000)
+    assert labels("resnet34", 3) == ["class 0", "class 1", "class 2"]
+
+
+def test_import_needs_no_torchvision():
+    code = "import codec.submodels, sys; sys.exit('torchvision' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, b"", b"")
