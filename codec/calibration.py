@@ -1,0 +1,145 @@
+"""Features -> profile: measured statistics, no labels, no training.
+
+The simple profile: every channel its own component (diagonal synthesis, one scale for the whole tensor), the mean
+of each channel, and the scale of every coefficient as a sum of one number per channel and one per frequency.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec.bitstream import TensorSpec
+from codec.profile import Band, Profile, TensorProfile
+from codec.transform import ForwardTransform, split_blocks
+
+__all__ = ["measure_profile"]
+
+STEP_LATENTS = 8
+"""Latent units in a step at qp 0: rounding to latents then adds 1/64 of the quantisation noise even there."""
+SPECTRUM_UNITS = 16
+STEP_UNITS = 64
+MATRIX_BITS = 14
+INTER_SCALE = 8
+"""How many qp smaller than the intra one the scale of inter residuals is taken to be: a factor of 2.5."""
+NOMINAL_QP = 30
+"""Without another measure of what the task tolerates, the step of this qp equals the standard deviation."""
+PREFERRED_BLOCK_SIZES = (7, 8)
+
+
+def measure_profile(
+    specs: Sequence[TensorSpec],
+    samples: Iterable[Sequence[Tensor]],
+    *,
+    units: Sequence[float] | None = None,
+    provenance: dict[str, object] | None = None,
+) -> Profile:
+    """Measure a simple profile.
+
+    Args:
+        specs: the tensors.
+        samples: for each image or frame, one (C, H, W) float tensor per spec; at least one.
+        units: per tensor, the quantiser step at qp 0 in feature units; default: such that the step at qp 30 is the
+            standard deviation of the tensor around its channel means.
+        provenance: what to note in the profile about its origin.
+
+    Raises:
+        ValueError: no samples, or tensors that are not finite.
+    """
+    collected = [_Moments(spec) for spec in specs]
+    for features in samples:
+        for moments, tensor in zip(collected, features, strict=True):
+            moments.update(tensor)
+    tensors = []
+    for number, moments in enumerate(collected):
+        if not moments.count:
+            raise ValueError("a profile is measured on at least one frame; none came")
+        tensors.append(moments.profile(None if units is None else units[number]))
+    return Profile(tuple(tensors), dict(provenance or {}))
+
+
+class _Moments:
+    """First and second moments of one tensor, the second in the DCT domain of its blocks."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self._spec = spec
+        self._size = next(
+            (b for b in PREFERRED_BLOCK_SIZES if spec.height % b == 0 and spec.width % b == 0),
+            min(PREFERRED_BLOCK_SIZES[-1], max(spec.height, spec.width)),
+        )
+        frequencies = self._size**2
+        self.count = 0
+        self._sum = torch.zeros(spec.channels, dtype=torch.float64)
+        self._squares = torch.zeros(frequencies, spec.channels, dtype=torch.float64)
+        self._direct = torch.zeros(spec.channels, dtype=torch.float64)
+        self._forward = ForwardTransform(self._frame_of(0, np.zeros(spec.channels), 1, 0))
+
+    def update(self, tensor: Tensor) -> None:
+        tensor = tensor.detach().cpu().float()
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"features of {self._spec.name!r} are not finite")
+        blocks = split_blocks(tensor, self._size)
+        # the forward transform of the neutral profile scales by 16: undone in `profile`
+        spectrum = self._forward(blocks).double()
+        self.count += blocks.shape[0]
+        self._sum += tensor.double().mean((1, 2)) * blocks.shape[0]
+        self._squares += spectrum.square().sum(2)
+        self._direct += spectrum[0].sum(1)
+
+    def profile(self, unit: float | None) -> TensorProfile:
+        mean = (self._sum / self.count).numpy()
+        squares = (self._squares / self.count).numpy() / SPECTRUM_UNITS**2
+        # around the mean: only the constant frequency has one, block size times that of the channel
+        direct = (self._direct / self.count).numpy() / SPECTRUM_UNITS
+        squares[0] = np.maximum(squares[0] - 2 * direct * mean * self._size + (mean * self._size) ** 2, 0)
+        variance = float(squares.mean())
+        if unit is None:
+            unit = math.sqrt(variance) * 2.0 ** (-NOMINAL_QP / 6) if variance > 0 else 2.0**-8
+        fraction_bits = min(max(math.ceil(math.log2(STEP_LATENTS / unit)), 0), 22)
+        latent = 2.0**fraction_bits
+        # spectrum = matrix · coefficient >> shift: a level of one at qp 0 (64) becomes unit · latent · 16
+        gain = unit * latent * SPECTRUM_UNITS / STEP_UNITS
+        shift = MATRIX_BITS - max(math.ceil(math.log2(gain)), 0)
+        synthesis = min(round(gain * 2.0**shift), (1 << 15) - 1)
+        scale = 6 * np.log2(np.maximum(np.sqrt(squares), unit * 2.0**-12) / unit)
+        per_component = scale.mean(0)
+        per_frequency = scale.mean(1) - scale.mean()
+        return self._frame_of(
+            fraction_bits,
+            mean * latent,
+            synthesis,
+            shift,
+            np.stack([per_component, per_component - INTER_SCALE]),
+            np.stack([per_frequency, per_frequency]),
+        )
+
+    def _frame_of(
+        self,
+        fraction_bits: int,
+        mean: np.ndarray,
+        synthesis: int,
+        shift: int,
+        component_scale: np.ndarray | None = None,
+        frequency_scale: np.ndarray | None = None,
+    ) -> TensorProfile:
+        channels, frequencies = self._spec.channels, self._size**2
+        if component_scale is None:
+            component_scale = np.zeros((2, channels))
+        if frequency_scale is None:
+            frequency_scale = np.zeros((2, frequencies))
+        limit = (1 << 23) - 1
+        band = Band(np.full(channels, synthesis, np.int16), shift, _int8(component_scale))
+        return TensorProfile(
+            fraction_bits,
+            self._size,
+            np.clip(np.round(mean), -limit, limit).astype(np.int32),
+            (band,),
+            np.zeros(frequencies, np.uint8),
+            _int8(frequency_scale),
+        )
+
+
+def _int8(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.round(values), -128, 127).astype(np.int8)
