@@ -157,7 +157,9 @@ class ByteReader:
     def raw(self, count: int) -> bytes:
         """Read `count` bytes."""
         if count > self.remaining:
-            raise TruncatedBitstreamError(f"needed {count} bytes at offset {self.position}, found {self.remaining}")
+            raise TruncatedBitstreamError(
+                f"needed {count} bytes at offset {self.position}, found {self.remaining}"
+            )
         self.position += count
         return self.content[self.position - count : self.position]
 
@@ -177,9 +179,13 @@ class ByteReader:
             value |= (byte & 0x7F) << (7 * index)
             if byte < 0x80:
                 if byte == 0 and index > 0:
-                    raise CorruptBitstreamError(f"varint at offset {self.position - index - 1} is longer than needed")
+                    raise CorruptBitstreamError(
+                        f"varint at offset {self.position - index - 1} is longer than needed"
+                    )
                 return value
-        raise CorruptBitstreamError(f"varint at offset {self.position - MAX_VARINT_BYTES} exceeds 63 bits")
+        raise CorruptBitstreamError(
+            f"varint at offset {self.position - MAX_VARINT_BYTES} exceeds 63 bits"
+        )
 
     def signed(self) -> int:
         """Read a signed varint."""
@@ -192,7 +198,9 @@ class ByteReader:
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
-            raise CorruptBitstreamError(f"name at offset {self.position - len(raw)} is not UTF-8") from error
+            raise CorruptBitstreamError(
+                f"name at offset {self.position - len(raw)} is not UTF-8"
+            ) from error
 
     def end(self, what: str) -> None:
         """Raise `CorruptBitstreamError` unless everything has been read."""
@@ -255,10 +263,18 @@ class TensorSpec:
         channels, height, width, stride_y, stride_x = (source.varint() for _ in range(5))
         limits.check("channels", channels)
         limits.check("elements", channels * height * width)
-        for what, value in (("height", height), ("width", width), ("stride", stride_y), ("stride", stride_x)):
+        for what, value in (
+            ("height", height),
+            ("width", width),
+            ("stride", stride_y),
+            ("stride", stride_x),
+        ):
             _in_range(f"tensor {name!r}: {what}", value, 1, limits.input_pixels)
         _in_range(f"tensor {name!r}: channels", channels, 1, limits.channels)
-        offsets = [_in_range(f"tensor {name!r}: offset", source.signed(), -MAX_OFFSET2, MAX_OFFSET2) for _ in range(2)]
+        offsets = [
+            _in_range(f"tensor {name!r}: offset", source.signed(), -MAX_OFFSET2, MAX_OFFSET2)
+            for _ in range(2)
+        ]
         return cls(name, channels, height, width, stride_y, stride_x, *offsets)
 
 
@@ -280,7 +296,13 @@ class Preprocessing:
 
     def write(self, out: ByteWriter) -> None:
         """Append FORMAT.md 4.4."""
-        values = (self.short_side, self.crop, self.pad_multiple, *self.mean_thousandths, *self.scale_thousandths)
+        values = (
+            self.short_side,
+            self.crop,
+            self.pad_multiple,
+            *self.mean_thousandths,
+            *self.scale_thousandths,
+        )
         for value in values:
             out.varint(value)
 
@@ -288,7 +310,11 @@ class Preprocessing:
     def read(cls, source: ByteReader) -> Preprocessing:
         """Take FORMAT.md 4.4 off `source`."""
         short_side, crop, pad_multiple, *rest = (source.varint() for _ in range(9))
-        for what, value in (("short side", short_side), ("crop", crop), ("pad multiple", pad_multiple)):
+        for what, value in (
+            ("short side", short_side),
+            ("crop", crop),
+            ("pad multiple", pad_multiple),
+        ):
             _in_range(what, value, 0, 1 << 16)
         mean = (rest[0], rest[1], rest[2])
         scale = (rest[3], rest[4], rest[5])
@@ -358,7 +384,9 @@ class SequenceHeader:
         return bytes(out.content)
 
     @classmethod
-    def from_bytes(cls, content: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[SequenceHeader, int]:
+    def from_bytes(
+        cls, content: bytes, limits: Limits = DEFAULT_LIMITS
+    ) -> tuple[SequenceHeader, int]:
         """Parse a header at the start of `content`; return it and its length in bytes."""
         source = ByteReader(content)
         magic = content[: len(MAGIC)]
@@ -379,10 +407,14 @@ class SequenceHeader:
         computed = crc32(content[: source.position])
         stored = source.fixed(CRC_BYTES)
         if stored != computed:
-            raise CorruptBitstreamError(f"sequence header: CRC-32 {stored:#010x}, computed {computed:#010x}")
+            raise CorruptBitstreamError(
+                f"sequence header: CRC-32 {stored:#010x}, computed {computed:#010x}"
+            )
         try:
             header = cls._parse(body, limits)
-        except TruncatedBitstreamError as error:  # the CRC holds, so the writer was wrong, not the transfer
+        except (
+            TruncatedBitstreamError
+        ) as error:  # the CRC holds, so the writer was wrong, not the transfer
             raise CorruptBitstreamError(f"sequence header: {error}") from error
         body.end("sequence header")
         return header, source.position
@@ -439,7 +471,9 @@ def _inflate(packed: bytes, size: int) -> bytes:
     except zlib.error as error:
         raise CorruptBitstreamError(f"embedded profile: {error}") from error
     if len(content) != size or not inflater.eof or inflater.unused_data:
-        raise CorruptBitstreamError(f"embedded profile: {len(content)} bytes or more, {size} announced")
+        raise CorruptBitstreamError(
+            f"embedded profile: {len(content)} bytes or more, {size} announced"
+        )
     return content
 
 
@@ -487,14 +521,20 @@ class FramePacket:
 
     @classmethod
     def read(
-        cls, source: ByteReader, previous: FramePacket | None, frame_duration: int, limits: Limits = DEFAULT_LIMITS
+        cls,
+        source: ByteReader,
+        previous: FramePacket | None,
+        frame_duration: int,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> FramePacket:
         """Take one packet off `source`; the CRC is checked before anything in it is believed but its length."""
         start = source.position
         tag = source.u8()
         key = tag & TYPE_MASK == TYPE_KEY
         if not key and tag & TYPE_MASK != TYPE_INTER:
-            raise CorruptBitstreamError(f"packet tag {tag:#04x} at offset {start} is not that of a frame")
+            raise CorruptBitstreamError(
+                f"packet tag {tag:#04x} at offset {start} is not that of a frame"
+            )
         qp = source.u8() if key or tag & FLAG_QP else None
         pts = source.signed() if key or tag & FLAG_PTS else 0
         length = source.varint()
@@ -510,7 +550,9 @@ class FramePacket:
         duration = frame_duration
         if not key:
             if previous is None:
-                raise CorruptBitstreamError("an inter frame without a frame before it to predict from")
+                raise CorruptBitstreamError(
+                    "an inter frame without a frame before it to predict from"
+                )
             qp = previous.qp if qp is None else qp
             pts += previous.pts + previous.duration
             duration = pts - previous.pts
@@ -551,7 +593,9 @@ class EndPacket:
         start = source.position
         tag = source.u8()
         if tag != TYPE_END:
-            raise CorruptBitstreamError(f"packet tag {tag:#04x} at offset {start}, expected the end packet's")
+            raise CorruptBitstreamError(
+                f"packet tag {tag:#04x} at offset {start}, expected the end packet's"
+            )
         length = source.varint()
         limits.check("packet_bytes", length)
         body = ByteReader(source.raw(length))
@@ -559,9 +603,13 @@ class EndPacket:
         computed = crc32(source.content[start : source.position])
         stored = source.fixed(CRC_BYTES)
         if stored != computed:
-            raise CorruptBitstreamError(f"end packet: CRC-32 {stored:#010x}, computed {computed:#010x}")
+            raise CorruptBitstreamError(
+                f"end packet: CRC-32 {stored:#010x}, computed {computed:#010x}"
+            )
         if size != source.position - start:
-            raise CorruptBitstreamError(f"end packet: its trailer says {size} bytes, it has {source.position - start}")
+            raise CorruptBitstreamError(
+                f"end packet: its trailer says {size} bytes, it has {source.position - start}"
+            )
         try:
             frames, count = body.varint(), body.varint()
             limits.check("index_entries", count)
@@ -577,7 +625,7 @@ class EndPacket:
             raise CorruptBitstreamError(f"end packet: {error}") from error
         body.end("end packet")
         if entries and entries[-1][0] >= frames:
-            raise CorruptBitstreamError(f"end packet: key frame {entries[-1][0]} of {frames} frames")
+            raise CorruptBitstreamError(
+                f"end packet: key frame {entries[-1][0]} of {frames} frames"
+            )
         return cls(frames, tuple(entries))
-
-

@@ -6,16 +6,18 @@ of each channel, and the scale of every coefficient as a sum of one number per c
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.bitstream import TensorSpec
+from codec.bitstream import SequenceHeader, TensorSpec
 from codec.profile import Band, Profile, TensorProfile
 from codec.transform import ForwardTransform, split_blocks
 
-__all__ = ["measure_profile"]
+__all__ = ["measure_profile", "simple_header"]
 
 STEP_LATENTS = 8
 """Latent units in a step at qp 0: rounding to latents then adds 1/64 of the quantisation noise even there."""
@@ -60,6 +62,30 @@ def measure_profile(
     return Profile(tuple(tensors), dict(provenance or {}))
 
 
+def simple_header(
+    specs: Sequence[TensorSpec],
+    samples: Iterable[Sequence[Tensor]],
+    input_height: int,
+    input_width: int,
+) -> SequenceHeader:
+    """Return a header for your own tensors, with a simple profile measured on `samples` embedded.
+
+    Args:
+        specs: name, shape and stride of each tensor.
+        samples: as for `measure_profile`; the first frames of the sequence will do.
+        input_height: of the frames that vectors refer to, pixels.
+        input_width: likewise.
+    """
+    profile = measure_profile(specs, samples)
+    return SequenceHeader(
+        tensors=tuple(specs),
+        input_height=input_height,
+        input_width=input_width,
+        profile_hash=profile.hash,
+        profile=profile.to_bytes(),
+    )
+
+
 class _Moments:
     """First and second moments of one tensor, the second in the DCT domain of its blocks."""
 
@@ -93,7 +119,9 @@ class _Moments:
         squares = (self._squares / self.count).numpy() / SPECTRUM_UNITS**2
         # around the mean: only the constant frequency has one, block size times that of the channel
         direct = (self._direct / self.count).numpy() / SPECTRUM_UNITS
-        squares[0] = np.maximum(squares[0] - 2 * direct * mean * self._size + (mean * self._size) ** 2, 0)
+        squares[0] = np.maximum(
+            squares[0] - 2 * direct * mean * self._size + (mean * self._size) ** 2, 0
+        )
         variance = float(squares.mean())
         if unit is None:
             unit = math.sqrt(variance) * 2.0 ** (-NOMINAL_QP / 6) if variance > 0 else 2.0**-8
@@ -118,11 +146,11 @@ class _Moments:
     def _frame_of(
         self,
         fraction_bits: int,
-        mean: np.ndarray,
+        mean: NDArray[Any],
         synthesis: int,
         shift: int,
-        component_scale: np.ndarray | None = None,
-        frequency_scale: np.ndarray | None = None,
+        component_scale: NDArray[Any] | None = None,
+        frequency_scale: NDArray[Any] | None = None,
     ) -> TensorProfile:
         channels, frequencies = self._spec.channels, self._size**2
         if component_scale is None:
@@ -141,5 +169,5 @@ class _Moments:
         )
 
 
-def _int8(values: np.ndarray) -> np.ndarray:
+def _int8(values: NDArray[Any]) -> NDArray[Any]:
     return np.clip(np.round(values), -128, 127).astype(np.int8)

@@ -84,7 +84,12 @@ class _Choice:
     """
 
     def __init__(
-        self, coefficients: Tensor, position: Tensor, classes: NDArray[np.intp], step: int, rounding: float
+        self,
+        coefficients: Tensor,
+        position: Tensor,
+        classes: NDArray[np.intp],
+        step: int,
+        rounding: float,
     ) -> None:
         values = coefficients.reshape(-1, coefficients.shape[2])[position]
         self.levels = quantise(values, step, rounding)
@@ -123,7 +128,11 @@ class Encoder:
     """
 
     def __init__(
-        self, header: SequenceHeader, config: EncoderConfig | None = None, *, device: torch.device | str = "cpu"
+        self,
+        header: SequenceHeader,
+        config: EncoderConfig | None = None,
+        *,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.header = header
         self.config = config or EncoderConfig()
@@ -132,7 +141,9 @@ class Encoder:
         self._syntax = FrameSyntax(header, self.profile)
         self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
         self._forward = [ForwardTransform(tensor, device) for tensor in self.profile.tensors]
-        self._positions = [torch.from_numpy(tensor.scan.position).to(device) for tensor in self.profile.tensors]
+        self._positions = [
+            torch.from_numpy(tensor.scan.position).to(device) for tensor in self.profile.tensors
+        ]
         self._previous: FramePacket | None = None
         self._since_key = 0
 
@@ -186,16 +197,22 @@ class Encoder:
         self._previous = packet
         self._since_key = 1 if frame.key else self._since_key + 1
         recovered = features_of(reconstruction, self.profile)
-        return EncodedFrame(packet, tuple(recovered), tuple(reconstruction), dict(self._syntax.bits))
+        return EncodedFrame(
+            packet, tuple(recovered), tuple(reconstruction), dict(self._syntax.bits)
+        )
 
     def _latents_of(self, features: Sequence[Tensor]) -> list[Tensor]:
         specs = self.header.tensors
         shapes = [tuple(tensor.shape) for tensor in features]
         if shapes != [spec.shape for spec in specs]:
-            raise ValueError(f"features of shapes {shapes}, expected {[spec.shape for spec in specs]}")
+            raise ValueError(
+                f"features of shapes {shapes}, expected {[spec.shape for spec in specs]}"
+            )
         latents = []
         for tensor, spec, profile in zip(features, specs, self.profile.tensors, strict=True):
-            latent = torch.round(tensor.to(self._device, torch.float32) * 2.0**profile.fraction_bits)
+            latent = torch.round(
+                tensor.to(self._device, torch.float32) * 2.0**profile.fraction_bits
+            )
             if not bool(torch.isfinite(latent).all()):
                 raise ValueError(f"features of {spec.name!r} are not finite")
             latents.append(latent.clamp_(-LATENT_LIMIT, LATENT_LIMIT))
@@ -218,19 +235,27 @@ class Encoder:
         if not key:
             vectors = None if intra else vectors
             predictions = self._reconstructor.predict(vectors)
-            tensors, cost, intra_cost = self._inter_frame(latents, predictions, qp, step, intra=intra)
+            tensors, cost, intra_cost = self._inter_frame(
+                latents, predictions, qp, step, intra=intra
+            )
             cut = self.config.scene_cut and not intra and intra_cost < SCENE_CUT_MARGIN * cost
             if not cut:
-                if vectors is not None and all((symbols.modes == MODE_INTRA).all() for symbols in tensors):
+                if vectors is not None and all(
+                    (symbols.modes == MODE_INTRA).all() for symbols in tensors
+                ):
                     vectors = None  # nothing is predicted with them
                 return FrameSymbols(False, qp, vectors, tensors), predictions
-        return FrameSymbols(True, qp, None, self._key_frame(latents, qp, step)), self._reconstructor.predict(None)
+        return FrameSymbols(
+            True, qp, None, self._key_frame(latents, qp, step)
+        ), self._reconstructor.predict(None)
 
     def _key_frame(self, latents: list[Tensor], qp: int, step: int) -> list[TensorSymbols]:
         expected = self._syntax.expected_classes(True, qp)
         tensors = []
         for number, latent in enumerate(latents):
-            choice = self._choice(number, latent - self._mean(number), expected[number][INTRA], step, ROUNDING_INTRA)
+            choice = self._choice(
+                number, latent - self._mean(number), expected[number][INTRA], step, ROUNDING_INTRA
+            )
             modes = np.full(choice.levels.shape[1], MODE_INTRA, np.uint8)
             tensors.append(_symbols(modes, choice.levels))
         return tensors
@@ -243,7 +268,9 @@ class Encoder:
         tensors, total, intra_total = [], 0.0, 0.0
         for number, (latent, prediction) in enumerate(zip(latents, predictions, strict=True)):
             classes = expected[number]
-            alone = self._choice(number, latent - self._mean(number), classes[INTRA], step, ROUNDING_INTRA)
+            alone = self._choice(
+                number, latent - self._mean(number), classes[INTRA], step, ROUNDING_INTRA
+            )
             if intra:
                 modes = np.full(alone.levels.shape[1], MODE_INTRA, np.uint8)
                 tensors.append(_symbols(modes, alone.levels))
@@ -269,7 +296,9 @@ class Encoder:
         self, number: int, residual: Tensor, classes: NDArray[np.intp], step: int, rounding: float
     ) -> _Choice:
         blocks = split_blocks(residual, self.profile.tensors[number].block_size)
-        return _Choice(self._forward[number](blocks), self._positions[number], classes, step, rounding)
+        return _Choice(
+            self._forward[number](blocks), self._positions[number], classes, step, rounding
+        )
 
 
 def _symbols(modes: NDArray[np.uint8], levels: Tensor) -> TensorSymbols:

@@ -35,7 +35,16 @@ from codec.probability import (
 )
 from codec.profile import INTER, INTRA, Profile, TensorProfile
 
-__all__ = ["MODE_INTER", "MODE_INTRA", "MODE_SKIP", "FrameSymbols", "FrameSyntax", "SymbolReader", "SymbolWriter", "TensorSymbols"]
+__all__ = [
+    "MODE_INTER",
+    "MODE_INTRA",
+    "MODE_SKIP",
+    "FrameSymbols",
+    "FrameSyntax",
+    "SymbolReader",
+    "SymbolWriter",
+    "TensorSymbols",
+]
 
 MODE_SKIP, MODE_INTER, MODE_INTRA = 0, 1, 2
 
@@ -164,7 +173,9 @@ class SymbolReader:
 
     def __init__(self, payload: bytes) -> None:
         padded = payload + bytes(-len(payload) % WORD_BYTES + 2 * WORD_BYTES)
-        self._decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
+        self._decoder = constriction.stream.queue.RangeDecoder(
+            np.frombuffer(padded, ">u4").astype(np.uint32)
+        )
 
     def array(self, symbols: NDArray[np.int32], model: Any) -> NDArray[np.int32]:  # noqa: ANN401
         """Decode as many symbols as `symbols` has."""
@@ -212,7 +223,9 @@ class FrameSyntax:
         For the encoder's decisions: the classes that are really used follow the activity of the block as well.
         """
         if key:
-            return [classify(expected_level(tensor.scan.scale, qp)) for tensor in self._profile.tensors]
+            return [
+                classify(expected_level(tensor.scan.scale, qp)) for tensor in self._profile.tensors
+            ]
         return [classify(tensor.means_at(qp)) for tensor in self._tensors]
 
     def code(self, coder: SymbolCoder, frame: FrameSymbols) -> None:
@@ -266,7 +279,7 @@ class _VectorSyntax:
     def __init__(self, bits: dict[str, float]) -> None:
         self._bits = bits
         self._previous: NDArray[np.int32] | None = None
-        self._means = [VECTOR_MEAN] * (2 * VECTOR_CONTEXTS)
+        self._means = [VECTOR_MEAN] * (3 * VECTOR_CONTEXTS)
 
     def absent(self) -> None:
         self._previous = None
@@ -286,10 +299,16 @@ class _VectorSyntax:
                 context = 0 if around == 0 else 1 if around < 4 else 2 if around < 16 else 3
                 for axis in (0, 1):
                     median = sorted((left[axis], above[axis], colocated[axis]))[1]
-                    difference = self._difference(coder, field[i][j][axis] - median, 2 * context + axis)
+                    # the second component goes by what the first one was
+                    kind = 0 if axis == 0 else 2 if size[i][j] else 1
+                    difference = self._difference(
+                        coder, field[i][j][axis] - median, 3 * context + kind
+                    )
                     value = median + difference
                     if abs(value) > MAX_VECTOR:
-                        raise CorruptBitstreamError(f"motion vector component {value} exceeds ±{MAX_VECTOR}")
+                        raise CorruptBitstreamError(
+                            f"motion vector component {value} exceeds ±{MAX_VECTOR}"
+                        )
                     field[i][j][axis] = value
                     size[i][j] += abs(difference)
         vectors[...] = field
@@ -303,12 +322,16 @@ class _VectorSyntax:
         return value
 
 
-def _code_level(coder: SymbolCoder, value: int, number: int, bits: dict[str, float], element: str) -> int:
+def _code_level(
+    coder: SymbolCoder, value: int, number: int, bits: dict[str, float], element: str
+) -> int:
     """Code one level under class `number`."""
     symbol = value + MAX_DIRECT_LEVEL if abs(value) <= MAX_DIRECT_LEVEL else ESCAPE
     symbol = coder.scalar(symbol, _level_models()[number])
     bits[element] += float(tables().bits[number, symbol])
-    return _code_escape(coder, value, bits, element) if symbol == ESCAPE else symbol - MAX_DIRECT_LEVEL
+    return (
+        _code_escape(coder, value, bits, element) if symbol == ESCAPE else symbol - MAX_DIRECT_LEVEL
+    )
 
 
 def _code_escape(coder: SymbolCoder, value: int, bits: dict[str, float], element: str) -> int:
@@ -333,7 +356,9 @@ def _code_escape(coder: SymbolCoder, value: int, bits: dict[str, float], element
 class _TensorSyntax:
     """Modes and levels of one tensor."""
 
-    def __init__(self, profile: TensorProfile, spec: TensorSpec, qp: int, bits: dict[str, float]) -> None:
+    def __init__(
+        self, profile: TensorProfile, spec: TensorSpec, qp: int, bits: dict[str, float]
+    ) -> None:
         rows, self._columns = profile.blocks(spec.height, spec.width)
         self.count = rows * self._columns
         self._bits, self._levels_element = bits, f"levels of {spec.name}"
@@ -407,23 +432,31 @@ class _TensorSyntax:
             symbols.classes[first:last] = classes
             levels = symbols.levels[first:last]
             self._code_pass(coder, levels, classes)
-            found = found + (np.minimum(np.abs(levels), LEVEL_CAP).sum(0, dtype=np.int64) << MEAN_BITS)
+            found = found + (
+                np.minimum(np.abs(levels), LEVEL_CAP).sum(0, dtype=np.int64) << MEAN_BITS
+            )
             expected = expected + base.sum(0)
         self._activity[:, coded] = np.stack([found, expected]) >> 1
 
-    def _code_pass(self, coder: SymbolCoder, levels: NDArray[np.int32], classes: NDArray[np.intp]) -> None:
+    def _code_pass(
+        self, coder: SymbolCoder, levels: NDArray[np.int32], classes: NDArray[np.intp]
+    ) -> None:
         """Code the levels of one pass, all of one class together, and then what escaped."""
         flat, number = levels.ravel(), classes.ravel()
         order = np.argsort(number, kind="stable")
         ends = np.cumsum(np.bincount(number, minlength=1))
-        symbols = np.where(np.abs(flat) > MAX_DIRECT_LEVEL, ESCAPE, flat + MAX_DIRECT_LEVEL).astype(np.int32)[order]
+        symbols = np.where(np.abs(flat) > MAX_DIRECT_LEVEL, ESCAPE, flat + MAX_DIRECT_LEVEL).astype(
+            np.int32
+        )[order]
         models = _level_models()
         start = 0
         for index, end in enumerate(ends.tolist()):
             if end > start:
                 symbols[start:end] = coder.array(symbols[start:end], models[index])
                 start = end
-        self._bits[self._levels_element] += float(tables().bits[number[order], symbols].sum(dtype=np.float64))
+        self._bits[self._levels_element] += float(
+            tables().bits[number[order], symbols].sum(dtype=np.float64)
+        )
         decoded = np.empty_like(flat)
         decoded[order] = symbols - MAX_DIRECT_LEVEL
         for index in np.flatnonzero(decoded == ESCAPE - MAX_DIRECT_LEVEL):

@@ -25,7 +25,9 @@ FILTER_BITS = 10
 """Interpolation weights sum to 2^10 in each direction."""
 
 
-def latent_displacement(vectors: NDArray[np.int32], grid: int, spec: TensorSpec) -> NDArray[np.int64]:
+def latent_displacement(
+    vectors: NDArray[np.int32], grid: int, spec: TensorSpec
+) -> NDArray[np.int64]:
     """Interpolate the field at every position of a tensor and scale it by the tensor's stride.
 
     Node (i, j) of the field sits in the middle of its cell, at input pixel i · grid + (grid - 1) / 2.  Positions beyond

@@ -78,13 +78,25 @@ class TensorProfile:
             (0 <= self.fraction_bits <= MAX_FRACTION_BITS, f"fraction bits {self.fraction_bits}"),
             (1 <= self.block_size <= MAX_BLOCK_SIZE, f"block size {self.block_size}"),
             (self.band_of.shape == (frequencies,), f"bands of {self.band_of.shape} frequencies"),
-            (self.frequency_scale.shape == (2, frequencies), f"frequency scale {self.frequency_scale.shape}"),
-            (len(self.bands) > int(self.band_of.max(initial=0)), f"{len(self.bands)} bands, one missing"),
+            (
+                self.frequency_scale.shape == (2, frequencies),
+                f"frequency scale {self.frequency_scale.shape}",
+            ),
+            (
+                len(self.bands) > int(self.band_of.max(initial=0)),
+                f"{len(self.bands)} bands, one missing",
+            ),
             (bool((np.abs(self.mean) <= MAX_MEAN).all()), "mean out of range"),
             (all(0 <= band.shift <= MAX_SHIFT for band in self.bands), "shift out of range"),
-            (all(band.matrix.shape[0] == self.channels for band in self.bands), "matrix of other channels"),
+            (
+                all(band.matrix.shape[0] == self.channels for band in self.bands),
+                "matrix of other channels",
+            ),
             (all(1 <= band.rank <= self.channels for band in self.bands), "rank over the channels"),
-            (all(band.scale.shape == (2, band.rank) for band in self.bands), "scale of another rank"),
+            (
+                all(band.scale.shape == (2, band.rank) for band in self.bands),
+                "scale of another rank",
+            ),
         )
         for holds, what in checks:
             if not holds:
@@ -135,7 +147,9 @@ class Scan:
             row = np.empty((band.rank, 4), np.int64)
             row[:, 0] = 2 * group + (component >= first)
             row[:, 1] = frequency * profile.components + component
-            row[:, 2:] = (band.scale.astype(np.int64) + profile.frequency_scale[:, frequency, None]).T
+            row[:, 2:] = (
+                band.scale.astype(np.int64) + profile.frequency_scale[:, frequency, None]
+            ).T
             rows.append(row)
         table = np.concatenate(rows)
         table = table[np.argsort(table[:, 0], kind="stable")]
@@ -183,7 +197,9 @@ class Profile:
         from safetensors.numpy import save_file
 
         content = np.frombuffer(self.to_bytes(), np.uint8)
-        save_file({"profile": content}, path, {"provenance": json.dumps(self.provenance, sort_keys=True)})
+        save_file(
+            {"profile": content}, path, {"provenance": json.dumps(self.provenance, sort_keys=True)}
+        )
 
     @classmethod
     def load(cls, path: Path) -> Profile:
@@ -238,7 +254,9 @@ def _read_tensor(source: ByteReader) -> TensorProfile:
         matrix = np.frombuffer(source.raw(2 * math.prod(shape)), "<i2").reshape(shape)
         scale = np.frombuffer(source.raw(2 * rank), np.int8).reshape(2, rank)
         bands.append(Band(matrix.astype(np.int16), shift, scale))
-    return TensorProfile(fraction_bits, block_size, mean.astype(np.int32), tuple(bands), band_of, frequency_scale)
+    return TensorProfile(
+        fraction_bits, block_size, mean.astype(np.int32), tuple(bands), band_of, frequency_scale
+    )
 
 
 def shipped_profile(name: str) -> Profile | None:
@@ -252,7 +270,9 @@ def shipped_profile(name: str) -> Profile | None:
 def profile_of(header: SequenceHeader) -> Profile:
     """Return the profile that a header carries or names, checked against its hash and its tensors."""
     profile = (
-        shipped_profile(header.profile_hash.hex()) if header.profile is None else Profile.from_bytes(header.profile)
+        shipped_profile(header.profile_hash.hex())
+        if header.profile is None
+        else Profile.from_bytes(header.profile)
     )
     if profile is None:
         raise UnsupportedBitstreamError(
@@ -260,7 +280,9 @@ def profile_of(header: SequenceHeader) -> Profile:
             "use the release of latent-motion-codec that wrote the stream"
         )
     if profile.hash != header.profile_hash:
-        raise CorruptBitstreamError(f"profile of hash {profile.hash.hex()}, expected {header.profile_hash.hex()}")
+        raise CorruptBitstreamError(
+            f"profile of hash {profile.hash.hex()}, expected {header.profile_hash.hex()}"
+        )
     found = [tensor.channels for tensor in profile.tensors]
     expected = [spec.channels for spec in header.tensors]
     if found != expected:

@@ -39,14 +39,21 @@ class Reconstructor:
     """
 
     def __init__(
-        self, specs: Sequence[TensorSpec], profile: Profile, grid: int, device: torch.device | str = "cpu"
+        self,
+        specs: Sequence[TensorSpec],
+        profile: Profile,
+        grid: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         self._specs = tuple(specs)
         self._grid = grid
         self._loops = [
-            _TensorLoop(spec, tensor, device) for spec, tensor in zip(self._specs, profile.tensors, strict=True)
+            _TensorLoop(spec, tensor, device)
+            for spec, tensor in zip(self._specs, profile.tensors, strict=True)
         ]
-        self.latents: list[Tensor] = [loop.mean.expand(spec.shape) for loop, spec in zip(self._loops, specs, strict=True)]
+        self.latents: list[Tensor] = [
+            loop.mean.expand(spec.shape) for loop, spec in zip(self._loops, specs, strict=True)
+        ]
 
     def predict(self, vectors: NDArray[np.int32] | None) -> list[Tensor]:
         """Return the inter prediction of every tensor, (C, H, W) float64 integers; no vectors: no motion."""
@@ -62,13 +69,17 @@ class Reconstructor:
         step = step_size(frame.qp)
         self.latents = [
             loop.reconstruct(prediction, symbols, step)
-            for loop, prediction, symbols in zip(self._loops, predictions, frame.tensors, strict=True)
+            for loop, prediction, symbols in zip(
+                self._loops, predictions, frame.tensors, strict=True
+            )
         ]
         return self.latents
 
 
 class _TensorLoop:
-    def __init__(self, spec: TensorSpec, profile: TensorProfile, device: torch.device | str) -> None:
+    def __init__(
+        self, spec: TensorSpec, profile: TensorProfile, device: torch.device | str
+    ) -> None:
         self._height, self._width = spec.height, spec.width
         self._profile = profile
         self._device = device
@@ -85,7 +96,9 @@ class _TensorLoop:
         if len(intra):
             blocks[torch.from_numpy(intra).to(self._device)] = self.mean
         coded_blocks = torch.from_numpy(coded).to(self._device)
-        blocks[coded_blocks] = clip(blocks[coded_blocks] + self._inverse(self._coefficients(symbols, step)), LATENT_LIMIT)
+        blocks[coded_blocks] = clip(
+            blocks[coded_blocks] + self._inverse(self._coefficients(symbols, step)), LATENT_LIMIT
+        )
         return join_blocks(blocks, self._height, self._width).contiguous()
 
     def _coefficients(self, symbols: TensorSymbols, step: int) -> Tensor:
@@ -94,7 +107,9 @@ class _TensorLoop:
         magnitude_over_one = (np.abs(symbols.levels) > 1).astype(np.intp)
         points = tables().points[symbols.classes, magnitude_over_one]
         levels = torch.from_numpy(symbols.levels.astype(np.float64)).to(self._device)
-        values = dequantise(levels, torch.from_numpy(points.astype(np.float64)).to(self._device), step)
+        values = dequantise(
+            levels, torch.from_numpy(points.astype(np.float64)).to(self._device), step
+        )
         positions = profile.block_size**2 * profile.components
         coefficients = values.new_zeros((positions, values.shape[1]))
         coefficients[self._position] = values

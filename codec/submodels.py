@@ -755,8 +755,8 @@ def _make_functional(traced: fx.GraphModule) -> None:
     """Replace in-place operations, by which the cloud would write into its caller's tensors.
 
     Whoever used the overwritten value after the write uses its result instead.  Modules are shared
-    with the caller's model, so a changed one is a copy of its own.  (`a += b` needs no care: tracing
-    makes an addition of it.)
+    with the caller's model, so a changed one is a copy of its own.  (`a += b` needs no care:
+    tracing makes an addition of it.)
     """
     nodes = list(traced.graph.nodes)
     order = {node: index for index, node in enumerate(nodes)}

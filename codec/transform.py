@@ -93,7 +93,9 @@ class InverseTransform:
     def __init__(self, profile: TensorProfile, device: torch.device | str = "cpu") -> None:
         self._size = profile.block_size
         self._channels = profile.channels
-        self._basis = torch.from_numpy(dct_basis(self._size)).to(device, torch.float64).t().contiguous()
+        self._basis = (
+            torch.from_numpy(dct_basis(self._size)).to(device, torch.float64).t().contiguous()
+        )
         self._bands = [
             (
                 torch.from_numpy(np.flatnonzero(profile.band_of == number)).to(device),
@@ -141,7 +143,9 @@ class ForwardTransform:
         for number, band in enumerate(profile.bands):
             synthesis = band.matrix.astype(np.float64) * 0.5 ** (band.shift + SPECTRUM_BITS)
             if synthesis.ndim == 1:
-                analysis = np.divide(1.0, synthesis, out=np.zeros_like(synthesis), where=synthesis != 0)
+                analysis = np.divide(
+                    1.0, synthesis, out=np.zeros_like(synthesis), where=synthesis != 0
+                )
             else:
                 analysis = np.linalg.pinv(synthesis)
             frequencies = torch.from_numpy(np.flatnonzero(profile.band_of == number)).to(device)
@@ -162,7 +166,9 @@ class ForwardTransform:
         coefficients = residual.new_zeros((self._size * self._size, self._components, blocks))
         for frequencies, analysis in self._bands:
             if analysis.ndim == 1:
-                coefficients[frequencies, : analysis.shape[0]] = analysis[:, None] * spectrum[frequencies]
+                coefficients[frequencies, : analysis.shape[0]] = (
+                    analysis[:, None] * spectrum[frequencies]
+                )
             else:
                 coefficients[frequencies, : analysis.shape[0]] = analysis @ spectrum[frequencies]
         return coefficients

@@ -1,0 +1,528 @@
+"""The `lmc` command: parse, call one library function, print.
+
+Results go to standard output, progress to standard error.  Exit code 0: done; 1: an input or output is at fault, said in
+one line; 2: wrong usage.  Heavy imports happen inside the commands, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from codec import __version__
+from codec.errors import FeatureCodecError
+
+if TYPE_CHECKING:
+    from codec.bitstream import SequenceHeader
+    from codec.container import StreamReader
+
+__all__ = ["main"]
+
+
+class _Lmc(click.Group):
+    """Turns errors that are not bugs into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        try:
+            return super().invoke(ctx)
+        except (FeatureCodecError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                sys.stderr.close()
+                ctx.exit(1)
+            text = " ".join(str(error).split())
+            if (
+                isinstance(error, OSError)
+                and error.filename is not None
+                and error.strerror is not None
+            ):
+                text = f"{error.filename}: {error.strerror.lower()}"
+            click.echo(f"lmc: {text}", err=True)
+            ctx.exit(1)
+
+
+class _FrameRange(click.ParamType):
+    """`N` is the first N frames, `A:B` frames A to B - 1, `A:` all from A on."""
+
+    name = "range"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,  # noqa: ANN401 - click's signature
+    ) -> tuple[int, int | None]:
+        if isinstance(value, tuple):
+            return value
+        first, colon, last = str(value).partition(":")
+        try:
+            start = int(first or 0) if colon else 0
+            stop = (int(last) if last else None) if colon else int(first)
+        except ValueError:
+            self.fail(f"{value!r} is not N, A:B or A:", param, ctx)
+        if start < 0 or (stop is not None and stop <= start):
+            self.fail(f"{value!r} holds no frame", param, ctx)
+        return start, stop
+
+
+@click.group(cls=_Lmc, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lmc")
+def main() -> None:
+    """Code the feature tensors of video: motion-compensated, bit-exact, ready for the rest of the network."""
+
+
+FORCE = click.option("-f", "--force", is_flag=True, help="Overwrite outputs that exist.")
+DEVICE = click.option(
+    "--device", default="cpu", show_default=True, help="Where tensors live: cpu, cuda, cuda:1 ..."
+)
+
+
+@main.command()
+@click.argument("video")
+@click.option(
+    "-o", "--output", required=True, help="Stream to write, usually *.lmc; - is standard output."
+)
+@click.option("--model", default="efficientnet_lite0", show_default=True, help="See `lmc models`.")
+@click.option(
+    "--split", default=None, help="Where to cut the model; default: blocks.7 of EfficientNet-Lite0."
+)
+@click.option(
+    "--weights",
+    default="default",
+    show_default=True,
+    help="default, FILE (safetensors, pth) or random:SEED.",
+)
+@click.option(
+    "--native", is_flag=True, help="Whole frames at their own size instead of a 224 x 224 crop."
+)
+@click.option("--frames", type=_FrameRange(), help="N: the first N; A:B: from A to B - 1.")
+@click.option(
+    "--qp",
+    type=click.IntRange(0, 51),
+    default=24,
+    show_default=True,
+    help="6 more double the step.",
+)
+@click.option(
+    "--keyint",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Most frames between key frames.",
+)
+@click.option("--no-scene-cut", is_flag=True, help="No key frames but those of --keyint.")
+@click.option(
+    "--motion",
+    type=click.Choice(["search", "zero", "none", "bitstream"]),
+    default="search",
+    show_default=True,
+    help="Where vectors come from; none: no prediction at all; bitstream: those of the input video.",
+)
+@click.option(
+    "--grid",
+    type=click.IntRange(4, 1024),
+    default=32,
+    show_default=True,
+    help="Pixels between vectors.",
+)
+@click.option(
+    "--search-range", type=click.IntRange(1, 256), default=16, show_default=True, help="Pixels."
+)
+@click.option(
+    "--evaluate",
+    is_flag=True,
+    help="Finish the task on both sides and report KL and top-1 agreement.",
+)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False),
+    help="Write the report, with per-frame MD5s, as JSON.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no report on the terminal.")
+@DEVICE
+@FORCE
+def encode(  # noqa: PLR0917 - click passes options by keyword
+    video: str,
+    output: str,
+    model: str,
+    split: str | None,
+    weights: str,
+    native: bool,
+    frames: tuple[int, int | None] | None,
+    qp: int,
+    keyint: int,
+    no_scene_cut: bool,
+    motion: str,
+    grid: int,
+    search_range: int,
+    evaluate: bool,
+    report: str | None,
+    quiet: bool,
+    device: str,
+    force: bool,
+) -> None:
+    """Encode VIDEO (a file, or - for standard input) to a stream of feature tensors."""
+    from codec.container import StreamWriter, check_output, open_output
+    from codec.encoder import EncoderConfig
+    from codec.pipeline import DEFAULT_SPLIT, EncodeOptions, VideoEncoder
+
+    if split is None:
+        if model != "efficientnet_lite0":
+            raise click.UsageError(
+                f"--split is needed for {model}; `lmc models {model}` lists its split points"
+            )
+        split = DEFAULT_SPLIT
+    check_output(output, force=force)
+    if report is not None:
+        check_output(report, force=force)
+    options = EncodeOptions(
+        model=model,
+        split=split,
+        weights=weights,
+        native=native,
+        frames=frames,
+        motion=motion,
+        grid=grid,
+        search_range=search_range,
+        evaluate=evaluate,
+        device=_device(device),
+        config=EncoderConfig(qp=qp, keyint=keyint, scene_cut=not no_scene_cut),
+    )
+    encoder = VideoEncoder(video, options)
+    rate = float(encoder.frame_rate)
+    with open_output(output, force=force) as file:
+        writer = StreamWriter(file, encoder.header)
+        with _progress(encoder.frame_count_hint, quiet=quiet) as advance:
+            for encoded in encoder:
+                writer.write(encoded.packet)
+                advance(f"{writer.bytes_written * 8e-3 * rate / writer.frames:.1f} kbit/s")
+        writer.close()
+    found = encoder.report(writer.bytes_written, writer.header_bytes)
+    if report is not None:
+        _write_json(report, found, force=force)
+    if not quiet:
+        _print_report(found, to_stderr=output == "-")
+
+
+def _print_report(report: dict[str, Any], *, to_stderr: bool) -> None:
+    for key, value in report.items():
+        if key == "frame_md5":
+            continue
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        click.echo(f"{key:22} {text}", err=to_stderr)
+
+
+@main.command()
+@click.argument("stream")
+@click.option(
+    "-o", "--output", help="Write the tensors (frames, C, H, W) float32 and `pts` as .npz."
+)
+@click.option(
+    "--task",
+    help="Finish the task and write the top five of every frame as JSON; - is standard output.",
+)
+@click.option("--md5", is_flag=True, help="Print the MD5 of every frame's integer latents.")
+@click.option("--reference", help="Recompute NRMSE from the clip that was encoded.")
+@click.option(
+    "--reference-frames",
+    type=_FrameRange(),
+    help="The range of the clip that was encoded, as --frames of `encode`.",
+)
+@click.option(
+    "--frames", type=_FrameRange(), help="N: the first N; A:B: from A to B - 1, seeking to A."
+)
+@click.option(
+    "--weights", help="Weight file for --task and --reference, if the stream was made with one."
+)
+@click.option(
+    "--any-weights", is_flag=True, help="Accept other weights than the stream was made with."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress on the terminal.")
+@DEVICE
+@FORCE
+def decode(  # noqa: PLR0917 - click passes options by keyword
+    stream: str,
+    output: str | None,
+    task: str | None,
+    md5: bool,
+    reference: str | None,
+    reference_frames: tuple[int, int | None] | None,
+    frames: tuple[int, int | None] | None,
+    weights: str | None,
+    any_weights: bool,
+    quiet: bool,
+    device: str,
+    force: bool,
+) -> None:
+    """Decode STREAM (a file, or - for standard input) to tensors, to task output, or both.
+
+    Without any of -o, --task, --md5 and --reference the stream is decoded and checked, and a summary printed.
+    """
+    from codec.container import check_output
+    from codec.pipeline import FeatureReference, TaskOutput, decode_frames, model_of
+    from codec.tensor_file import TensorFile
+
+    for path in (output, task):
+        if path is not None:
+            check_output(path, force=force)
+    with ExitStack() as stack:
+        reader = stack.enter_context(_open_stream(stream))
+        header = reader.header
+        place = _device(device)
+        finish = compare = tensors = None
+        if task is not None or reference is not None:
+            split = model_of(header, weights=weights, any_weights=any_weights, device=place)
+            if task is not None:
+                finish = TaskOutput(header, split)
+            if reference is not None:
+                span = _shifted(frames, reference_frames)
+                compare = FeatureReference(reference, header, split, span, place)
+                stack.callback(compare.close)
+        if output is not None:
+            names = [spec.name for spec in header.tensors]
+            tensors = stack.enter_context(TensorFile(output, names, force=force))
+        results = []
+        count = 0
+        end = reader.index()
+        with _progress(None if end is None else end.frames, quiet=quiet) as advance:
+            for number, frame in decode_frames(reader, frames=frames, device=place):
+                if tensors is not None:
+                    tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)
+                if finish is not None:
+                    results.append(finish(number, frame))
+                if compare is not None:
+                    compare.update(frame)
+                if md5:
+                    click.echo(f"{frame.md5()}  {number}")
+                count += 1
+                advance("")
+        if not count:
+            raise click.UsageError(
+                f"the stream has no frame in --frames {frames[0] if frames else 0}:"
+            )
+        if tensors is not None:
+            tensors.finish()
+        if task is not None:
+            _write_json(task, results, force=force)
+        if compare is not None:
+            click.echo(f"nrmse {compare.nrmse():.9g}")
+        if not (md5 or reference or task == "-"):
+            shapes = ", ".join(
+                f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in header.tensors
+            )
+            click.echo(f"{count} frames: {shapes}")
+
+
+def _shifted(
+    frames: tuple[int, int | None] | None, reference: tuple[int, int | None] | None
+) -> tuple[int, int | None] | None:
+    """Return the range of the clip that a range of the stream was made from."""
+    if frames is None:
+        return reference
+    base = reference[0] if reference else 0
+    return base + frames[0], None if frames[1] is None else base + frames[1]
+
+
+@main.command()
+@click.argument("stream")
+@click.option("--json", "as_json", is_flag=True, help="Everything, frame by frame, as JSON.")
+def inspect(stream: str, as_json: bool) -> None:
+    """Say what is in STREAM: header, and bits per frame and per syntax element."""
+    with _open_stream(stream) as reader:
+        found = _inspect(reader)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    for key, value in found["header"].items():
+        click.echo(f"{key:16} {value}")
+    click.echo(
+        f"{'bytes':16} {found['bytes']}: header {found['bytes_header']}, end packet {found['bytes_end']}"
+    )
+    elements = sorted({element for frame in found["frames"] for element in frame["bits"]})
+    click.echo(
+        "\n"
+        + " ".join(f"{title:>9}" for title in ("frame", "type", "pts", "qp", "bytes", "framing")),
+        nl=False,
+    )
+    click.echo("".join(f"  {element}" for element in elements) + "   [bits]")
+    for frame in found["frames"]:
+        cells = (
+            frame["frame"],
+            frame["type"],
+            frame["pts"],
+            frame["qp"],
+            frame["bytes"],
+            8 * frame["bytes_framing"],
+        )
+        click.echo(" ".join(f"{cell:>9}" for cell in cells), nl=False)
+        click.echo("".join(f"  {frame['bits'].get(e, 0):>{len(e)}.1f}" for e in elements))
+    for kind in ("key", "inter"):
+        chosen = [frame for frame in found["frames"] if frame["type"] == kind]
+        if chosen:
+            click.echo(f"{kind} frames: {len(chosen)}, on average {_average(chosen)}")
+
+
+def _average(frames: list[dict[str, Any]]) -> str:
+    total: dict[str, float] = defaultdict(float)
+    for frame in frames:
+        for element, bits in frame["bits"].items():
+            total[element] += bits / 8
+    parts = {"framing": sum(frame["bytes_framing"] for frame in frames), **total}
+    size = sum(frame["bytes"] for frame in frames) / len(frames)
+    rest = size - sum(parts.values()) / len(frames)
+    listed = ", ".join(f"{name} {value / len(frames):.1f}" for name, value in parts.items())
+    return f"{size:.1f} bytes: {listed}, rounding up to bytes {rest:.1f}"
+
+
+def _inspect(reader: StreamReader) -> dict[str, Any]:
+    """Parse every symbol; neither tensors nor models are needed for that."""
+    from codec.entropy import FrameSyntax
+    from codec.profile import profile_of
+
+    header = reader.header
+    syntax = FrameSyntax(header, profile_of(header))
+    frames = []
+    for number, packet, size in reader:
+        syntax.bits.clear()
+        symbols = syntax.parse(packet)
+        modes = [symbols_of.modes for symbols_of in symbols.tensors]
+        frames.append(
+            {
+                "frame": number,
+                "type": "key" if packet.key else "inter",
+                "pts": packet.pts,
+                "qp": packet.qp,
+                "bytes": size,
+                "bytes_framing": size - len(packet.payload),
+                "bits": {element: round(bits, 2) for element, bits in syntax.bits.items()},
+                "blocks": {
+                    name: int(sum((mode == value).sum() for mode in modes))
+                    for value, name in enumerate(("skip", "inter", "intra"))
+                },
+            }
+        )
+    used = reader.header_bytes + sum(int(str(frame["bytes"])) for frame in frames)
+    return {
+        "header": _describe(header),
+        "bytes": reader.bytes_read,
+        "bytes_header": reader.header_bytes,
+        "bytes_end": reader.bytes_read - used,
+        "frames": frames,
+    }
+
+
+def _describe(header: SequenceHeader) -> dict[str, Any]:
+    from codec.bitstream import FORMAT_VERSION
+
+    return {
+        "format version": FORMAT_VERSION,
+        "model": header.model or "(none: the writer's own tensors)",
+        "split": header.split,
+        "weights": f"{header.weights} {header.weights_hash.hex()}",
+        "input": f"{header.input_width}x{header.input_height}",
+        "motion grid": header.grid,
+        "time base": str(header.time_base),
+        "frame duration": header.frame_duration,
+        "profile": f"{header.profile_hash.hex()}, {'embedded' if header.profile is not None else 'shipped'}",
+        "tensors": "; ".join(
+            f"{spec.name} {'x'.join(map(str, spec.shape))}, n^k = {spec.stride_y},{spec.stride_x}, "
+            f"offset {spec.offset_y2 / 2:g},{spec.offset_x2 / 2:g}"
+            for spec in header.tensors
+        ),
+    }
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def models(model: str | None, as_json: bool) -> None:
+    """List models, or the split points of MODEL: tensors, strides n^k, elements per frame."""
+    from codec.profile import shipped_profile
+    from codec.submodels import describe_splits, list_models
+
+    names = [model] if model else ["efficientnet_lite0", "resnet34", "densenet121"]
+    rows = [
+        {
+            "model": name,
+            "split": split,
+            "profile": "shipped" if shipped_profile(f"{name}@{split}") else "measured on the video",
+            "elements": sum(spec.elements for spec in specs),
+            "tensors": [
+                {
+                    "name": s.name,
+                    "shape": s.shape,
+                    "stride": (s.stride_y, s.stride_x),
+                    "offset": (s.offset_y2 / 2, s.offset_x2 / 2),
+                }
+                for s in specs
+            ],
+        }
+        for name in names
+        for split, specs in describe_splits(name)
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    click.echo(f"{'model':20} {'split':34} {'elements':>9}  tensors (CxHxW, n^k) at 224x224")
+    for row in rows:
+        shapes = [f"{'x'.join(map(str, t['shape']))} /{t['stride'][0]}" for t in row["tensors"]]
+        more = f" and {len(shapes) - 3} more" if len(shapes) > 3 else ""
+        click.echo(
+            f"{row['model']:20} {row['split']:34} {row['elements']:9}  {', '.join(shapes[:3])}{more}"
+        )
+    if model is None:
+        click.echo(
+            f"\nand {len(list_models()) - len(names)} more: lmc models NAME, any classifier of torchvision"
+        )
+
+
+@contextmanager
+def _open_stream(path: str) -> Iterator[StreamReader]:
+    from codec.container import StreamReader
+
+    with ExitStack() as stack:
+        file: BinaryIO = (
+            sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
+        )
+        yield StreamReader(file)
+
+
+@contextmanager
+def _progress(total: int | None, *, quiet: bool) -> Iterator[Any]:
+    """Yield a function that moves a progress bar on by a frame and notes a text behind it."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total, unit="frame", disable=quiet or not sys.stderr.isatty(), file=sys.stderr
+    ) as bar:
+
+        def advance(note: str) -> None:
+            bar.set_postfix_str(note, refresh=False)
+            bar.update()
+
+        yield advance
+
+
+def _device(name: str) -> str:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise click.BadParameter(
+            f"{name!r} cannot be used here: {str(error).splitlines()[0]}"
+        ) from error
+    return name
+
+
+def _write_json(path: str, content: object, *, force: bool) -> None:
+    from codec.container import open_output
+
+    with open_output(path, force=force) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())

@@ -1,0 +1,430 @@
+"""Both ends joined: video -> stream, stream -> tensors, stream -> task output.  Generators, one frame at a time.
+
+    video ─► edge sub-model ─► Encoder ─► packet          `VideoEncoder`
+    packet ─► Decoder ─► cloud sub-model                  `decode_frames`, `TaskOutput`
+
+Nothing here is normative, nothing prints; files other than the video are the caller's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codec.bitstream import FramePacket, SequenceHeader
+from codec.calibration import measure_profile
+from codec.container import StreamReader
+from codec.decoder import DecodedFrame, Decoder
+from codec.encoder import EncodedFrame, Encoder, EncoderConfig
+from codec.errors import ModelError, VideoError
+from codec.metrics import FeatureNrmse, TaskFidelity
+from codec.motion_search import MotionSearch, field_of_blocks, luma
+from codec.profile import Profile, shipped_profile
+from codec.reconstruction import md5_of
+from codec.submodels import (
+    DEFAULT_MODEL,
+    SplitModel,
+    default_preprocessing,
+    labels,
+    load_model,
+    normalise,
+    split_model,
+    weights_hash,
+)
+from codec.video import Frame, VideoReader
+
+__all__ = [
+    "MOTION_SOURCES",
+    "EncodeOptions",
+    "FeatureReference",
+    "TaskOutput",
+    "VideoEncoder",
+    "decode_frames",
+]
+
+DEFAULT_SPLIT = "blocks.7"
+MOTION_SOURCES = ("search", "zero", "none", "bitstream")
+CALIBRATION_FRAMES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """What `lmc encode` is asked for; `frames` is half-open."""
+
+    model: str = DEFAULT_MODEL
+    split: str = DEFAULT_SPLIT
+    weights: str = "default"
+    native: bool = False
+    frames: tuple[int, int | None] | None = None
+    motion: str = "search"
+    grid: int = 32
+    search_range: int = 16
+    evaluate: bool = False
+    device: str = "cpu"
+    config: EncoderConfig = field(default_factory=EncoderConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown source of motion."""
+        if self.motion not in MOTION_SOURCES:
+            raise ValueError(f"motion {self.motion!r} is none of {', '.join(MOTION_SOURCES)}")
+
+
+class VideoEncoder:
+    """Encodes a video: iterate for packets, then ask for the report.
+
+    Example:
+        >>> encoder = VideoEncoder("clip.mp4", EncodeOptions())  # doctest: +SKIP
+        >>> writer = StreamWriter(file, encoder.header)  # doctest: +SKIP
+        >>> for encoded in encoder: writer.write(encoded.packet)  # doctest: +SKIP
+    """
+
+    def __init__(self, source: str | Path | BinaryIO, options: EncodeOptions) -> None:
+        self._options = options
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._bits: dict[str, float] = defaultdict(float)
+        self._payload = 0
+        self._key_frames = 0
+        self._md5: list[str] = []
+        preprocessing = default_preprocessing(options.model, options.native)
+        self._reader = VideoReader(
+            source,
+            preprocessing,
+            frames=options.frames,
+            export_motion=options.motion == "bitstream",
+        )
+        try:
+            model = load_model(options.model, options.weights, device=options.device)
+            self.split: SplitModel = split_model(
+                model, options.split, (self._reader.height, self._reader.width), options.model
+            )
+            self._frames = self._read()
+            first = list(islice(self._frames, CALIBRATION_FRAMES))
+            if not first:
+                raise VideoError(
+                    "no frame in the range asked for; the video is shorter than --frames starts"
+                )
+            profile = shipped_profile(f"{options.model}@{options.split}")
+            embedded = profile is None
+            if profile is None:
+                with torch.no_grad():
+                    samples = [self._features(frame) for frame in first]
+                profile = measure_profile(self.split.tensors, samples)
+            self.header = self._header(
+                preprocessing_profile=profile, embedded=embedded, digest=weights_hash(model)
+            )
+            self._frames = chain(first, self._frames)
+            self._encoder = Encoder(self.header, options.config, device=options.device)
+        except BaseException:
+            self._reader.close()
+            raise
+        self._nrmse = FeatureNrmse(len(self.split.tensors))
+        self._fidelity = TaskFidelity() if options.evaluate else None
+        self.frame_rate = self._reader.frame_rate
+        self.frame_count_hint = self._reader.frame_count_hint
+
+    def _header(
+        self, *, preprocessing_profile: Profile, embedded: bool, digest: bytes
+    ) -> SequenceHeader:
+        options, reader = self._options, self._reader
+        weights = options.weights
+        if weights != "default" and not weights.startswith("random:"):
+            weights = Path(weights).name  # a stream has no business with the folders of its writer
+        return SequenceHeader(
+            tensors=self.split.tensors,
+            input_height=reader.height,
+            input_width=reader.width,
+            profile_hash=preprocessing_profile.hash,
+            profile=preprocessing_profile.to_bytes() if embedded else None,
+            grid=options.grid,
+            time_base=reader.time_base,
+            frame_duration=max(round(1 / (reader.frame_rate * reader.time_base)), 1),
+            model=options.model,
+            split=options.split,
+            weights=weights,
+            weights_hash=digest,
+            preprocessing=default_preprocessing(options.model, options.native),
+        )
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] += time.perf_counter() - start
+
+    def _read(self) -> Iterator[Frame]:
+        frames = iter(self._reader)
+        while True:
+            with self._clock("video"):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    def _features(self, frame: Frame) -> list[Tensor]:
+        preprocessing = default_preprocessing(self._options.model, self._options.native)
+        image = normalise(frame.rgb, preprocessing).to(self._options.device)
+        return [tensor[0] for tensor in self.split.edge(image)]
+
+    def __iter__(self) -> Iterator[EncodedFrame]:
+        """Yield encoded frames in presentation order."""
+        options = self._options
+        search = MotionSearch(self.header, qp=options.config.qp, search_range=options.search_range)
+        try:
+            for number, frame in enumerate(self._frames):
+                with torch.no_grad():
+                    with self._clock("edge"):
+                        features = self._features(frame)
+                    with self._clock("motion"):
+                        vectors = self._vectors(search, frame, number)
+                    with self._clock("coding"):
+                        encoded = self._encoder.encode(
+                            features, vectors, pts=frame.pts, intra=options.motion == "none"
+                        )
+                    with self._clock("measuring"):
+                        self._measure(features, encoded)
+                yield encoded
+        finally:
+            self._reader.close()
+
+    def _vectors(self, search: MotionSearch, frame: Frame, number: int) -> NDArray[np.int32] | None:
+        if self._options.motion == "search":
+            return search.estimate(luma(frame.rgb))
+        if self._options.motion == "bitstream":
+            # the first frames of a stream are key frames, without vectors in any codec
+            if number == CALIBRATION_FRAMES and not self._reader.has_motion:
+                raise VideoError(
+                    f"the {self._reader.codec_name} stream gives no motion vectors (H.264 and MPEG-4 do); "
+                    "use --motion search"
+                )
+            assert frame.motion is not None
+            return field_of_blocks(frame.motion, self.header)
+        return None
+
+    def _measure(self, features: list[Tensor], encoded: EncodedFrame) -> None:
+        self._key_frames += encoded.packet.key
+        self._payload += len(encoded.packet.payload)
+        self._md5.append(md5_of(encoded.latents))
+        for element, bits in encoded.bits.items():
+            self._bits["levels" if element.startswith("levels") else element] += bits
+        for number, (actual, recovered) in enumerate(zip(features, encoded.features, strict=True)):
+            self._nrmse.update(number, actual.cpu().numpy(), recovered.cpu().numpy())
+        if self._fidelity is not None:
+            reference = self.split.cloud([tensor[None] for tensor in features])
+            output = self.split.cloud([tensor[None] for tensor in encoded.features])
+            self._fidelity.update(reference.cpu(), output.cpu())
+
+    def report(self, stream_bytes: int, header_bytes: int) -> dict[str, Any]:
+        """Return what the encoding came to, flat.
+
+        Rates count every byte of the file.  The payload is divided among motion, modes and levels in proportion to
+        their code lengths.  `nrmse` is equation (13) of arXiv:2102.04018 (see `FeatureNrmse`).
+
+        Args:
+            stream_bytes: size of the whole stream.
+            header_bytes: size of its sequence header.
+        """
+        frames = len(self._md5)
+        elements = sum(spec.elements for spec in self.split.tensors)
+        code_length = max(sum(self._bits.values()), 1e-9)
+        embedded = self.header.profile is not None
+        report: dict[str, Any] = {
+            "frames": frames,
+            "key_frames": self._key_frames,
+            "bytes": stream_bytes,
+            "bytes_per_frame": stream_bytes / frames,
+            "kbit_per_s": stream_bytes * 8 / 1000 * float(self.frame_rate) / frames,
+            "bits_per_element": stream_bytes * 8 / (frames * elements),
+            "bytes_header": header_bytes,
+            "bytes_header_profile": header_bytes - len(_without_profile(self.header))
+            if embedded
+            else 0,
+            "bytes_framing": stream_bytes - header_bytes - self._payload,
+        }
+        for element in ("motion", "modes", "levels"):
+            report[f"bytes_{element}"] = self._payload * self._bits[element] / code_length
+        report["nrmse"] = self._nrmse.combined()
+        if len(self.split.tensors) > 1:
+            for spec, value in zip(self.split.tensors, self._nrmse.per_tensor(), strict=True):
+                report[f"nrmse_{spec.name}"] = value
+        if self._fidelity is not None:
+            report["kl"] = self._fidelity.kl()
+            report["top1_agreement"] = self._fidelity.top1_agreement()
+        for stage in ("video", "edge", "motion", "coding", "measuring"):
+            report[f"seconds_{stage}"] = self._seconds[stage]
+        options = self._options
+        report |= {
+            "model": options.model,
+            "split": options.split,
+            "weights": self.header.weights,
+            "qp": options.config.qp,
+            "keyint": options.config.keyint,
+            "motion": options.motion,
+            "grid": options.grid,
+            "frame_rate": float(self.frame_rate),
+            "frame_md5": self._md5,
+        }
+        return report
+
+
+def _without_profile(header: SequenceHeader) -> bytes:
+    from dataclasses import replace
+
+    return replace(header, profile=None).to_bytes()
+
+
+def decode_frames(
+    reader: StreamReader, *, frames: tuple[int, int | None] | None = None, device: str = "cpu"
+) -> Iterator[tuple[int, DecodedFrame]]:
+    """Yield (frame number, decoded frame) of a half-open range, starting at the key frame before it.
+
+    A range that ends before the stream does leaves the rest unread, and so unchecked.
+    """
+    decoder = Decoder(reader.header, device=device)
+    start, stop = frames or (0, None)
+    if start:
+        reader.seek(start)
+    if stop is not None and stop <= start:
+        return
+    with torch.no_grad():
+        for number, packet in _packets(reader):
+            decoded = decoder.decode(packet)
+            if number >= start:
+                yield number, decoded
+            if stop is not None and number + 1 >= stop:
+                return
+
+
+def _packets(reader: StreamReader) -> Iterator[tuple[int, FramePacket]]:
+    for number, packet, _ in reader:
+        yield number, packet
+
+
+def model_of(
+    header: SequenceHeader, *, weights: str | None, any_weights: bool, device: str
+) -> SplitModel:
+    """Return the sub-models that a stream was made with.
+
+    Args:
+        header: names model, split and the hash of the weights.
+        weights: file to use in place of what the header names; needed when the weights were a local file.
+        any_weights: accept weights of another hash.
+        device: where to put the model.
+
+    Raises:
+        ModelError: no model in the header, or weights of another hash.
+    """
+    if not header.model:
+        raise ModelError(
+            "the stream was coded from its writer's own tensors and names no model; decode to features"
+        )
+    wanted = weights or header.weights
+    if weights is None and wanted != "default" and not wanted.startswith("random:"):
+        raise ModelError(
+            f"the stream was made with the weight file {wanted!r}; pass it with --weights FILE"
+        )
+    model = load_model(header.model, wanted, device=device)
+    found = weights_hash(model)
+    if found != header.weights_hash and not any_weights:
+        raise ModelError(
+            f"weights of hash {found.hex()}, the stream was made with {header.weights_hash.hex()} ({header.weights}); "
+            "pass the right file with --weights, or --any-weights to go on regardless"
+        )
+    split = split_model(
+        model, header.split, (header.input_height, header.input_width), header.model
+    )
+    shapes = [spec.shape for spec in split.tensors]
+    expected = [spec.shape for spec in header.tensors]
+    if shapes != expected:
+        raise ModelError(
+            f"{header.model} at {header.split} gives tensors {shapes}, the stream has {expected}"
+        )
+    return split
+
+
+class TaskOutput:
+    """Finishes the task: decoded frame -> the most probable classes."""
+
+    def __init__(self, header: SequenceHeader, split: SplitModel, *, count: int = 5) -> None:
+        self._header, self._split, self._count = header, split, count
+        self._labels: list[str] | None = None
+
+    def __call__(self, number: int, frame: DecodedFrame) -> dict[str, Any]:
+        """Return frame number, pts, time in seconds, and the top classes with their probabilities."""
+        with torch.no_grad():
+            output = self._split.cloud([tensor[None] for tensor in frame.features])
+        if output.ndim != 2:
+            raise ModelError(
+                f"the model's output has shape {tuple(output.shape)}; classes were expected"
+            )
+        if self._labels is None:
+            self._labels = labels(self._header.model, output.shape[1])
+        best = torch.softmax(output[0].double(), 0).topk(min(self._count, output.shape[1]))
+        return {
+            "frame": number,
+            "pts": frame.pts,
+            "time": float(frame.pts * self._header.time_base),
+            "top5": [
+                {
+                    "class": int(index),
+                    "label": self._labels[int(index)],
+                    "probability": round(float(value), 6),
+                }
+                for value, index in zip(best.values, best.indices, strict=True)
+            ],
+        }
+
+
+class FeatureReference:
+    """Recomputes the features of the clip that a stream was made from, and measures NRMSE against them."""
+
+    def __init__(
+        self,
+        source: str,
+        header: SequenceHeader,
+        split: SplitModel,
+        frames: tuple[int, int | None] | None,
+        device: str,
+    ) -> None:
+        if header.preprocessing is None:
+            raise ModelError(
+                "the stream names no preprocessing; its features cannot be recomputed from a clip"
+            )
+        self._preprocessing = header.preprocessing
+        self._split, self._device = split, device
+        self._reader = VideoReader(source, header.preprocessing, frames=frames)
+        self._frames: Iterable[Frame] = iter(self._reader)
+        self._nrmse = FeatureNrmse(len(header.tensors))
+
+    def update(self, frame: DecodedFrame) -> None:
+        """Compare the next frame of the clip with a decoded one."""
+        reference = next(iter(self._frames), None)
+        if reference is None:
+            raise VideoError(
+                "the reference clip ends before the stream does; is it the clip that was encoded?"
+            )
+        with torch.no_grad():
+            image = normalise(reference.rgb, self._preprocessing).to(self._device)
+            features = self._split.edge(image)
+        for number, (actual, recovered) in enumerate(zip(features, frame.features, strict=True)):
+            self._nrmse.update(number, actual[0].cpu().numpy(), recovered.cpu().numpy())
+
+    def nrmse(self) -> float:
+        """Return the NRMSE so far; over all frames it is the encoder's figure."""
+        return self._nrmse.combined()
+
+    def close(self) -> None:
+        """Close the clip."""
+        self._reader.close()

@@ -1,0 +1,72 @@
+"""Tensors to an .npz file of any length, in constant memory.
+
+An .npy header states the number of frames, which is known only at the end; so frames go to temporary files beside the
+output, and `finish` copies those into the archive behind their headers.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.container import open_output
+
+__all__ = ["TensorFile"]
+
+
+class TensorFile:
+    """Collects frames; a context manager that leaves nothing behind unless `finish` was called."""
+
+    def __init__(self, path: str, names: Sequence[str], *, force: bool = False) -> None:
+        self._path, self._names, self._force = path, list(names), force
+        self._shapes: list[tuple[int, ...]] = []
+        self._pts: list[int] = []
+        self._stack = ExitStack()
+        self._files: list[BinaryIO] = []
+
+    def __enter__(self) -> Self:
+        """Open the temporary files."""
+        folder = None if self._path == "-" else Path(self._path).parent
+        self._files = [
+            self._stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in self._names
+        ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the temporary files."""
+        self._stack.close()
+
+    def append(self, tensors: Sequence[NDArray[np.float32]], pts: int) -> None:
+        """Add one frame: a (C, H, W) float32 array for each name."""
+        self._shapes = [tensor.shape for tensor in tensors]
+        for file, tensor in zip(self._files, tensors, strict=True):
+            file.write(np.ascontiguousarray(tensor, "<f4"))
+        self._pts.append(pts)
+
+    def finish(self) -> None:
+        """Write the archive."""
+        with (
+            open_output(self._path, force=self._force) as output,
+            zipfile.ZipFile(output, "w") as archive,
+        ):
+            for name, file, shape in zip(self._names, self._files, self._shapes, strict=True):
+                file.seek(0)
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    _write_header(member, (len(self._pts), *shape), "<f4")
+                    shutil.copyfileobj(file, member, 1 << 20)
+            with archive.open("pts.npy", "w") as member:
+                np.lib.format.write_array(member, np.array(self._pts, np.int64))
+
+
+def _write_header(file: Any, shape: tuple[int, ...], dtype: str) -> None:  # noqa: ANN401 - a zip member
+    np.lib.format.write_array_header_2_0(
+        file, {"descr": dtype, "fortran_order": False, "shape": shape}
+    )

@@ -1,0 +1,107 @@
+"""The quantiser against its formula in Python integers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codec.bitstream import MAX_LEVEL, MAX_QP
+from codec.probability import tables
+from codec.quantization import COEFFICIENT_LIMIT, dequantise, quantise, step_size
+
+QPS = st.integers(0, MAX_QP)
+
+
+def scalar(level: int, point: int, step: int) -> int:
+    magnitude = ((64 * abs(level) - point) * step + 32) >> 6
+    sign = (level > 0) - (level < 0)
+    return max(-COEFFICIENT_LIMIT, min(COEFFICIENT_LIMIT, sign * magnitude))
+
+
+def doubles(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_step_sizes():
+    assert [step_size(qp) for qp in range(6)] == [round(64 * 2 ** (k / 6)) for k in range(6)]
+    for qp in range(6, MAX_QP + 1):
+        assert step_size(qp) == 2 * step_size(qp - 6)
+    for qp in (-1, MAX_QP + 1):
+        with pytest.raises(ValueError, match="outside"):
+            step_size(qp)
+
+
+@given(
+    st.integers(-MAX_LEVEL, MAX_LEVEL) | st.sampled_from((-MAX_LEVEL, -1, 0, 1, MAX_LEVEL)),
+    st.integers(-32, 32),
+    QPS,
+)
+def test_dequantise_equals_the_scalar_reference(level, point, qp):
+    step = step_size(qp)
+    found = dequantise(doubles(level), doubles(point), step)
+    assert found.tolist() == [scalar(level, point, step)]
+
+
+@given(st.floats(-(2.0**23), 2.0**23), QPS, st.floats(0.0, 0.5))
+def test_error_is_at_most_half_a_step_outside_the_dead_zone(value, qp, offset):
+    step = step_size(qp)
+    level = quantise(doubles(value), step, offset)
+    found = dequantise(level, torch.zeros_like(level), step)
+    error = abs(float(found[0]) - value)
+    saturated = abs(float(level[0])) == MAX_LEVEL
+    if not saturated:
+        assert error <= (1 - offset) * step * (1 + 1e-9)
+    if not saturated and offset == 0.5:
+        assert error <= step / 2 * (1 + 1e-9)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), QPS)
+def test_half_a_step_with_rounding_to_nearest(values, qp):
+    step = step_size(qp)
+    levels = quantise(doubles(*values), step, 0.5)
+    inside = levels.abs() < MAX_LEVEL
+    found = dequantise(levels, torch.zeros_like(levels), step)
+    assert ((found - doubles(*values)).abs() <= step / 2 * (1 + 1e-9))[inside].all()
+
+
+@given(st.integers(0, MAX_LEVEL), QPS, st.sampled_from((0.22, 0.3, 0.5)))
+def test_idempotent_with_zero_points(level, qp, offset):
+    step = step_size(qp)
+    level = min(level, COEFFICIENT_LIMIT // step)
+    for dtype in (torch.float32, torch.float64):
+        once = dequantise(doubles(level, -level), doubles(0, 0), step)
+        assert quantise(once.to(dtype), step, offset).tolist() == [level, -level]
+
+
+def test_idempotent_with_the_points_of_the_tables():
+    points = tables().points
+    for qp in range(MAX_QP + 1):
+        step = step_size(qp)
+        for column, level in ((0, 1.0), (1, 2.0), (1, 30.0)):
+            shift = torch.from_numpy(points[:, column].astype(np.float64))
+            inside = shift.abs() < 32
+            once = dequantise(torch.full_like(shift, level), shift, step)
+            assert (quantise(once, step, 0.5)[inside] == level).all()
+
+
+def test_extremes_stay_within_the_limits():
+    step = step_size(MAX_QP)
+    levels = doubles(-MAX_LEVEL, MAX_LEVEL)
+    for point in (-32, 32):
+        found = dequantise(levels, torch.full_like(levels, point), step)
+        assert found.tolist() == [-COEFFICIENT_LIMIT, COEFFICIENT_LIMIT]
+    huge = torch.tensor([-3e38, 3e38, 0.0])
+    assert quantise(huge, 64, 0.3).tolist() == [-MAX_LEVEL, MAX_LEVEL, 0]
+    assert dequantise(doubles(0), doubles(32), step).tolist() == [0]
+
+
+@given(st.floats(0, 1e6), QPS, st.floats(0, 0.5))
+def test_dead_zone(value, qp, offset):
+    step = step_size(qp)
+    level = float(quantise(doubles(value), step, offset)[0])
+    assert level == min(math.floor(value * (1.0 / step) + offset), MAX_LEVEL)

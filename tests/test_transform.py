@@ -1,0 +1,196 @@
+"""The transform against Python integers, and against what an orthonormal transform does."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import SEEDS, plausible_profile, tensor_profiles
+
+from codec.profile import Band, TensorProfile
+from codec.transform import (
+    ForwardTransform,
+    InverseTransform,
+    dct_basis,
+    join_blocks,
+    split_blocks,
+)
+
+SIZES = range(1, 17)
+COEFFICIENT_LIMIT = 1 << 24
+
+
+def rounded(value: int, bits: int) -> int:
+    return (value + (1 << bits >> 1)) >> bits
+
+
+def scalar_inverse(profile: TensorProfile, coefficients: np.ndarray) -> np.ndarray:
+    """FORMAT.md 6.4 in Python integers, a loop for every sum."""
+    size, channels = profile.block_size, profile.channels
+    basis = dct_basis(size).tolist()
+    blocks = coefficients.shape[2]
+    out = np.zeros((blocks, channels, size, size), object)
+    for n in range(blocks):
+        spectrum = [[0] * channels for _ in range(size * size)]
+        for f in range(size * size):
+            band = profile.bands[profile.band_of[f]]
+            values = [int(x) for x in coefficients[f, :, n]]
+            for c in range(channels):
+                if band.matrix.ndim == 1:
+                    total = int(band.matrix[c]) * values[c]
+                else:
+                    total = sum(int(m) * x for m, x in zip(band.matrix[c], values, strict=False))
+                spectrum[f][c] = max(-(1 << 26), min(1 << 26, rounded(total, band.shift)))
+        for c in range(channels):
+            rows = [
+                [
+                    rounded(sum(basis[u][y] * spectrum[u * size + v][c] for u in range(size)), 13)
+                    for v in range(size)
+                ]
+                for y in range(size)
+            ]
+            for y in range(size):
+                for x in range(size):
+                    total = sum(basis[v][x] * rows[y][v] for v in range(size))
+                    out[n, c, y, x] = rounded(total, 17)
+    return out
+
+
+def random_coefficients(
+    rng: np.random.Generator, profile: TensorProfile, blocks: int, *, extreme: bool
+) -> np.ndarray:
+    """Coefficients in their places: zero beyond the rank of each band."""
+    shape = (profile.block_size**2, profile.components, blocks)
+    if extreme:
+        values = rng.choice((-COEFFICIENT_LIMIT, COEFFICIENT_LIMIT), shape)
+    else:
+        values = np.round(rng.laplace(size=shape) * rng.choice((3, 1e3, 1e6)))
+        values = np.clip(values, -COEFFICIENT_LIMIT, COEFFICIENT_LIMIT)
+    for frequency, band in enumerate(profile.band_of):
+        values[frequency, profile.bands[band].rank :] = 0
+    return values.astype(np.float64)
+
+
+# --- the basis ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_basis_is_the_formula_rounded_and_no_value_is_near_a_tie(size):
+    basis = dct_basis(size)
+    assert basis.shape == (size, size)
+    for u in range(size):
+        for x in range(size):
+            weight = math.sqrt((1 if u == 0 else 2) / size)
+            exact = 8192 * weight * math.cos(math.pi * u * (2 * x + 1) / (2 * size))
+            assert basis[u, x] == round(exact)
+            assert abs(abs(exact - math.floor(exact)) - 0.5) > 0.001
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_basis_is_orthonormal_within_rounding(size):
+    basis = dct_basis(size).astype(np.float64) / 8192
+    # entries are off by 2^-14 at most, rows have norm one
+    bound = 2 * math.sqrt(size) * 2.0**-14 + size * 2.0**-28
+    assert np.abs(basis @ basis.T - np.eye(size)).max() <= bound
+
+
+# --- there and back -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_inverse_of_forward_is_the_identity_within_rounding(size, dense):
+    rng = np.random.default_rng(size)
+    channels = 4
+    profile = plausible_profile(rng, channels, size)
+    if dense:  # of full rank, a matrix per parity of the frequency
+        bands = []
+        for _ in range(2):
+            turn, _ = np.linalg.qr(rng.normal(size=(channels, channels)))
+            matrix = np.round(turn * (1 << 13)).astype(np.int16)
+            bands.append(Band(matrix, 13, np.zeros((2, channels), np.int8)))
+        band_of = (np.arange(size**2) % 2).astype(np.uint8)
+        profile = TensorProfile(
+            6, size, profile.mean, tuple(bands), band_of, profile.frequency_scale
+        )
+    residual = torch.from_numpy(rng.integers(-3000, 3000, (3, channels, size, size))).float()
+    coefficients = torch.round(ForwardTransform(profile)(residual)).double()
+    assert coefficients.shape == (size**2, channels, 3)
+    # coefficients are in 1/16 latent or finer; the basis is off by 2^-14 of values around 3000·size
+    error = (InverseTransform(profile)(coefficients) - residual).abs().max()
+    assert float(error) <= 1 + size * 3000 * 2.0**-12
+
+
+def test_forward_of_a_constant_block_is_its_first_coefficient():
+    profile = plausible_profile(np.random.default_rng(0), 2, 8)
+    coefficients = ForwardTransform(profile)(torch.full((1, 2, 8, 8), 100.0))
+    gain = torch.from_numpy(profile.bands[0].matrix.astype(np.float32)) * 2.0**-17
+    assert torch.allclose(coefficients[0, :, 0] * gain, torch.full((2,), 800.0), rtol=1e-3)
+    assert float(coefficients[1:].abs().max()) < 20
+
+
+def test_components_that_do_nothing_are_not_coded():
+    matrix = np.array([8192, 0], np.int16)
+    band = Band(matrix, 13, np.zeros((2, 2), np.int8))
+    profile = plausible_profile(np.random.default_rng(0), 2, 2)
+    profile = TensorProfile(
+        6, 2, profile.mean, (band,), np.zeros(4, np.uint8), profile.frequency_scale
+    )
+    coefficients = ForwardTransform(profile)(torch.ones(1, 2, 2, 2))
+    assert bool(torch.isfinite(coefficients).all())
+    assert not coefficients[:, 1].any()
+
+
+# --- against the scalar reference -----------------------------------------------------------------
+
+
+@given(tensor_profiles(max_block_size=3), SEEDS, st.booleans())
+def test_inverse_equals_python_integers(profile, seed, extreme):
+    rng = np.random.default_rng(seed)
+    coefficients = random_coefficients(rng, profile, 2, extreme=extreme)
+    found = InverseTransform(profile)(torch.from_numpy(coefficients)).numpy()
+    np.testing.assert_array_equal(found, scalar_inverse(profile, coefficients).astype(np.float64))
+
+
+@settings(max_examples=10)
+@given(st.sampled_from((5, 7, 8, 16)), SEEDS, st.booleans(), st.booleans())
+def test_inverse_equals_python_integers_for_large_blocks(size, seed, extreme, dense):
+    rng = np.random.default_rng(seed)
+    profile = plausible_profile(rng, 2, size, bands=2, dense=dense)
+    coefficients = random_coefficients(rng, profile, 1, extreme=extreme)
+    found = InverseTransform(profile)(torch.from_numpy(coefficients)).numpy()
+    np.testing.assert_array_equal(found, scalar_inverse(profile, coefficients).astype(np.float64))
+
+
+# --- blocks ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 3), st.integers(1, 20), st.integers(1, 20), st.integers(1, 16))
+def test_join_of_split_is_the_identity(channels, height, width, size):
+    tensor = torch.arange(channels * height * width, dtype=torch.float64)
+    tensor = tensor.reshape(channels, height, width)
+    blocks = split_blocks(tensor, size)
+    assert blocks.shape == (-(-height // size) * -(-width // size), channels, size, size)
+    assert torch.equal(join_blocks(blocks, height, width), tensor)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5))
+def test_split_against_indices(height, width, size):
+    tensor = torch.arange(height * width, dtype=torch.float64).reshape(1, height, width)
+    columns = -(-width // size)
+    for number, block in enumerate(split_blocks(tensor, size)):
+        top, left = number // columns * size, number % columns * size
+        for y in range(size):
+            for x in range(size):
+                expected = tensor[0, min(top + y, height - 1), min(left + x, width - 1)]
+                assert block[0, y, x] == expected
+
+
+def test_split_copies():
+    tensor = torch.zeros(1, 4, 4)
+    split_blocks(tensor, 4)[...] = 1
+    assert not tensor.any()
