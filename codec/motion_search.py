@@ -29,7 +29,7 @@ SAMPLE_STEP = 2
 REFINEMENTS = (2.0, 1.0, 0.5, 0.25)
 """Step sizes of the refinement, pixels."""
 SWEEPS = 3
-LAMBDA_SCALE = 0.038
+LAMBDA_SCALE = 0.03
 """Price of a bit in mean squared luma error at qp 0; it doubles every three qp, as squared steps do."""
 
 
