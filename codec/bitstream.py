@@ -6,6 +6,8 @@ read from bytes are checked against `Limits` before anything is allocated.
 
 from __future__ import annotations
 
+import math
+import re
 import zlib
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -41,6 +43,10 @@ MAGIC: Final = b"\xabLMC\r\n\x1a\n"
 """A non-ASCII byte and two line endings: transfers that damage binary files damage this first (as PNG's does)."""
 FORMAT_VERSION: Final = 1
 
+TENSOR_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+RESERVED_NAME: Final = "pts"
+"""Tensors are stored under their names in files, beside one called that."""
+
 # widths, in bytes
 CRC_BYTES: Final = 4
 CHECKSUM_BYTES: Final = 2
@@ -69,6 +75,12 @@ MAX_LEVEL: Final = (1 << 15) - 1
 MAX_VECTOR: Final = (1 << 13) - 1
 """Largest magnitude of a motion vector component in quarter pixels: just under 2048 pixels."""
 MAX_OFFSET2: Final = 1 << 16
+MAX_EXTENT: Final = 1 << 16
+"""Largest height, width or stride of a tensor, and side of the input."""
+MAX_CHANNELS: Final = 1 << 13
+"""The bounds of the exact arithmetic hold up to here, whatever `Limits` say."""
+MAX_PTS: Final = 1 << 62
+MAX_FILE_BYTES: Final = 1 << 62
 MAX_NAME_BYTES: Final = 255
 
 
@@ -81,9 +93,10 @@ class Limits:
     packet_bytes: int = 1 << 26
     tensors: int = 256
     channels: int = 2048
-    elements: int = 1 << 26
+    elements: int = 1 << 24
     input_pixels: int = 1 << 26
     index_entries: int = 1 << 22
+    vectors: int = 1 << 18
 
     def check(self, name: str, value: int) -> None:
         """Raise `LimitExceededError` if `value` is larger than the limit called `name`."""
@@ -232,9 +245,13 @@ class TensorSpec:
     offset_x2: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse shapes that no tensor has."""
+        """Refuse names and shapes that no tensor has."""
+        if not TENSOR_NAME.fullmatch(self.name) or self.name == RESERVED_NAME:
+            raise ValueError(
+                f"tensor name {self.name!r}: letters, digits, '_', '-' and '.' only, not '{RESERVED_NAME}'"
+            )
         if min(self.channels, self.height, self.width, self.stride_y, self.stride_x) < 1:
-            raise ValueError(f"{self}: shape and stride must be at least 1")
+            raise ValueError(f"tensor {self.name!r} {self.shape}: shape and stride must be at least 1")
         if max(abs(self.offset_y2), abs(self.offset_x2)) > MAX_OFFSET2:
             raise ValueError(f"{self}: offsets must lie within ±{MAX_OFFSET2} half pixels")
 
@@ -260,6 +277,8 @@ class TensorSpec:
     def read(cls, source: ByteReader, limits: Limits) -> TensorSpec:
         """Take FORMAT.md 4.3 off `source`."""
         name = source.text()
+        if not TENSOR_NAME.fullmatch(name) or name == RESERVED_NAME:
+            raise CorruptBitstreamError(f"tensor name {name!r}: only letters, digits, '_', '-', '.'")
         channels, height, width, stride_y, stride_x = (source.varint() for _ in range(5))
         limits.check("channels", channels)
         limits.check("elements", channels * height * width)
@@ -269,8 +288,8 @@ class TensorSpec:
             ("stride", stride_y),
             ("stride", stride_x),
         ):
-            _in_range(f"tensor {name!r}: {what}", value, 1, limits.input_pixels)
-        _in_range(f"tensor {name!r}: channels", channels, 1, limits.channels)
+            _in_range(f"tensor {name!r}: {what}", value, 1, MAX_EXTENT)
+        _in_range(f"tensor {name!r}: channels", channels, 1, MAX_CHANNELS)
         offsets = [
             _in_range(f"tensor {name!r}: offset", source.signed(), -MAX_OFFSET2, MAX_OFFSET2)
             for _ in range(2)
@@ -429,9 +448,14 @@ class SequenceHeader:
         _in_range("input width", width, 1, 1 << 16)
         limits.check("input_pixels", height * width)
         _in_range("motion grid", grid, 4, 1024)
+        limits.check("vectors", -(-height // grid) * -(-width // grid))
         _in_range("time base numerator", numerator, 1, 1 << 31)
         _in_range("time base denominator", denominator, 1, 1 << 31)
+        if math.gcd(numerator, denominator) != 1:
+            raise CorruptBitstreamError(f"time base {numerator}/{denominator} is not in lowest terms")
         model, split, weights = (body.text() for _ in range(3))
+        if not (model + split + weights).isprintable():
+            raise CorruptBitstreamError("sequence header: a name has control characters")
         weights_hash = body.raw(HASH_BYTES)
         preprocessing = Preprocessing.read(body) if flags & FLAG_PREPROCESSING else None
         count = _in_range("number of tensors", body.varint(), 1, 1 << 16)
@@ -558,6 +582,7 @@ class FramePacket:
             duration = pts - previous.pts
         assert qp is not None
         _in_range("qp", qp, 0, MAX_QP)
+        _in_range("pts", pts, -MAX_PTS, MAX_PTS)
         return cls(key, pts, qp, bool(tag & FLAG_VECTORS), checksum, payload, duration)
 
 
@@ -620,6 +645,7 @@ class EndPacket:
                 if number and not (step and advance):
                     raise CorruptBitstreamError("end packet: key frames are not in ascending order")
                 frame, offset = frame + step, offset + advance
+                _in_range("end packet: offset of a key frame", offset, 0, MAX_FILE_BYTES)
                 entries.append((frame, offset))
         except TruncatedBitstreamError as error:
             raise CorruptBitstreamError(f"end packet: {error}") from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from codec.bitstream import FramePacket, SequenceHeader
+from codec.bitstream import DEFAULT_LIMITS, FramePacket, Limits, SequenceHeader
 from codec.entropy import FrameSyntax
 from codec.errors import CorruptBitstreamError
 from codec.profile import profile_of
@@ -42,9 +42,15 @@ class Decoder:
     ...     features = decoder.decode(packet).features
     """
 
-    def __init__(self, header: SequenceHeader, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        header: SequenceHeader,
+        *,
+        device: torch.device | str = "cpu",
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self.header = header
-        self.profile = profile_of(header)
+        self.profile = profile_of(header, limits)
         self._syntax = FrameSyntax(header, self.profile)
         self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
         self._started = False
@@ -56,8 +62,8 @@ class Decoder:
             CorruptBitstreamError: the payload is malformed, or the reconstruction is not the encoder's.
         """
         if not (self._started or packet.key):
-            raise CorruptBitstreamError("decoding starts at an inter frame; start at a key frame")
-        self._started = True
+            raise CorruptBitstreamError("an inter frame without the frame before it; decoding starts, and goes on after an error, at a key frame")
+        self._started = False  # until this frame has come out right
         frame = self._syntax.parse(packet)
         predictions = self._reconstructor.predict(frame.vectors)
         latents = self._reconstructor.reconstruct(predictions, frame)
@@ -67,5 +73,6 @@ class Decoder:
                 f"frame at pts {packet.pts}: checksum of the reconstruction {found:#06x}, the encoder had "
                 f"{packet.checksum:#06x}; encoder and decoder have drifted apart"
             )
+        self._started = True
         features = features_of(latents, self.profile)
         return DecodedFrame(packet.pts, packet.key, packet.qp, tuple(features), tuple(latents))

@@ -20,7 +20,7 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.bitstream import MAX_VECTOR, FramePacket, SequenceHeader, TensorSpec
+from codec.bitstream import MAX_LEVEL, MAX_VECTOR, FramePacket, SequenceHeader, TensorSpec
 from codec.errors import CorruptBitstreamError
 from codec.probability import (
     BINARY_TABLES,
@@ -350,6 +350,8 @@ def _code_escape(coder: SymbolCoder, value: int, bits: dict[str, float], element
         result = 2 * result + coder.scalar(excess >> place & 1, model)
     bits[element] += 2 + 2 * count
     magnitude = result + MAX_DIRECT_LEVEL
+    if magnitude > MAX_LEVEL:
+        raise CorruptBitstreamError(f"level of magnitude {magnitude}, at most {MAX_LEVEL} is allowed")
     return -magnitude if negative else magnitude
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.bitstream import TensorSpec
-from codec.exact import round_shift
+from codec.exact import LATENT_LIMIT, clip, round_shift
 
 __all__ = ["VECTOR_UNITS", "compensate", "interpolation_filters", "latent_displacement"]
 
@@ -95,7 +95,7 @@ def compensate(reference: Tensor, displacement: NDArray[np.int64]) -> Tensor:
 
     Returns:
         (C, H, W) float64 integers.  Positions outside the tensor read its nearest edge sample.  Weights have
-        magnitudes below 1.3 · 2^10 in sum, so partial sums stay below 2^23 · (1.3 · 2^10)^2 < 2^45.
+        magnitudes below 1.25 · 2^10 in sum, so partial sums stay below 2^23 · (1.25 · 2^10)^2 < 2^45.
     """
     channels, height, width = reference.shape
     if not displacement.any():
@@ -112,7 +112,8 @@ def compensate(reference: Tensor, displacement: NDArray[np.int64]) -> Tensor:
         per_sample_weights=torch.from_numpy(weight).to(rows),
         mode="sum",
     )
-    return round_shift(total, 2 * FILTER_BITS).t().reshape(channels, height, width)
+    predicted = clip(round_shift(total, 2 * FILTER_BITS), LATENT_LIMIT)
+    return predicted.t().reshape(channels, height, width)
 
 
 def _taps(

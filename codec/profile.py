@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.bitstream import HASH_BYTES, ByteReader, ByteWriter, SequenceHeader
+from codec.bitstream import DEFAULT_LIMITS, HASH_BYTES, ByteReader, ByteWriter, Limits, SequenceHeader
 from codec.errors import CorruptBitstreamError, UnsupportedBitstreamError
 
 __all__ = ["INTER", "INTRA", "Band", "Profile", "TensorProfile", "profile_of", "shipped_profile"]
@@ -30,7 +30,7 @@ INTRA, INTER = 0, 1
 MAX_BLOCK_SIZE = 16
 MAX_FRACTION_BITS = 22
 MAX_SHIFT = 40
-MAX_MEAN = 1 << 23
+MAX_MEAN = (1 << 23) - 1
 DIAGONAL, DENSE = 0, 1
 
 FREQUENCY_GROUPS = (0, 1, 2, 3, 3)
@@ -267,8 +267,8 @@ def shipped_profile(name: str) -> Profile | None:
     return None if file is None else Profile.load(folder / file)
 
 
-def profile_of(header: SequenceHeader) -> Profile:
-    """Return the profile that a header carries or names, checked against its hash and its tensors."""
+def profile_of(header: SequenceHeader, limits: Limits = DEFAULT_LIMITS) -> Profile:
+    """Return the profile that a header carries or names, checked against hash, tensors and limits."""
     profile = (
         shipped_profile(header.profile_hash.hex())
         if header.profile is None
@@ -287,4 +287,9 @@ def profile_of(header: SequenceHeader) -> Profile:
     expected = [spec.channels for spec in header.tensors]
     if found != expected:
         raise CorruptBitstreamError(f"profile for tensors of {found} channels, expected {expected}")
+    padded = 0  # whole blocks are decoded, also where a tensor ends within one
+    for spec, tensor in zip(header.tensors, profile.tensors, strict=True):
+        rows, columns = tensor.blocks(spec.height, spec.width)
+        padded += rows * columns * tensor.block_size**2 * spec.channels
+    limits.check("elements", padded)
     return profile

@@ -46,16 +46,17 @@ def scalar_inverse(profile: TensorProfile, coefficients: np.ndarray) -> np.ndarr
                     total = sum(int(m) * x for m, x in zip(band.matrix[c], values, strict=False))
                 spectrum[f][c] = max(-(1 << 26), min(1 << 26, rounded(total, band.shift)))
         for c in range(channels):
+            # along each row of frequencies first, then along each column
             rows = [
                 [
-                    rounded(sum(basis[u][y] * spectrum[u * size + v][c] for u in range(size)), 13)
-                    for v in range(size)
+                    rounded(sum(basis[v][x] * spectrum[u * size + v][c] for v in range(size)), 13)
+                    for x in range(size)
                 ]
-                for y in range(size)
+                for u in range(size)
             ]
             for y in range(size):
                 for x in range(size):
-                    total = sum(basis[v][x] * rows[y][v] for v in range(size))
+                    total = sum(basis[u][y] * rows[u][x] for u in range(size))
                     out[n, c, y, x] = rounded(total, 17)
     return out
 

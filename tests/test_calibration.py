@@ -1,0 +1,113 @@
+"""Profiles measured on features of known statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from strategies import header_of
+
+from codec.bitstream import TensorSpec
+from codec.calibration import measure_profile
+from codec.decoder import Decoder
+from codec.encoder import Encoder, EncoderConfig
+from codec.profile import Profile
+
+SPEC = TensorSpec("t", 4, 16, 16, 8, 8)
+MEANS = torch.tensor([0.0, -3.0, 10.0, 0.5])
+DEVIATIONS = torch.tensor([1.0, 0.5, 2.0, 1.0])
+
+
+def gaussian(frames: int, spec: TensorSpec = SPEC, *, unit: float = 1.0) -> list[list[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(frames, *spec.shape, generator=generator)
+    scaled = (noise * DEVIATIONS[:, None, None] + MEANS[:, None, None]) * unit
+    return [[frame] for frame in scaled]
+
+
+def step_at_qp0(profile: Profile) -> float:
+    """Feature units of a level of one at qp 0."""
+    tensor = profile.tensors[0]
+    band = tensor.bands[0]
+    spectrum = 64 * float(band.matrix[0]) * 2.0**-band.shift
+    return spectrum / 16 / 2.0**tensor.fraction_bits
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 50.0])
+def test_means_and_deviations_are_measured(unit):
+    profile = measure_profile([SPEC], gaussian(100, unit=unit))
+    tensor = profile.tensors[0]
+    np.testing.assert_allclose(
+        tensor.mean * 2.0**-tensor.fraction_bits / unit, MEANS.numpy(), atol=0.05
+    )
+    # a scale of s says that the standard deviation is the step at qp s
+    measured = step_at_qp0(profile) * 2.0 ** (tensor.bands[0].scale[0].astype(float) / 6)
+    np.testing.assert_allclose(measured / unit, DEVIATIONS.numpy(), rtol=0.1)
+    assert np.abs(tensor.frequency_scale).max() <= 1
+
+
+def test_the_step_of_qp_30_is_the_deviation():
+    profile = measure_profile([SPEC], gaussian(50))
+    variance = float(DEVIATIONS.square().mean())
+    assert step_at_qp0(profile) * 2**5 == pytest.approx(variance**0.5, rel=0.03)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 0.01, 0.3, 100.0])
+def test_units_are_the_steps_of_qp_0(unit):
+    profile = measure_profile([SPEC], gaussian(5), units=[unit])
+    assert step_at_qp0(profile) == pytest.approx(unit, rel=0.01)
+
+
+def test_smooth_features_have_low_frequencies():
+    ramp = torch.linspace(-1, 1, 16).expand(4, 16, 16)
+    generator = torch.Generator().manual_seed(1)
+    samples = [[ramp * float(torch.randn((), generator=generator))] for _ in range(20)]
+    scale = measure_profile([SPEC], samples).tensors[0].frequency_scale[0].reshape(8, 8)
+    assert scale[0, 1] > scale[0, 7] + 12
+    assert scale[0, 1] > scale[1, 0] + 12
+
+
+@pytest.mark.parametrize("deviation", [1e-7, 1e-4, 1e4])
+def test_features_of_any_scale_are_coded_as_well(deviation):
+    samples = [[frame[0] * deviation] for frame in gaussian(20)]
+    profile = measure_profile([SPEC], samples)
+    header = header_of((SPEC,), profile, size=(128, 128))
+    frame = Encoder(header, EncoderConfig(qp=12)).encode(samples[0])
+    error = float((frame.features[0] - samples[0][0]).square().mean().sqrt()) / deviation
+    assert error < 0.2
+    assert torch.equal(Decoder(header).decode(frame.packet).latents[0], frame.latents[0])
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(14, 14, 7), (16, 8, 8), (13, 9, 8), (1, 3, 3)])
+def test_block_sizes_divide_where_they_can(height, width, size):
+    spec = TensorSpec("t", 2, height, width, 8, 8)
+    profile = measure_profile([spec], [[torch.randn(2, height, width)]])
+    assert profile.tensors[0].block_size == size
+
+
+def test_constant_features_are_accepted():
+    profile = measure_profile([SPEC], [[torch.full(SPEC.shape, 2.5)]])
+    tensor = profile.tensors[0]
+    np.testing.assert_allclose(tensor.mean * 2.0**-tensor.fraction_bits, 2.5)
+
+
+def test_several_tensors_and_provenance():
+    other = TensorSpec("u", 2, 7, 7, 16, 16)
+    samples = [[*frame, torch.randn(2, 7, 7)] for frame in gaussian(3)]
+    profile = measure_profile([SPEC, other], samples, provenance={"images": 3})
+    assert [tensor.channels for tensor in profile.tensors] == [4, 2]
+    assert profile.provenance == {"images": 3}
+    assert Profile.from_bytes(profile.to_bytes()).hash == profile.hash
+
+
+def test_no_samples_are_refused():
+    with pytest.raises(ValueError, match="at least one frame"):
+        measure_profile([SPEC], [])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_refused(value):
+    features = torch.zeros(SPEC.shape)
+    features[0, 0, 0] = value
+    with pytest.raises(ValueError, match="'t' are not finite"):
+        measure_profile([SPEC], [[features]])

@@ -1,0 +1,311 @@
+"""The decoder has what the encoder had, bit for bit, whatever the stream; and it notices when it has not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import (
+    SEEDS,
+    encode_all,
+    header_of,
+    plausible_profile,
+    random_features,
+    random_vectors,
+    stream_headers,
+)
+
+from codec.bitstream import MAX_QP, ByteReader, FramePacket, SequenceHeader, TensorSpec
+from codec.decoder import Decoder
+from codec.encoder import EncodedFrame, Encoder, EncoderConfig
+from codec.errors import BitstreamError, CorruptBitstreamError
+from codec.profile import Profile, profile_of
+
+CONFIGS = st.builds(
+    EncoderConfig,
+    qp=st.integers(0, MAX_QP),
+    keyint=st.sampled_from((1, 2, 3, 64)),
+    scene_cut=st.booleans(),
+)
+
+
+def clip(
+    header: SequenceHeader, seed: int, frames: int = 6, spread: float = 1.0
+) -> tuple[list[list[torch.Tensor]], list[np.ndarray | None]]:
+    rng = np.random.default_rng(seed)
+    features = random_features(rng, header, frames, spread)
+    fields = [
+        random_vectors(rng, header, int(rng.choice((1, 20, 400)))) if rng.random() < 0.7 else None
+        for _ in range(frames)
+    ]
+    return features, fields
+
+
+def through_bytes(frames: list[EncodedFrame]) -> list[FramePacket]:
+    """Packets as a decoder gets them."""
+    previous, content = None, b""
+    for frame in frames:
+        content += frame.packet.to_bytes(previous)
+        previous = frame.packet
+    source, packets = ByteReader(content), []
+    for _ in frames:
+        packets.append(FramePacket.read(source, packets[-1] if packets else None, 1))
+    source.end("packets")
+    return packets
+
+
+def assert_same(decoded, encoded: EncodedFrame) -> None:
+    for mine, theirs in zip(decoded.latents, encoded.latents, strict=True):
+        assert torch.equal(mine, theirs)
+    for mine, theirs in zip(decoded.features, encoded.features, strict=True):
+        assert mine.dtype == torch.float32
+        assert torch.equal(mine, theirs)
+
+
+def sample_stream(seed: int = 0, frames: int = 8, **options) -> tuple[SequenceHeader, list]:
+    """A clip of one tensor with noise in every frame, so that no packet can stand for another."""
+    rng = np.random.default_rng(seed)
+    profile = Profile((plausible_profile(rng, 4, 4, dense=True),))
+    header = header_of((TensorSpec("t", 4, 9, 11, 8, 8, 7, 7),), profile, size=(72, 88))
+    features = [[torch.from_numpy(rng.normal(size=(4, 9, 11))).float()] for _ in range(frames)]
+    fields = [random_vectors(rng, header, 20) for _ in range(frames)]
+    config = EncoderConfig(**{"qp": 16, "keyint": 4, "scene_cut": False} | options)
+    return header, encode_all(header, config, features, fields)
+
+
+# --- no desync ------------------------------------------------------------------------------------
+
+
+@given(stream_headers(), CONFIGS, SEEDS, st.booleans(), st.sampled_from((0.0, 0.1, 1.0, 1e6)))
+def test_decoder_has_what_the_encoder_had(header, config, seed, intra, spread):
+    features, fields = clip(header, seed, spread=spread)
+    encoded = encode_all(header, config, features, fields, intra=intra)
+    decoder = Decoder(SequenceHeader.from_bytes(header.to_bytes())[0])
+    for packet, frame in zip(through_bytes(encoded), encoded, strict=True):
+        assert packet == frame.packet
+        assert_same(decoder.decode(packet), frame)
+
+
+@settings(max_examples=25)
+@given(stream_headers(), CONFIGS, SEEDS)
+def test_decoding_from_any_key_frame_equals_decoding_all(header, config, seed):
+    encoded = encode_all(header, config, *clip(header, seed))
+    for start, first in enumerate(encoded):
+        decoder = Decoder(header)
+        if not first.packet.key:
+            with pytest.raises(CorruptBitstreamError, match="key frame"):
+                decoder.decode(first.packet)
+            continue
+        for frame in encoded[start:]:
+            assert_same(decoder.decode(frame.packet), frame)
+
+
+def test_seeking_in_a_decoder_that_has_decoded_before():
+    header, encoded = sample_stream()
+    decoder = Decoder(header)
+    for number in (0, 1, 4, 5, 6, 0, 1, 2):
+        assert_same(decoder.decode(encoded[number].packet), encoded[number])
+
+
+@settings(max_examples=25)
+@given(stream_headers(), SEEDS)
+def test_the_reconstruction_approaches_the_features(header, seed):
+    """Of full rank, distortion falls with the step, and a static clip costs almost nothing."""
+    profile = profile_of(header)
+    dense = [
+        dataclasses.replace(
+            tensor, bands=tuple(band for band in tensor.bands if band.rank == tensor.channels)
+        )
+        for tensor in profile.tensors
+        if all(band.rank == tensor.channels for band in tensor.bands)
+    ]
+    if len(dense) != len(profile.tensors):
+        return
+    features, _ = clip(header, seed, 1)
+    errors = []
+    for qp in (0, 24, MAX_QP):
+        (frame,) = encode_all(header, EncoderConfig(qp=qp), features, [None])
+        pairs = zip(frame.features, features[0], strict=True)
+        errors.append(max(float((a - b).square().mean().sqrt()) for a, b in pairs))
+    assert errors[0] <= errors[1] * 1.05 + 0.02
+    assert errors[1] <= errors[2] * 1.05 + 0.02
+    assert errors[0] < 0.1
+
+
+def test_repeated_frames_cost_almost_nothing():
+    rng = np.random.default_rng(1)
+    header, _ = sample_stream(frames=1)
+    frame = [torch.from_numpy(rng.normal(size=(4, 9, 11))).float()]
+    encoded = encode_all(header, EncoderConfig(qp=20), [frame] * 6, [None] * 6)
+    assert [e.packet.key for e in encoded] == [True] + [False] * 5
+    assert len(encoded[0].packet.payload) > 20
+    assert all(len(e.packet.payload) <= 4 for e in encoded[3:])
+
+
+def test_motion_is_followed():
+    """Whole-sample motion of a noise texture: vectors save most of the bytes of inter frames."""
+    rng = np.random.default_rng(3)
+    profile = Profile((plausible_profile(rng, 3, 4),))
+    header = header_of((TensorSpec("t", 3, 16, 16, 8, 8, 7, 7),), profile, size=(128, 128))
+    wide = torch.from_numpy(rng.normal(size=(3, 16, 40))).float()
+    frames = [[wide[:, :, 2 * n : 2 * n + 16]] for n in range(6)]
+    # the content at x was at x + 2 samples in the frame before: 16 pixels, 64 quarters
+    vectors = np.zeros((*header.field_shape, 2), np.int32)
+    vectors[..., 1] = 64
+    config = EncoderConfig(qp=18, scene_cut=False)
+    moved = encode_all(header, config, frames, [vectors] * 6)
+    still = encode_all(header, config, frames, [None] * 6)
+    cost = [sum(len(e.packet.payload) for e in clip[1:]) for clip in (moved, still)]
+    assert cost[0] < 0.5 * cost[1]
+
+
+# --- key frames -----------------------------------------------------------------------------------
+
+
+def test_keyint_and_key():
+    _, encoded = sample_stream()
+    assert [e.packet.key for e in encoded] == [True, False, False, False] * 2
+    header, _ = sample_stream(frames=1)
+    encoder = Encoder(header, EncoderConfig(scene_cut=False))
+    frame = [torch.zeros(4, 9, 11)]
+    keys = [encoder.encode(frame, key=n == 2).packet.key for n in range(4)]
+    assert keys == [True, False, True, False]
+
+
+def test_scene_cuts_become_key_frames():
+    rng = np.random.default_rng(5)
+    header, _ = sample_stream(frames=1)
+    scenes = [torch.from_numpy(rng.normal(size=(4, 9, 11)) * 3).float() for _ in range(2)]
+    frames = [[scenes[n // 4] + 0.01 * torch.randn(4, 9, 11)] for n in range(8)]
+    encoded = encode_all(header, EncoderConfig(qp=20), frames, [None] * 8)
+    assert [e.packet.key for e in encoded] == [n in {0, 4} for n in range(8)]
+    config = EncoderConfig(qp=20, scene_cut=False)
+    assert [e.packet.key for e in encode_all(header, config, frames, [None] * 8)].count(True) == 1
+
+
+def test_pts():
+    header, _ = sample_stream(frames=1)
+    header = dataclasses.replace(header, frame_duration=3)
+    encoder, frame = Encoder(header), [torch.zeros(4, 9, 11)]
+    found = [encoder.encode(frame, pts=pts).packet.pts for pts in (None, None, 10, None, None)]
+    assert found == [0, 3, 10, 17, 24]
+
+
+# --- what a decoder must notice -------------------------------------------------------------------
+
+
+def decode_from_start(header: SequenceHeader, packets: list[FramePacket]) -> None:
+    decoder = Decoder(header)
+    for packet in packets:
+        decoder.decode(packet)
+
+
+def test_a_missing_packet_is_noticed():
+    header, encoded = sample_stream()
+    packets = [e.packet for e in encoded]
+    for missing in (1, 2, 5, 6):
+        with pytest.raises(CorruptBitstreamError):
+            decode_from_start(header, packets[:missing] + packets[missing + 1 :])
+
+
+def test_a_wrong_order_is_noticed():
+    header, encoded = sample_stream()
+    packets = [e.packet for e in encoded]
+    for first in (1, 2, 3, 5, 6):
+        swapped = list(packets)
+        swapped[first], swapped[first + 1] = swapped[first + 1], swapped[first]
+        with pytest.raises(CorruptBitstreamError):
+            decode_from_start(header, swapped)
+
+
+def test_a_doubled_packet_is_noticed():
+    header, encoded = sample_stream()
+    packets = [e.packet for e in encoded]
+    with pytest.raises(CorruptBitstreamError):
+        decode_from_start(header, [*packets[:2], packets[1]])
+
+
+def test_a_checksum_that_does_not_hold_is_noticed():
+    header, encoded = sample_stream(frames=2)
+    packets = [e.packet for e in encoded]
+    for number in (0, 1):
+        for bit in range(16):
+            damaged = list(packets)
+            wrong = packets[number].checksum ^ 1 << bit
+            damaged[number] = dataclasses.replace(packets[number], checksum=wrong)
+            with pytest.raises(CorruptBitstreamError, match="drifted"):
+                decode_from_start(header, damaged)
+
+
+def test_another_profile_is_noticed():
+    header, encoded = sample_stream(frames=1)
+    tensor = profile_of(header).tensors[0]
+    other = Profile((dataclasses.replace(tensor, mean=tensor.mean + 1),))
+    header = dataclasses.replace(header, profile=other.to_bytes(), profile_hash=other.hash)
+    with pytest.raises(CorruptBitstreamError):
+        Decoder(header).decode(encoded[0].packet)
+
+
+@given(st.binary(max_size=40), st.integers(0, MAX_QP), st.booleans(), SEEDS)
+def test_payloads_that_nobody_wrote_are_refused(payload, qp, has_vectors, seed):
+    """Past the CRC there is still the checksum: one in 65 536 of these could pass it."""
+    header, encoded = sample_stream(frames=1)
+    decoder = Decoder(header)
+    decoder.decode(encoded[0].packet)
+    packet = FramePacket(False, 1, qp, has_vectors, seed & 0xFFFF, payload, 1)
+    try:
+        decoded = decoder.decode(packet)
+    except BitstreamError:
+        return
+    assert decoded.latents[0].shape == (4, 9, 11)
+
+
+# --- what the encoder refuses ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite_are_refused(value):
+    header, _ = sample_stream(frames=1)
+    features = torch.zeros(4, 9, 11)
+    features[1, 2, 3] = value
+    with pytest.raises(ValueError, match="not finite"):
+        Encoder(header).encode([features])
+
+
+@pytest.mark.parametrize("shape", [(4, 9, 10), (4, 11, 9), (3, 9, 11), (1, 4, 9, 11)])
+def test_wrong_shapes_are_refused(shape):
+    header, _ = sample_stream(frames=1)
+    with pytest.raises(ValueError, match="shapes"):
+        Encoder(header).encode([torch.zeros(shape)])
+    with pytest.raises(ValueError, match="shapes"):
+        Encoder(header).encode([])
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_wrong_fields_are_refused(value):
+    header, _ = sample_stream(frames=1)
+    with pytest.raises(ValueError, match="motion field"):
+        Encoder(header).encode([torch.zeros(4, 9, 11)], np.full((2, 2, 2), value, np.int32))
+
+
+@pytest.mark.parametrize("options", [{"qp": -1}, {"qp": 52}, {"keyint": 0}])
+def test_configurations_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        EncoderConfig(**options)
+
+
+@given(CONFIGS)
+def test_configuration_json_round_trip(config):
+    assert EncoderConfig.from_json(config.to_json()) == config
+
+
+def test_bits_by_element_add_up():
+    _, encoded = sample_stream()
+    for frame in encoded:
+        assert set(frame.bits) <= {"motion", "modes", "levels of t"}
+        total = sum(frame.bits.values())
+        assert total == pytest.approx(8 * len(frame.packet.payload), abs=9, rel=1e-3)

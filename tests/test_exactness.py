@@ -1,0 +1,217 @@
+"""The same bits with any number of threads, with oneDNN and without, on a GPU; and at the extremes of every bound."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import encode_all, header_of, plausible_profile, random_vectors
+
+from codec.bitstream import FramePacket, SequenceHeader, TensorSpec
+from codec.decoder import Decoder
+from codec.encoder import EncoderConfig
+from codec.exact import EXACT_LIMIT, LATENT_LIMIT, clip, exact_matmul, round_shift
+from codec.motion import compensate, interpolation_filters
+from codec.profile import Band, Profile, TensorProfile
+from codec.transform import InverseTransform, dct_basis
+
+gpu = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def stream() -> tuple[SequenceHeader, list[FramePacket], list[str]]:
+    """A clip of two tensors large enough for torch to use threads, and the encoder's MD5s."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    profile = Profile(
+        (
+            plausible_profile(rng, 112, 7, bands=2, dense=True),
+            plausible_profile(rng, 24, 8, bands=1),
+        )
+    )
+    specs = (
+        TensorSpec("deep", 112, 14, 14, 16, 16, 15, 15),
+        TensorSpec("wide", 24, 56, 56, 4, 4, 3, 3),
+    )
+    header = header_of(specs, profile, size=(224, 224))
+    still = [torch.from_numpy(rng.normal(size=spec.shape)).float() for spec in specs]
+    frames = [[t + 0.2 * torch.from_numpy(rng.normal(size=t.shape)) for t in still] for _ in range(4)]
+    fields = [random_vectors(rng, header, 60) for _ in frames]
+    encoded = encode_all(header, EncoderConfig(qp=20, scene_cut=False), frames, fields)
+    return header, [e.packet for e in encoded], [digest(e.latents) for e in encoded]
+
+
+def digest(latents: tuple[torch.Tensor, ...]) -> str:
+    content = b"".join(latent.cpu().numpy().astype("<i4").tobytes() for latent in latents)
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def decode(stream, device: str = "cpu") -> list[str]:
+    header, packets, _ = stream
+    decoder = Decoder(header, device=device)
+    return [decoder.decode(packet).md5() for packet in packets]
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request) -> Iterator[int]:
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(1)
+
+
+def test_any_number_of_threads_gives_the_same_bits(stream, threads):
+    assert torch.get_num_threads() == threads
+    assert decode(stream) == stream[2]
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # torch's own, on saving the flags
+@pytest.mark.parametrize("enabled", [False, True])
+def test_onednn_makes_no_difference(stream, enabled):
+    with torch.backends.mkldnn.flags(enabled=enabled):
+        assert decode(stream) == stream[2]
+
+
+def test_gradient_mode_makes_no_difference(stream):
+    with torch.inference_mode():
+        assert decode(stream) == stream[2]
+
+
+@gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_same_bits(stream):
+    assert decode(stream, "cuda") == stream[2]
+
+
+@gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_extremes_on_a_gpu():
+    profile, coefficients = largest_transform(64, 16)
+    expected = InverseTransform(profile)(coefficients)
+    found = InverseTransform(profile, "cuda")(coefficients.cuda())
+    assert torch.equal(found.cpu(), expected)
+
+
+# --- rounding -------------------------------------------------------------------------------------
+
+
+@given(st.integers(-(1 << 52) + 1, (1 << 52) - 1), st.integers(0, 40))
+def test_round_shift_equals_python(value, bits):
+    found = round_shift(torch.tensor([float(value)], dtype=torch.float64), bits)
+    assert int(found[0]) == (value + (1 << bits >> 1)) >> bits
+
+
+def test_round_shift_at_ties_and_at_its_bound():
+    for bits in range(1, 41):
+        half = 1 << (bits - 1)
+        limit = (1 << 52) - 1
+        for value in (-half, half, 3 * half, -3 * half, half - 1, -half - 1, limit, -limit):
+            found = round_shift(torch.tensor([float(value)], dtype=torch.float64), bits)
+            assert int(found[0]) == (value + half) >> bits
+
+
+def test_clip_and_matmul():
+    values = torch.tensor([-9.0, -3.0, 0.0, 3.0, 9.0], dtype=torch.float64)
+    assert clip(values, 3).tolist() == [-3, -3, 0, 3, 3]
+    with pytest.raises(AssertionError):
+        exact_matmul(torch.zeros(1, 1), torch.zeros(1, 1))
+
+
+# --- the bounds -----------------------------------------------------------------------------------
+
+
+def largest_transform(channels: int, size: int) -> tuple[TensorProfile, torch.Tensor]:
+    """Dense matrices and coefficients at their limits, with signs that add up and signs that do not."""
+    rng = np.random.default_rng(1)
+    signs = rng.choice((-1, 1), (channels, channels))
+    signs[0] = 1
+    matrix = np.where(signs > 0, (1 << 15) - 1, -(1 << 15)).astype(np.int16)
+    zeros = np.zeros((2, channels), np.int8)
+    bands = (Band(matrix, 0, zeros), Band(matrix, 24, zeros), Band(matrix, 40, zeros))
+    frequencies = size * size
+    profile = TensorProfile(
+        0,
+        size,
+        np.zeros(channels, np.int32),
+        bands,
+        (np.arange(frequencies) % 3).astype(np.uint8),
+        np.zeros((2, frequencies), np.int8),
+    )
+    coefficients = rng.choice((-1, 1), (frequencies, channels, 4)) * float(1 << 24)
+    coefficients[..., 0] = float(1 << 24)
+    coefficients[..., 1] -= np.sign(coefficients[..., 1]) * rng.integers(0, 99, (frequencies, channels))
+    # the signs of one column of the basis, so that every product of a pixel adds up
+    column = np.sign(np.kron(dct_basis(size)[:, 0], dct_basis(size)[:, 0]))
+    coefficients[..., 2] = column[:, None] * float(1 << 24)
+    return profile, torch.from_numpy(coefficients)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 1), (5, 3), (64, 8), (96, 16)])
+def test_the_transform_at_its_limits_equals_integers(channels, size):
+    profile, coefficients = largest_transform(channels, size)
+    integers = coefficients.numpy().astype(np.int64)
+    spectrum = np.zeros((size * size, channels, integers.shape[2]), np.int64)
+    for frequency, band in enumerate(profile.band_of):
+        matrix = profile.bands[band].matrix.astype(np.int64)
+        shift = profile.bands[band].shift
+        mixed = matrix @ integers[frequency] + (1 << shift >> 1) >> shift
+        spectrum[frequency] = np.clip(mixed, -(1 << 26), 1 << 26)
+    basis = dct_basis(size)
+    rows = np.einsum("vx,uvcn->uxcn", basis, spectrum.reshape(size, size, channels, -1))
+    rows = rows + (1 << 12) >> 13
+    residual = np.einsum("uy,uxcn->yxcn", basis, rows) + (1 << 16) >> 17
+    found = InverseTransform(profile)(coefficients).numpy()
+    np.testing.assert_array_equal(found, residual.transpose(3, 2, 0, 1))
+
+
+def test_the_largest_matrix_that_limits_allow_stays_exact():
+    """2048 channels: 2^24 · 2^15 · 2^11 = 2^50, in one sum, whatever its order."""
+    channels = 2048
+    row = np.full((1, channels), -(1 << 15), np.int64)
+    row[0, ::2] += 1
+    column = np.full((channels, 1), 1 << 24, np.int64)
+    column[::3] -= 1
+    exact = sum(int(a) * int(b) for a, b in zip(row[0], column[:, 0], strict=True))
+    assert 1 << 49 < abs(exact) < EXACT_LIMIT
+    product = exact_matmul(torch.from_numpy(row).double(), torch.from_numpy(column).double())
+    assert int(product) == exact
+    for shift in (0, 1, 13, 40):
+        assert int(round_shift(product, shift)) == (exact + (1 << shift >> 1)) >> shift
+
+
+def test_compensation_of_the_largest_latents_equals_integers():
+    rng = np.random.default_rng(2)
+    filters = interpolation_filters()
+    signs = np.sign(filters[32])  # every product of the widest filter adds up
+    reference = (signs[:, None] * signs[None] * LATENT_LIMIT)[None].repeat(3, 0)
+    reference[1] = rng.choice((-LATENT_LIMIT, LATENT_LIMIT), (4, 4))
+    reference[2] = -reference[0]
+    for phase in (1, 17, 32, 63):
+        weights = filters[phase]
+        displacement = np.full((4, 4, 2), phase)
+        found = compensate(torch.from_numpy(reference).double(), displacement).numpy()
+        total = np.einsum("i,j,cij->c", weights, weights, reference) + (1 << 19) >> 20
+        expected = np.clip(total, -LATENT_LIMIT, LATENT_LIMIT)
+        np.testing.assert_array_equal(found[:, 1, 1], expected)
+
+
+@pytest.mark.parametrize("qp", [0, 51])
+def test_a_stream_at_the_limits_of_its_latents_does_not_drift(qp):
+    rng = np.random.default_rng(3)
+    profile = Profile((plausible_profile(rng, 3, 4),))
+    header = header_of((TensorSpec("t", 3, 9, 9, 8, 8),), profile, size=(72, 72))
+    values = (-3.4e38, 3.4e38, -LATENT_LIMIT / 64, LATENT_LIMIT / 64)
+    frames = [[torch.from_numpy(rng.choice(values, (3, 9, 9))).float()] for _ in range(5)]
+    frames = [frames[n // 2] for n in range(8)]
+    fields = [random_vectors(rng, header, 40) for _ in frames]
+    config = EncoderConfig(qp=qp, scene_cut=False)
+    decoder = Decoder(header)
+    for frame in encode_all(header, config, frames, fields):
+        found = decoder.decode(frame.packet)
+        assert torch.equal(found.latents[0], frame.latents[0])
+        assert float(found.latents[0].abs().max()) <= LATENT_LIMIT
+        assert torch.equal(found.features[0].double() * 64, found.latents[0])
