@@ -1,8 +1,8 @@
 """latent-motion-codec: the reference codec for feature tensors of video.
 
-The library in one breath: `Encoder(header, config).encode(features, vectors)` gives packets, `Decoder(header)` gives
-the tensors back, bit for bit; `simple_header` makes a header for your own tensors.  Names load on first use, so that
-importing the package costs nothing.
+The library in one breath: `Encoder(header, config).encode(features, vectors)` gives packets,
+`Decoder(header)` gives the tensors back, bit for bit; `simple_header` makes a header for your own
+tensors.  Names load on first use, so that importing the package costs nothing.
 """
 
 from importlib import import_module

@@ -1,7 +1,8 @@
-"""Headers and packets <-> bytes: every structure of FORMAT.md 4, each with `to_bytes` and `from_bytes` side by side.
+"""Headers and packets <-> bytes: every structure of FORMAT.md 4, each with `to_bytes` and
+`from_bytes` side by side.
 
-Sans-I/O and standard library only; what the payloads mean is left to `entropy.py`, files to `container.py`.  Sizes
-read from bytes are checked against `Limits` before anything is allocated.
+Sans-I/O and standard library only; what the payloads mean is left to `entropy.py`, files to
+`container.py`.  Sizes read from bytes are checked against `Limits` before anything is allocated.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ __all__ = [
 
 # compatibility
 MAGIC: Final = b"\xabLMC\r\n\x1a\n"
-"""A non-ASCII byte and two line endings: transfers that damage binary files damage this first (as PNG's does)."""
+"""A non-ASCII byte and two line endings: transfers that damage binary files damage this first (as
+PNG's does)."""
 FORMAT_VERSION: Final = 1
 
 TENSOR_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
@@ -86,7 +88,9 @@ MAX_NAME_BYTES: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a decoder is willing to allocate for a stream; exceeding any raises `LimitExceededError`."""
+    """What a decoder is willing to allocate for a stream; exceeding any raises
+    `LimitExceededError`.
+    """
 
     header_bytes: int = 1 << 24
     profile_bytes: int = 1 << 26
@@ -103,7 +107,8 @@ class Limits:
         limit = getattr(self, name)
         if value > limit:
             raise LimitExceededError(
-                f"{name.replace('_', ' ')}: {value} in the stream, limit {limit}; pass larger Limits if you trust it"
+                f"{name.replace('_', ' ')}: {value} in the stream, limit {limit}; "
+                "pass larger Limits if you trust it"
             )
 
 
@@ -130,7 +135,9 @@ class ByteWriter:
         self.content += value.to_bytes(width, "little")
 
     def varint(self, value: int) -> None:
-        """Write an unsigned integer below 2^63 in LEB128: seven bits a byte, least significant first."""
+        """Write an unsigned integer below 2^63 in LEB128: seven bits a byte, least significant
+        first.
+        """
         if not 0 <= value < 1 << (7 * MAX_VARINT_BYTES):
             raise ValueError(f"varint {value} is outside 0 … 2^63 - 1")
         while value >= 0x80:
@@ -231,8 +238,9 @@ def _in_range(what: str, value: int, low: int, high: int) -> int:
 class TensorSpec:
     """One coded tensor: its name, its shape and where its samples lie in the input frame.
 
-    Sample (y, x) is centred on input pixel (y · stride_y + offset_y2 / 2, x · stride_x + offset_x2 / 2), where pixel
-    centres are integers.  Offsets are in half pixels, because kernels of even width centre between pixels.
+    Sample (y, x) is centred on input pixel (y · stride_y + offset_y2 / 2, x · stride_x + offset_x2
+    / 2), where pixel centres are integers.  Offsets are in half pixels, because kernels of even
+    width centre between pixels.
     """
 
     name: str
@@ -248,10 +256,13 @@ class TensorSpec:
         """Refuse names and shapes that no tensor has."""
         if not TENSOR_NAME.fullmatch(self.name) or self.name == RESERVED_NAME:
             raise ValueError(
-                f"tensor name {self.name!r}: letters, digits, '_', '-' and '.' only, not '{RESERVED_NAME}'"
+                f"tensor name {self.name!r}: letters, digits, '_', '-' and '.' only, "
+                f"and not {RESERVED_NAME!r}"
             )
         if min(self.channels, self.height, self.width, self.stride_y, self.stride_x) < 1:
-            raise ValueError(f"tensor {self.name!r} {self.shape}: shape and stride must be at least 1")
+            raise ValueError(
+                f"tensor {self.name!r} {self.shape}: shape and stride must be at least 1"
+            )
         if max(abs(self.offset_y2), abs(self.offset_x2)) > MAX_OFFSET2:
             raise ValueError(f"{self}: offsets must lie within ±{MAX_OFFSET2} half pixels")
 
@@ -278,7 +289,9 @@ class TensorSpec:
         """Take FORMAT.md 4.3 off `source`."""
         name = source.text()
         if not TENSOR_NAME.fullmatch(name) or name == RESERVED_NAME:
-            raise CorruptBitstreamError(f"tensor name {name!r}: only letters, digits, '_', '-', '.'")
+            raise CorruptBitstreamError(
+                f"tensor name {name!r}: only letters, digits, '_', '-', '.'"
+            )
         channels, height, width, stride_y, stride_x = (source.varint() for _ in range(5))
         limits.check("channels", channels)
         limits.check("elements", channels * height * width)
@@ -301,10 +314,10 @@ class TensorSpec:
 class Preprocessing:
     """What happens to a decoded frame before the edge sub-model.
 
-    `short_side` > 0: resize (bicubic, RGB24) so that the short side has that length; 0: keep the size.
-    `crop` > 0: centre crop to crop x crop; 0: keep the whole frame and pad it (bottom and right, edge pixels
-    repeated) to multiples of `pad_multiple`.
-    Sample = (value - mean / 1000) / (scale / 1000) per channel on the 0…255 scale, float32.
+    `short_side` > 0: resize (bicubic, RGB24) so that the short side has that length; 0: keep the
+    size. `crop` > 0: centre crop to crop x crop; 0: keep the whole frame and pad it (bottom and
+    right, edge pixels repeated) to multiples of `pad_multiple`. Sample = (value - mean / 1000) /
+    (scale / 1000) per channel on the 0…255 scale, float32.
     """
 
     short_side: int
@@ -346,8 +359,9 @@ class Preprocessing:
 class SequenceHeader:
     """What holds for the whole stream: FORMAT.md 4.2.
 
-    Streams coded from a researcher's own tensors leave `model`, `split` and `preprocessing` empty.  `profile` is the
-    canonical serialisation when the profile travels in the stream, else None and `profile_hash` names a shipped one.
+    Streams coded from a researcher's own tensors leave `model`, `split` and `preprocessing` empty.
+    `profile` is the canonical serialisation when the profile travels in the stream, else None and
+    `profile_hash` names a shipped one.
     """
 
     tensors: tuple[TensorSpec, ...]
@@ -366,7 +380,9 @@ class SequenceHeader:
 
     @property
     def field_shape(self) -> tuple[int, int]:
-        """(rows, columns) of the motion field: one vector per started grid x grid cell of the input frame."""
+        """(rows, columns) of the motion field: one vector per started grid x grid cell of the input
+        frame.
+        """
         return -(-self.input_height // self.grid), -(-self.input_width // self.grid)
 
     def to_bytes(self) -> bytes:
@@ -411,7 +427,8 @@ class SequenceHeader:
         magic = content[: len(MAGIC)]
         if magic != MAGIC[: len(magic)]:
             raise UnsupportedBitstreamError(
-                f"magic number {magic.hex()}, expected {MAGIC.hex()}: not a latent-motion stream, or damaged in transfer"
+                f"magic number {magic.hex()}, expected {MAGIC.hex()}: "
+                "not a latent-motion stream, or damaged in transfer"
             )
         source.raw(len(MAGIC))
         version = source.u8()
@@ -452,7 +469,9 @@ class SequenceHeader:
         _in_range("time base numerator", numerator, 1, 1 << 31)
         _in_range("time base denominator", denominator, 1, 1 << 31)
         if math.gcd(numerator, denominator) != 1:
-            raise CorruptBitstreamError(f"time base {numerator}/{denominator} is not in lowest terms")
+            raise CorruptBitstreamError(
+                f"time base {numerator}/{denominator} is not in lowest terms"
+            )
         model, split, weights = (body.text() for _ in range(3))
         if not (model + split + weights).isprintable():
             raise CorruptBitstreamError("sequence header: a name has control characters")
@@ -505,8 +524,9 @@ def _inflate(packed: bytes, size: int) -> bytes:
 class FramePacket:
     """One coded frame: FORMAT.md 4.5.
 
-    `pts` and `qp` are absolute here; on the wire an inter frame carries only what differs from what its predecessor
-    makes expected, so reading and writing need `previous` (the packet before, None before the first).
+    `pts` and `qp` are absolute here; on the wire an inter frame carries only what differs from what
+    its predecessor makes expected, so reading and writing need `previous` (the packet before, None
+    before the first).
     """
 
     key: bool
@@ -551,7 +571,9 @@ class FramePacket:
         frame_duration: int,
         limits: Limits = DEFAULT_LIMITS,
     ) -> FramePacket:
-        """Take one packet off `source`; the CRC is checked before anything in it is believed but its length."""
+        """Take one packet off `source`; the CRC is checked before anything in it is believed but
+        its length.
+        """
         start = source.position
         tag = source.u8()
         key = tag & TYPE_MASK == TYPE_KEY
@@ -559,7 +581,7 @@ class FramePacket:
             raise CorruptBitstreamError(
                 f"packet tag {tag:#04x} at offset {start} is not that of a frame"
             )
-        qp = source.u8() if key or tag & FLAG_QP else None
+        explicit_qp = source.u8() if key or tag & FLAG_QP else None
         pts = source.signed() if key or tag & FLAG_PTS else 0
         length = source.varint()
         limits.check("packet_bytes", length)
@@ -571,16 +593,15 @@ class FramePacket:
             raise CorruptBitstreamError(f"packet: CRC-32 {stored:#010x}, computed {computed:#010x}")
         if tag & FLAG_RESERVED or (key and tag & (FLAG_VECTORS | FLAG_QP | FLAG_PTS)):
             raise CorruptBitstreamError(f"packet tag {tag:#04x}: reserved bits are set")
-        duration = frame_duration
+        qp, duration = explicit_qp or 0, frame_duration
         if not key:
             if previous is None:
                 raise CorruptBitstreamError(
                     "an inter frame without a frame before it to predict from"
                 )
-            qp = previous.qp if qp is None else qp
+            qp = previous.qp if explicit_qp is None else explicit_qp
             pts += previous.pts + previous.duration
             duration = pts - previous.pts
-        assert qp is not None
         _in_range("qp", qp, 0, MAX_QP)
         _in_range("pts", pts, -MAX_PTS, MAX_PTS)
         return cls(key, pts, qp, bool(tag & FLAG_VECTORS), checksum, payload, duration)
@@ -595,7 +616,9 @@ class EndPacket:
     """(frame number, offset of its packet from the start of the stream), ascending."""
 
     def to_bytes(self) -> bytes:
-        """Serialise: tag, length, body, CRC, and the length of all that as a trailer to be found from the end."""
+        """Serialise: tag, length, body, CRC, and the length of all that as a trailer to be found
+        from the end.
+        """
         body = ByteWriter()
         body.varint(self.frames)
         body.varint(len(self.key_frames))

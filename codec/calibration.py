@@ -1,7 +1,8 @@
 """Features -> profile: measured statistics, no labels, no training.
 
-The simple profile: every channel its own component (diagonal synthesis, one scale for the whole tensor), the mean
-of each channel, and the scale of every coefficient as a sum of one number per channel and one per frequency.
+The simple profile: every channel its own component (diagonal synthesis, one scale for the whole
+tensor), the mean of each channel, and the scale of every coefficient as a sum of one number per
+channel and one per frequency.
 """
 
 import math
@@ -20,14 +21,17 @@ from codec.transform import ForwardTransform, split_blocks
 __all__ = ["measure_profile", "simple_header"]
 
 STEP_LATENTS = 8
-"""Latent units in a step at qp 0: rounding to latents then adds 1/64 of the quantisation noise even there."""
+"""Latent units in a step at qp 0: rounding to latents then adds 1/64 of the quantisation noise even
+there."""
 SPECTRUM_UNITS = 16
 STEP_UNITS = 64
 MATRIX_BITS = 14
 INTER_SCALE = 8
-"""How many qp smaller than the intra one the scale of inter residuals is taken to be: a factor of 2.5."""
+"""How many qp smaller than the intra one the scale of inter residuals is taken to be: a factor of
+2.5."""
 NOMINAL_QP = 30
-"""Without another measure of what the task tolerates, the step of this qp equals the standard deviation."""
+"""Without another measure of what the task tolerates, the step of this qp equals the standard
+deviation."""
 PREFERRED_BLOCK_SIZES = (7, 8)
 
 
@@ -43,8 +47,8 @@ def measure_profile(
     Args:
         specs: the tensors.
         samples: for each image or frame, one (C, H, W) float tensor per spec; at least one.
-        units: per tensor, the quantiser step at qp 0 in feature units; default: such that the step at qp 30 is the
-            standard deviation of the tensor around its channel means.
+        units: per tensor, the quantiser step at qp 0 in feature units; default: such that the step
+            at qp 30 is the standard deviation of the tensor around its channel means.
         provenance: what to note in the profile about its origin.
 
     Raises:
@@ -127,7 +131,8 @@ class _Moments:
             unit = math.sqrt(variance) * 2.0 ** (-NOMINAL_QP / 6) if variance > 0 else 2.0**-8
         fraction_bits = min(max(math.ceil(math.log2(STEP_LATENTS / unit)), 0), 22)
         latent = 2.0**fraction_bits
-        # spectrum = matrix · coefficient >> shift: a level of one at qp 0 (64) becomes unit · latent · 16
+        # spectrum = matrix · coefficient >> shift: a level of one at qp 0 (64) becomes unit ·
+        # latent · 16
         gain = unit * latent * SPECTRUM_UNITS / STEP_UNITS
         shift = MATRIX_BITS - max(math.ceil(math.log2(gain)), 0)
         synthesis = min(round(gain * 2.0**shift), (1 << 15) - 1)

@@ -1,7 +1,8 @@
 """The `lmc` command: parse, call one library function, print.
 
-Results go to standard output, progress to standard error.  Exit code 0: done; 1: an input or output is at fault, said in
-one line; 2: wrong usage.  Heavy imports happen inside the commands, so that `--help` is instant.
+Results go to standard output, progress to standard error.  Exit code 0: done; 1: an input or output
+is at fault, said in one line; 2: wrong usage.  Heavy imports happen inside the commands, so that
+`--help` is instant.
 """
 
 from __future__ import annotations
@@ -37,12 +38,9 @@ class _Lmc(click.Group):
                 sys.stderr.close()
                 ctx.exit(1)
             text = " ".join(str(error).split())
-            if (
-                isinstance(error, OSError)
-                and error.filename is not None
-                and error.strerror is not None
-            ):
-                text = f"{error.filename}: {error.strerror.lower()}"
+            if isinstance(error, OSError) and error.strerror is not None:
+                named = "" if error.filename is None else f"{error.filename}: "
+                text = f"{named}{error.strerror.lower()}"
             click.echo(f"lmc: {text}", err=True)
             ctx.exit(1)
 
@@ -56,7 +54,7 @@ class _FrameRange(click.ParamType):
         self,
         value: Any,
         param: click.Parameter | None,
-        ctx: click.Context | None,  # noqa: ANN401 - click's signature
+        ctx: click.Context | None,
     ) -> tuple[int, int | None]:
         if isinstance(value, tuple):
             return value
@@ -74,7 +72,9 @@ class _FrameRange(click.ParamType):
 @click.group(cls=_Lmc, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lmc")
 def main() -> None:
-    """Code the feature tensors of video: motion-compensated, bit-exact, ready for the rest of the network."""
+    """Code the feature tensors of video: motion-compensated, bit-exact, ready for the rest of the
+    network.
+    """
 
 
 FORCE = click.option("-f", "--force", is_flag=True, help="Overwrite outputs that exist.")
@@ -142,7 +142,7 @@ DEVICE = click.option(
 @click.option(
     "--report",
     type=click.Path(dir_okay=False),
-    help="Write the report, with per-frame MD5s, as JSON.",
+    help="Write the report, with per-frame MD5s, as JSON; - is standard output.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no report on the terminal.")
 @DEVICE
@@ -178,6 +178,7 @@ def encode(  # noqa: PLR0917 - click passes options by keyword
                 f"--split is needed for {model}; `lmc models {model}` lists its split points"
             )
         split = DEFAULT_SPLIT
+    _refuse_shared_output("-o", output, "--report", report)
     check_output(output, force=force)
     if report is not None:
         check_output(report, force=force)
@@ -207,7 +208,7 @@ def encode(  # noqa: PLR0917 - click passes options by keyword
     if report is not None:
         _write_json(report, found, force=force)
     if not quiet:
-        _print_report(found, to_stderr=output == "-")
+        _print_report(found, to_stderr="-" in (output, report))
 
 
 def _print_report(report: dict[str, Any], *, to_stderr: bool) -> None:
@@ -221,7 +222,9 @@ def _print_report(report: dict[str, Any], *, to_stderr: bool) -> None:
 @main.command()
 @click.argument("stream")
 @click.option(
-    "-o", "--output", help="Write the tensors (frames, C, H, W) float32 and `pts` as .npz."
+    "-o",
+    "--output",
+    help="Write the tensors (frames, C, H, W) float32 and `pts` as .npz; - is standard output.",
 )
 @click.option(
     "--task",
@@ -262,12 +265,17 @@ def decode(  # noqa: PLR0917 - click passes options by keyword
 ) -> None:
     """Decode STREAM (a file, or - for standard input) to tensors, to task output, or both.
 
-    Without any of -o, --task, --md5 and --reference the stream is decoded and checked, and a summary printed.
+    Without any of -o, --task, --md5 and --reference the stream is decoded and checked, and a
+    summary printed.
     """
     from codec.container import check_output
     from codec.pipeline import FeatureReference, TaskOutput, decode_frames, model_of
     from codec.tensor_file import TensorFile
 
+    _refuse_shared_output("-o", output, "--task", task)
+    piped = "-" in (output, task)
+    if piped and md5:
+        raise click.UsageError("--md5 prints on standard output, where another output goes")
     for path in (output, task):
         if path is not None:
             check_output(path, force=force)
@@ -290,7 +298,8 @@ def decode(  # noqa: PLR0917 - click passes options by keyword
         results = []
         count = 0
         end = reader.index()
-        with _progress(None if end is None else end.frames, quiet=quiet) as advance:
+        total = None if end is None else len(range(end.frames)[slice(*(frames or (0, None)))])
+        with _progress(total, quiet=quiet) as advance:
             for number, frame in decode_frames(reader, frames=frames, device=place):
                 if tensors is not None:
                     tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)
@@ -303,20 +312,21 @@ def decode(  # noqa: PLR0917 - click passes options by keyword
                 count += 1
                 advance("")
         if not count:
-            raise click.UsageError(
-                f"the stream has no frame in --frames {frames[0] if frames else 0}:"
+            first = frames[0] if frames else 0
+            raise FeatureCodecError(
+                f"{stream}: has only {reader.frames_read} frames, so there is no frame {first}"
             )
         if tensors is not None:
             tensors.finish()
         if task is not None:
             _write_json(task, results, force=force)
         if compare is not None:
-            click.echo(f"nrmse {compare.nrmse():.9g}")
-        if not (md5 or reference or task == "-"):
+            click.echo(f"nrmse {compare.nrmse():.17g}", err=piped)
+        if not (md5 or reference):
             shapes = ", ".join(
                 f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in header.tensors
             )
-            click.echo(f"{count} frames: {shapes}")
+            click.echo(f"{count} frames: {shapes}", err=piped)
 
 
 def _shifted(
@@ -513,12 +523,22 @@ def _device(name: str) -> str:
     import torch
 
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+        # the codec computes in float64 and reads results back: some devices that exist do neither
+        torch.zeros(1, dtype=torch.float64, device=name).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise click.BadParameter(
             f"{name!r} cannot be used here: {str(error).splitlines()[0]}"
         ) from error
     return name
+
+
+def _refuse_shared_output(first: str, one: str | None, second: str, other: str | None) -> None:
+    """Refuse two outputs that would overwrite each other, or mix in a pipe."""
+    if one is None or other is None:
+        return
+    same = one == other if "-" in (one, other) else Path(one).resolve() == Path(other).resolve()
+    if same:
+        raise click.UsageError(f"{first} and {second} both name {one!r}")
 
 
 def _write_json(path: str, content: object, *, force: bool) -> None:

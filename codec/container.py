@@ -1,7 +1,9 @@
-"""Streams over file objects: header, packets, end packet; seeking by the index; outputs that are whole or absent.
+"""Streams over file objects: header, packets, end packet; seeking by the index; outputs that are
+whole or absent.
 
-Knows bytes and files, neither tensors nor models.  Reading works on pipes and is independent of how reads are chopped;
-only `StreamReader.seek` needs a file that can seek, and without one decoding simply starts at the first frame.
+Knows bytes and files, neither tensors nor models.  Reading works on pipes and is independent of how
+reads are chopped; only `StreamReader.seek` needs a file that can seek, and without one decoding
+simply starts at the first frame.
 """
 
 from __future__ import annotations
@@ -27,14 +29,16 @@ from codec.bitstream import (
 )
 from codec.errors import CorruptBitstreamError, TruncatedBitstreamError
 
-__all__ = ["StreamReader", "StreamWriter", "open_output"]
+__all__ = ["StreamReader", "StreamWriter", "check_output", "open_output"]
 
 CHUNK = 1 << 16
 Parsed = TypeVar("Parsed")
 
 
 class StreamWriter:
-    """Writes one stream; `close` writes the end packet, without which the stream counts as truncated."""
+    """Writes one stream; `close` writes the end packet, without which the stream counts as
+    truncated.
+    """
 
     def __init__(self, file: BinaryIO, header: SequenceHeader) -> None:
         self._file = file
@@ -51,6 +55,7 @@ class StreamWriter:
             self._key_frames.append((self.frames, self.bytes_written))
         content = packet.to_bytes(self._previous)
         self._file.write(content)
+        self._file.flush()  # at the other end of a pipe the frame can be decoded now
         self._previous = packet
         self.frames += 1
         self.bytes_written += len(content)
@@ -69,6 +74,8 @@ class StreamReader:
 
     def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
         self._file = file
+        # read1 returns what a pipe holds, where read would wait for a full chunk of later frames
+        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
         self._limits = limits
         self._buffer = b""
         self._start = file.tell() if file.seekable() else 0
@@ -76,6 +83,11 @@ class StreamReader:
         self._previous: FramePacket | None = None
         self.header, self.header_bytes = self._take(self._parse_header, "the sequence header")
         self.bytes_read = self.header_bytes
+
+    @property
+    def frames_read(self) -> int:
+        """Number of the next frame: of all frames once the end has been read."""
+        return self._number
 
     def _parse_header(self, source: ByteReader) -> tuple[SequenceHeader, int]:
         header, source.position = SequenceHeader.from_bytes(source.content, self._limits)
@@ -86,7 +98,8 @@ class StreamReader:
 
         Raises:
             TruncatedBitstreamError: the file ends before the end packet does.
-            CorruptBitstreamError: a packet is damaged, frames are missing, or something follows the end packet.
+            CorruptBitstreamError: a packet is damaged, frames are missing, or something follows the
+            end packet.
         """
         while True:
             before = self.bytes_read
@@ -121,7 +134,7 @@ class StreamReader:
             try:
                 parsed = parse(source)
             except TruncatedBitstreamError as error:
-                more = self._file.read(max(CHUNK, len(self._buffer)))
+                more = self._read(max(CHUNK, len(self._buffer)))
                 if not more:
                     raise TruncatedBitstreamError(
                         f"the stream ends within {what}: {error}; the file was cut off, or its writer did not finish"
@@ -153,11 +166,15 @@ class StreamReader:
                 )
             self._file.seek(-length, os.SEEK_END)
             return EndPacket.read(ByteReader(self._file.read(length)), self._limits)
+        except CorruptBitstreamError as error:
+            raise CorruptBitstreamError(f"the end of the file: {error}") from error
         finally:
             self._file.seek(here)
 
     def seek(self, frame: int) -> None:
-        """Go to the last key frame at or before `frame`, by the index if the file can seek, else stay."""
+        """Go to the last key frame at or before `frame`, by the index if the file can seek, else
+        stay.
+        """
         end = self.index()
         if end is None:
             return
@@ -173,7 +190,8 @@ class StreamReader:
 
 @contextmanager
 def open_output(path: str, *, force: bool = False) -> Iterator[BinaryIO]:
-    """Open a binary file that appears under its name only when all went well; "-" is standard output.
+    """Open a binary file that appears under its name only when all went well; "-" is standard
+    output.
 
     Raises:
         FileExistsError: it is there already and `force` is not set.
@@ -182,9 +200,13 @@ def open_output(path: str, *, force: bool = False) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    target = Path(path)
     check_output(path, force=force)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    target = Path(path).resolve()  # a link stays one, and the file it names is replaced
+    if target.exists() and not target.is_file():
+        with target.open("wb") as file:
+            yield file
+        return
+    handle, name = tempfile.mkstemp(prefix=".lmc-", suffix=".part", dir=target.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -203,10 +225,12 @@ def check_output(path: str, *, force: bool) -> None:
         return
     if target.is_dir():
         raise IsADirectoryError(f"{path}: is a directory; name a file")
-    if target.exists() and not force:
+    if target.is_file() and not force:  # devices and named pipes exist to be written to
         raise FileExistsError(f"{path}: exists; pass --force to overwrite it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
+    if not target.exists() and not os.access(target.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: the folder {target.parent} cannot be written to")
 
 
 def _umask() -> int:

@@ -21,7 +21,9 @@ __all__ = ["DecodedFrame", "Decoder"]
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """A decoded frame: `features` are float32 (C, H, W), `latents` the integers that they are, float64."""
+    """A decoded frame: `features` are float32 (C, H, W), `latents` the integers that they are,
+    float64.
+    """
 
     pts: int
     key: bool
@@ -59,10 +61,14 @@ class Decoder:
         """Decode one packet.
 
         Raises:
-            CorruptBitstreamError: the payload is malformed, or the reconstruction is not the encoder's.
+            CorruptBitstreamError: the payload is malformed, or the reconstruction is not the
+            encoder's.
         """
         if not (self._started or packet.key):
-            raise CorruptBitstreamError("an inter frame without the frame before it; decoding starts, and goes on after an error, at a key frame")
+            raise CorruptBitstreamError(
+                "an inter frame without the frame before it; "
+                "decoding starts, and goes on after an error, at a key frame"
+            )
         self._started = False  # until this frame has come out right
         frame = self._syntax.parse(packet)
         predictions = self._reconstructor.predict(frame.vectors)
@@ -70,8 +76,8 @@ class Decoder:
         found = checksum(latents)
         if found != packet.checksum:
             raise CorruptBitstreamError(
-                f"frame at pts {packet.pts}: checksum of the reconstruction {found:#06x}, the encoder had "
-                f"{packet.checksum:#06x}; encoder and decoder have drifted apart"
+                f"frame at pts {packet.pts}: checksum of the reconstruction {found:#06x}, "
+                f"the encoder had {packet.checksum:#06x}; encoder and decoder have drifted apart"
             )
         self._started = True
         features = features_of(latents, self.profile)

@@ -1,7 +1,7 @@
 """Features in, packets out: the encoder's decisions around the normative loop.
 
-Every decision (levels, block modes, key frames) is written into the stream, so floating point is welcome here.
-Where vectors come from is left to `motion_search.py`, or to the caller.
+Every decision (levels, block modes, key frames) is written into the stream, so floating point is
+welcome here. Where vectors come from is left to `motion_search.py`, or to the caller.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.bitstream import MAX_QP, MAX_VECTOR, FramePacket, Preprocessing, SequenceHeader
+from codec.bitstream import MAX_QP, MAX_VECTOR, FramePacket, SequenceHeader
 from codec.entropy import (
     MODE_INTER,
     MODE_INTRA,
@@ -35,16 +35,19 @@ from codec.transform import ForwardTransform, split_blocks
 __all__ = ["EncodedFrame", "Encoder", "EncoderConfig"]
 
 LAMBDA = 0.14
-"""Lagrangian per squared step: what a bit may cost in squared error.  High-rate theory says 0.116 (6 dB a bit and a
-uniform cell of step²/12); dead zones at low rate want more."""
+"""Lagrangian per squared step: what a bit may cost in squared error.  High-rate theory says 0.116
+(6 dB a bit and a uniform cell of step²/12); dead zones at low rate want more."""
 ROUNDING_INTRA, ROUNDING_INTER = 0.30, 0.22
 SCENE_CUT_MARGIN = 0.95
-"""A frame becomes a key frame when coding all of it intra costs less than this share of its inter cost."""
+"""A frame becomes a key frame when coding all of it intra costs less than this share of its inter
+cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """What the user chooses: `qp` 0…51 (6 = factor 2 in step), `keyint` frames from key frame to key frame at most."""
+    """What the user chooses: `qp` 0…51 (6 = factor 2 in step), `keyint` frames from key frame to
+    key frame at most.
+    """
 
     qp: int = 24
     keyint: int = 64
@@ -69,7 +72,9 @@ class EncoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
-    """A packet and what the encoder knows about it: its reconstruction, and ideal bits by syntax element."""
+    """A packet and what the encoder knows about it: its reconstruction, and ideal bits by syntax
+    element.
+    """
 
     packet: FramePacket
     features: tuple[Tensor, ...]
@@ -78,7 +83,8 @@ class EncodedFrame:
 
 
 class _Choice:
-    """One way to code the blocks of a tensor: (P, N) levels in scan order, and per block D, R and J = D + lambda R.
+    """One way to code the blocks of a tensor: (P, N) levels in scan order, and per block D, R and J
+    = D + lambda R.
 
     Distortion is in squared steps; `energy` is the distortion of sending nothing.
     """
@@ -160,9 +166,10 @@ class Encoder:
 
         Args:
             features: one (C, H, W) float tensor for each tensor of the header, finite.
-            vectors: (rows, columns, 2) int32 motion field, (y, x) in quarter pixels of the input frame, content at
-                x came from x + v in the frame before; None: no motion.
-            pts: presentation time in the header's time base; default: one frame duration after the last.
+            vectors: (rows, columns, 2) int32 motion field, (y, x) in quarter pixels of the input
+                frame, content at x came from x + v in the frame before; None: no motion.
+            pts: presentation time in the header's time base; default: one frame duration after the
+                last.
             intra: predict no block from the frame before.
             key: make this a key frame.
 
@@ -263,7 +270,9 @@ class Encoder:
     def _inter_frame(
         self, latents: list[Tensor], predictions: list[Tensor], qp: int, step: int, *, intra: bool
     ) -> tuple[list[TensorSymbols], float, float]:
-        """Return the symbols of an inter frame, its cost, and what coding all of it intra would cost."""
+        """Return the symbols of an inter frame, its cost, and what coding all of it intra would
+        cost.
+        """
         expected = self._syntax.expected_classes(False, qp)
         tensors, total, intra_total = [], 0.0, 0.0
         for number, (latent, prediction) in enumerate(zip(latents, predictions, strict=True)):

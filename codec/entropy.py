@@ -1,10 +1,11 @@
 """Symbols <-> payload: the syntax of a frame, the contexts, the range coder.  FORMAT.md 7.
 
-The syntax is written once.  A *coder* either writes the symbols that it is given (`SymbolWriter`) or reads them into
-their place (`SymbolReader`); everything else, the adaptation of the contexts above all, is the same code for both.
+The syntax is written once.  A *coder* either writes the symbols that it is given (`SymbolWriter`)
+or reads them into their place (`SymbolReader`); everything else, the adaptation of the contexts
+above all, is the same code for both.
 
 Invariants:
-  * contexts depend only on symbols coded before, in this frame or in earlier ones back to the key frame;
+  * contexts depend only on symbols coded before, in this frame or back to the last key frame;
   * all of them are int64 with stated bounds; divisions floor;
   * a frame's statistics are updated after its last symbol, from the levels alone.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any, Protocol
 
 import constriction
@@ -76,8 +78,9 @@ VECTOR_CONTEXTS = 4
 class TensorSymbols:
     """The symbols of one tensor in one frame.
 
-    `modes`: (N,) uint8, N blocks in raster order.  `levels`: (P, M) int32, positions in scan order, the M blocks that
-    are not skipped in raster order.  `classes`: (P, M) uint8, the scale class that each level was coded under.
+    `modes`: (N,) uint8, N blocks in raster order.  `levels`: (P, M) int32, positions in scan order,
+    the M blocks that are not skipped in raster order.  `classes`: (P, M) uint8, the scale class
+    that each level was coded under.
     """
 
     modes: NDArray[np.uint8]
@@ -87,7 +90,9 @@ class TensorSymbols:
 
 @dataclass(slots=True)
 class FrameSymbols:
-    """The symbols of one frame.  `vectors`: (rows, columns, 2) int32 in (y, x) quarter pixels, None when absent."""
+    """The symbols of one frame.  `vectors`: (rows, columns, 2) int32 in (y, x) quarter pixels, None
+    when absent.
+    """
 
     key: bool
     qp: int
@@ -95,13 +100,14 @@ class FrameSymbols:
     tensors: list[TensorSymbols]
 
 
-# --- the coders -----------------------------------------------------------------------------------------------------
+# --- the coders -----------------------------------------------------------------------------------
+# ------------------
 
 
 @cache
 def _level_models() -> list[Any]:
-    # The weights of a table sum to 2^24 - 64, so that constriction's fast quantisation leaves them as they are and
-    # adds one to each: FORMAT.md 7.1.  float32 holds them exactly.
+    # The weights of a table sum to 2^24 - 64, so that constriction's fast quantisation leaves them
+    # as they are and adds one to each: FORMAT.md 7.1.  float32 holds them exactly.
     return [_categorical(weights) for weights in tables().levels]
 
 
@@ -149,15 +155,19 @@ class SymbolWriter:
     def finish(self) -> bytes:
         """Return the shortest payload that decodes to the symbols: FORMAT.md 7.1.
 
-        The decoder reads zero bytes beyond the end of a payload, so any number inside the final interval
-        [lower, lower + range) of the coder will do; the one with the most trailing zero bytes is written.
+        The decoder reads zero bytes beyond the end of a payload, so any number inside the final
+        interval [lower, lower + range) of the coder will do; the one with the most trailing zero
+        bytes is written.
         """
         words, (lower, width) = self._encoder.pos()
-        # The words that are out may still change by a carry.  The sealed form settles it: its number lies in the
-        # interval, at a distance from the lower end that the lowest 64 bits tell.
-        sealed = np.asarray(self._encoder.get_compressed(), np.uint32).astype(">u4").tobytes()
+        # The words that are out may still change by a carry.  The sealed form settles it: its
+        # number lies in the interval, at a distance from the lower end that the lowest 64 bits
+        # tell.
+        sealed: bytes = (
+            np.asarray(self._encoder.get_compressed(), np.uint32).astype(">u4").tobytes()
+        )
         full = words * WORD_BYTES + STATE_BITS // 8
-        sealed = sealed.ljust(full, b"\0")
+        sealed = bytes(sealed).ljust(full, b"\0")
         settled, tail = sealed[: full - TAIL_BYTES], int.from_bytes(sealed[-TAIL_BYTES:], "big")
         low = tail - ((tail - lower) & ((1 << STATE_BITS) - 1))
         for size in range(TAIL_BYTES + 1):
@@ -185,7 +195,7 @@ class SymbolReader:
             raise CorruptBitstreamError(f"payload: {error}") from error
         return decoded
 
-    def scalar(self, symbol: int, model: Any) -> int:  # noqa: ANN401, ARG002
+    def scalar(self, symbol: int, model: Any) -> int:  # noqa: ANN401
         """Decode one symbol."""
         try:
             return int(self._decoder.decode(model))
@@ -193,14 +203,15 @@ class SymbolReader:
             raise CorruptBitstreamError(f"payload: {error}") from error
 
 
-# --- the syntax -----------------------------------------------------------------------------------------------------
+# --- the syntax -----------------------------------------------------------------------------------
+# ------------------
 
 
 class FrameSyntax:
     """The syntax of frames and its adaptive state, for one stream and one direction.
 
-    Call `code` once a frame, in order.  `bits` accumulates ideal code lengths by syntax element ("motion", "modes",
-    "levels of NAME"), for reports.
+    Call `code` once a frame, in order.  `bits` accumulates ideal code lengths by syntax element
+    ("motion", "modes", "levels of NAME"), for reports.
     """
 
     def __init__(self, header: SequenceHeader, profile: Profile) -> None:
@@ -217,10 +228,12 @@ class FrameSyntax:
             for tensor, spec in zip(self._profile.tensors, self._header.tensors, strict=True)
         ]
 
-    def expected_classes(self, key: bool, qp: int) -> list[NDArray[np.intp]]:  # noqa: FBT001
-        """Return per tensor the (2, P) scale classes of intra and inter levels that the state makes expected.
+    def expected_classes(self, key: bool, qp: int) -> list[NDArray[np.intp]]:
+        """Return per tensor the (2, P) scale classes of intra and inter levels that the state makes
+        expected.
 
-        For the encoder's decisions: the classes that are really used follow the activity of the block as well.
+        For the encoder's decisions: the classes that are really used follow the activity of the
+        block as well.
         """
         if key:
             return [
@@ -229,7 +242,9 @@ class FrameSyntax:
         return [classify(tensor.means_at(qp)) for tensor in self._tensors]
 
     def code(self, coder: SymbolCoder, frame: FrameSymbols) -> None:
-        """Code one frame; when reading, `frame` comes with arrays of the right shapes, whose content is replaced."""
+        """Code one frame; when reading, `frame` comes with arrays of the right shapes, whose
+        content is replaced.
+        """
         if frame.key:
             self._reset(frame.qp)
         if frame.vectors is None:
@@ -274,7 +289,9 @@ _FLAG_BITS = [
 
 
 class _VectorSyntax:
-    """Vectors: the difference to a median of three neighbours, its class from the differences around it."""
+    """Vectors: the difference to a median of three neighbours, its class from the differences
+    around it.
+    """
 
     def __init__(self, bits: dict[str, float]) -> None:
         self._bits = bits
@@ -335,7 +352,7 @@ def _code_level(
 
 
 def _code_escape(coder: SymbolCoder, value: int, bits: dict[str, float], element: str) -> int:
-    """Code a value over the direct range: sign, then the excess in an Exp-Golomb code of order 0."""
+    """Code a value over the direct range: sign, then the excess in Exp-Golomb code."""
     model = _bit_model()
     negative = coder.scalar(int(value < 0), model)
     excess = abs(value) - MAX_DIRECT_LEVEL  # 1 … 2^15 - 32; its leading one is coded in unary
@@ -351,7 +368,9 @@ def _code_escape(coder: SymbolCoder, value: int, bits: dict[str, float], element
     bits[element] += 2 + 2 * count
     magnitude = result + MAX_DIRECT_LEVEL
     if magnitude > MAX_LEVEL:
-        raise CorruptBitstreamError(f"level of magnitude {magnitude}, at most {MAX_LEVEL} is allowed")
+        raise CorruptBitstreamError(
+            f"level of magnitude {magnitude}, at most {MAX_LEVEL} is allowed"
+        )
     return -magnitude if negative else magnitude
 
 
@@ -375,7 +394,9 @@ class _TensorSyntax:
         self._activity = np.zeros((2, self.count), np.int64)
 
     def means_at(self, qp: int) -> NDArray[np.int64]:
-        """Return the (2, P) mean magnitudes, moved to another qp by way of the table of expected levels."""
+        """Return the (2, P) mean magnitudes, moved to another qp by way of the table of expected
+        levels.
+        """
         if qp == self._qp:
             return self._means
         frozen = tables()
@@ -421,10 +442,12 @@ class _TensorSyntax:
         coded: NDArray[np.intp],
         kinds: NDArray[np.intp],
     ) -> None:
-        """Code levels pass by pass: a block that turns out more active than expected raises its later means."""
+        """Code levels pass by pass: a block that turns out more active than expected raises its
+        later means.
+        """
         bounds = self._scan.bounds
         found, expected = self._activity[:, coded]
-        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, last in pairwise(bounds):
             if first == last:
                 continue
             base = self._means[:, first:last].T[:, kinds]
@@ -461,7 +484,7 @@ class _TensorSyntax:
         )
         decoded = np.empty_like(flat)
         decoded[order] = symbols - MAX_DIRECT_LEVEL
-        for index in np.flatnonzero(decoded == ESCAPE - MAX_DIRECT_LEVEL):
+        for index in np.flatnonzero(decoded == ESCAPE - MAX_DIRECT_LEVEL).tolist():
             decoded[index] = _code_escape(coder, int(flat[index]), self._bits, self._levels_element)
         levels[...] = decoded.reshape(levels.shape)
 

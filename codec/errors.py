@@ -1,8 +1,9 @@
 """The error tree: who is to blame, and for what.
 
-`BitstreamError` and its leaves blame bytes; `VideoError` and `ModelError` blame a file, a model or a weight file that
-the user named.  A caller's programming mistake is a plain `ValueError` or `TypeError`.  Every message says what was
-found, what was expected and, where there is one, the remedy, in one line.
+`BitstreamError` and its leaves blame bytes; `VideoError` and `ModelError` blame a file, a model or
+a weight file that the user named.  A caller's programming mistake is a plain `ValueError` or
+`TypeError`.  Every message says what was found, what was expected and, where there is one, the
+remedy, in one line.
 """
 
 __all__ = [
@@ -34,7 +35,9 @@ class TruncatedBitstreamError(BitstreamError, EOFError):
 
 
 class UnsupportedBitstreamError(BitstreamError):
-    """The stream is of a format version, or needs a model or profile, that this decoder does not have."""
+    """The stream is of a format version, or needs a model or profile, that this decoder does not
+    have.
+    """
 
 
 class LimitExceededError(BitstreamError):

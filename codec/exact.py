@@ -1,8 +1,9 @@
 """Integers that travel in float64: the arithmetic of everything a decoder computes.
 
-Sums and products of integers are exact in float64 as long as every partial result stays below 2^53 in magnitude, in
-whatever order they are summed; so BLAS, any number of threads, any CPU and any GPU give the same bits.  Every use
-states its bound; `tests/test_exactness.py` tries the extremes.  Nothing here knows about tensors of features.
+Sums and products of integers are exact in float64 as long as every partial result stays below 2^53
+in magnitude, in whatever order they are summed; so BLAS, any number of threads, any CPU and any GPU
+give the same bits.  Every use states its bound; `tests/test_exactness.py` tries the extremes.
+Nothing here knows about tensors of features.
 """
 
 import torch
@@ -14,11 +15,13 @@ EXACT_LIMIT = 1 << 53
 """Integers of smaller magnitude are exact in float64."""
 
 LATENT_LIMIT = (1 << 23) - 1
-"""Largest magnitude of a latent: exact in float32 too, so that features are exact multiples of 2^-fraction_bits."""
+"""Largest magnitude of a latent: exact in float32 too, so that features are exact multiples of
+2^-fraction_bits."""
 
 
 def round_shift(values: Tensor, bits: int) -> Tensor:
-    """Divide integers by 2^bits, rounding to nearest, halves towards plus infinity: (values + 2^(bits-1)) >> bits.
+    """Divide integers by 2^bits, rounding to nearest, halves towards plus infinity: (values +
+    2^(bits-1)) >> bits.
 
     Args:
         values: float64 integers, magnitude below 2^52.
@@ -38,6 +41,6 @@ def clip(values: Tensor, limit: int) -> Tensor:
 
 
 def exact_matmul(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply float64 integer matrices; the caller states why no sum of magnitudes reaches 2^53."""
-    assert left.dtype == right.dtype == torch.float64
+    """Multiply float64 integer matrices; the caller states why no sum reaches 2^53."""
+    assert left.dtype == right.dtype == torch.float64  # noqa: S101 - a bug of ours, not an input
     return torch.matmul(left, right)

@@ -1,8 +1,8 @@
 """The motion field, its scaling by n^k, and motion compensation of a tensor.  FORMAT.md 6.1.
 
-A vector v says that the content at input position x lies at x + v in the previous frame.  A tensor downsampled by
-n^k moves by v / n^k in every channel (Ulhaq & Bajić 2021, arXiv:2102.04018, eq. 12).  Searching for vectors is the
-encoder's affair (`motion_search.py`).
+A vector v says that the content at input position x lies at x + v in the previous frame.  A tensor
+downsampled by n^k moves by v / n^k in every channel (Ulhaq & Bajić 2021, arXiv:2102.04018, eq. 12).
+Searching for vectors is the encoder's affair (`motion_search.py`).
 """
 
 from functools import lru_cache
@@ -30,9 +30,10 @@ def latent_displacement(
 ) -> NDArray[np.int64]:
     """Interpolate the field at every position of a tensor and scale it by the tensor's stride.
 
-    Node (i, j) of the field sits in the middle of its cell, at input pixel i · grid + (grid - 1) / 2.  Positions beyond
-    the outer nodes take the vector of the nearest one.  All in integers: positions in half pixels, weights of
-    1 / (2 · grid), one division at the end, rounded to nearest, halves towards plus infinity.
+    Node (i, j) of the field sits in the middle of its cell, at input pixel i · grid + (grid - 1) /
+    2.  Positions beyond the outer nodes take the vector of the nearest one.  All in integers:
+    positions in half pixels, weights of 1 / (2 · grid), one division at the end, rounded to
+    nearest, halves towards plus infinity.
 
     Args:
         vectors: (rows, columns, 2) int32, (y, x) in quarter pixels, magnitude at most `MAX_VECTOR`.
@@ -53,14 +54,15 @@ def latent_displacement(
     total = upper * (whole - wy) + lower * wy  # at most 2^13 · 2^22 (grid <= 1024)
     stride = np.array([spec.stride_y, spec.stride_x], np.int64)
     denominator = VECTOR_UNITS * whole * whole * stride
-    displacement: NDArray[np.int64] = (2 * PHASES * total + denominator) // (2 * denominator)
-    return displacement
+    return np.floor_divide(2 * PHASES * total + denominator, 2 * denominator)
 
 
 def _cell(
     count: int, stride: int, offset2: int, grid: int, nodes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return, per position along one axis: the node before it, the node after it, and its way between in 1/(2·grid)."""
+    """Return, per position along one axis: the node before it, the node after it, and its way
+    between in 1/(2·grid).
+    """
     position2 = 2 * stride * np.arange(count, dtype=np.int64) + offset2 - (grid - 1)
     node, way = position2 // (2 * grid), position2 % (2 * grid)
     way = np.where((node < 0) | (node >= nodes - 1), 0, way)
@@ -70,10 +72,12 @@ def _cell(
 
 @lru_cache(maxsize=1)
 def interpolation_filters() -> NDArray[np.int64]:
-    """Return the (64, 4) integer weights of the cubic convolution kernel at every phase; each row sums to 2^10.
+    """Return the (64, 4) integer weights of the cubic convolution kernel at every phase; each row
+    sums to 2^10.
 
-    With t = phase / 64 and a = -1/2 (Keys 1981; Catmull-Rom), tap k weighs the sample at position floor + k - 1.  The
-    outer taps and the third are rounded to nearest, halves towards plus infinity; the second takes what remains.
+    With t = phase / 64 and a = -1/2 (Keys 1981; Catmull-Rom), tap k weighs the sample at position
+    floor + k - 1.  The outer taps and the third are rounded to nearest, halves towards plus
+    infinity; the second takes what remains.
     """
     p = np.arange(PHASES, dtype=np.int64)
     cube = PHASES**3  # weights · 2 · 64^3 are integers
@@ -94,8 +98,9 @@ def compensate(reference: Tensor, displacement: NDArray[np.int64]) -> Tensor:
         displacement: (H, W, 2) from `latent_displacement`.
 
     Returns:
-        (C, H, W) float64 integers.  Positions outside the tensor read its nearest edge sample.  Weights have
-        magnitudes below 1.25 · 2^10 in sum, so partial sums stay below 2^23 · (1.25 · 2^10)^2 < 2^45.
+        (C, H, W) float64 integers.  Positions outside the tensor read its nearest edge sample.
+        Weights have magnitudes below 1.25 · 2^10 in sum, so partial sums stay below 2^23 · (1.25 ·
+        2^10)^2 < 2^45.
     """
     channels, height, width = reference.shape
     if not displacement.any():
@@ -119,7 +124,9 @@ def compensate(reference: Tensor, displacement: NDArray[np.int64]) -> Tensor:
 def _taps(
     displacement: NDArray[np.int64], position: NDArray[np.int64], size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the clamped sample positions and the weights of the interpolation filter, (H, W, taps) each."""
+    """Return the clamped sample positions and the weights of the interpolation filter, (H, W, taps)
+    each.
+    """
     filters = interpolation_filters()
     taps = filters.shape[1]
     whole, phase = displacement // PHASES, displacement % PHASES

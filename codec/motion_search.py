@@ -1,9 +1,11 @@
-"""Where motion vectors come from: search on luma, or the vectors of the input bitstream.  Encoder only, float.
+"""Where motion vectors come from: search on luma, or the vectors of the input bitstream.  Encoder
+only, float.
 
-Search: sums of squared differences over overlapped windows around each node of the field, exhaustive on a
-quarter-size picture, refined on the full one down to quarter pixels; then every node takes the candidate (its own,
-its neighbours', zero, the one it had in the frame before) that minimises J = D + lambda R, R being the bits that the
-vector costs against the median that the syntax predicts it from.
+Search: sums of squared differences over overlapped windows around each node of the field,
+exhaustive on a quarter-size picture, refined on the full one down to quarter pixels; then every
+node takes the candidate (its own, its neighbours', zero, the one it had in the frame before) that
+minimises J = D + lambda R, R being the bits that the vector costs against the median that the
+syntax predicts it from.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ REFINEMENTS = (2.0, 1.0, 0.5, 0.25)
 """Step sizes of the refinement, pixels."""
 SWEEPS = 3
 LAMBDA_SCALE = 0.03
-"""Price of a bit in mean squared luma error at qp 0; it doubles every three qp, as squared steps do."""
+"""Price of a bit in mean squared luma error at qp 0; it doubles every three qp, as squared steps
+do."""
 
 
 def luma(rgb: NDArray[np.uint8]) -> Tensor:
@@ -43,7 +46,8 @@ class MotionSearch:
 
     Args:
         header: frame size and grid.
-        qp: sets the price of a vector: the coarser the quantiser, the less a small gain in matching is worth.
+        qp: sets the price of a vector: the coarser the quantiser, the less a small gain in matching
+            is worth.
         search_range: pixels, in each direction.
     """
 
@@ -101,7 +105,9 @@ class MotionSearch:
         return self._field
 
     def _coarse(self, reference: Tensor, picture: Tensor) -> Tensor:
-        """Return the (nodes, KEPT, 2) best displacements of an exhaustive search at a quarter of the size."""
+        """Return the (nodes, KEPT, 2) best displacements of an exhaustive search at a quarter of
+        the size.
+        """
         small, behind = (
             avg_pool2d(p[None, None], COARSE, ceil_mode=True, count_include_pad=False)
             for p in (picture, reference)
@@ -143,9 +149,11 @@ class MotionSearch:
         return (self._sample(reference, points) - current[:, None]).square_().mean(-1)
 
     def _choose(self, reference: Tensor, current: Tensor, own: Tensor) -> NDArray[np.int32]:
-        """Choose among candidates with the price of the vector: raster sweeps, each node given its neighbours.
+        """Choose among candidates with the price of the vector: raster sweeps, each node given its
+        neighbours.
 
-        Between sweeps, the candidates are what the neighbours have chosen, and the median that the syntax predicts.
+        Between sweeps, the candidates are what the neighbours have chosen, and the median that the
+        syntax predicts.
         """
         shape = (self._rows, self._columns, 2)
         before = torch.from_numpy(self._field)
@@ -166,10 +174,11 @@ class MotionSearch:
             )
             for row, more in zip(options, stacked.tolist(), strict=True):
                 for node, vectors in zip(row, more, strict=True):
-                    node += vectors
-            for row, more in zip(costs, matched.reshape(*shape[:2], -1).tolist(), strict=True):
-                for node, values in zip(row, more, strict=True):
-                    node += values
+                    node.extend(vectors)
+            matched_rows: list[list[list[float]]] = matched.reshape(*shape[:2], -1).tolist()
+            for cost_row, found in zip(costs, matched_rows, strict=True):
+                for cost_node, values in zip(cost_row, found, strict=True):
+                    cost_node.extend(values)
             chosen = field.tolist()
             previous = self._field.tolist()
             for i in range(shape[0]):
@@ -192,23 +201,26 @@ class MotionSearch:
         left = chosen[i][j - 1] if j else colocated
         above = chosen[i - 1][j] if i else colocated
         median = [sorted((left[axis], above[axis], colocated[axis]))[1] for axis in (0, 1)]
-        # the nodes to the right and below are predicted from this one: agreeing with them saves bits there
+        # the nodes to the right and below are predicted from this one: agreeing with them saves
+        # bits there
         after = [chosen[i][j + 1]] if j + 1 < len(chosen[0]) else []
         after += [chosen[i + 1][j]] if i + 1 < len(chosen) else []
 
         def total(index: int) -> float:
             y, x = options[index]
-            bits = _vector_bits(y - median[0]) + _vector_bits(x - median[1])
+            bits: float = _vector_bits(y - median[0]) + _vector_bits(x - median[1])
             bits += (
                 sum(_vector_bits(y - other[0]) + _vector_bits(x - other[1]) for other in after) / 2
             )
-            return costs[index] + self._lambda * bits
+            return float(costs[index] + self._lambda * bits)
 
         return options[min(range(len(options)), key=total)]
 
 
 def _neighbours(field: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the vectors to the left, to the right, above and below each node; at the edges, its own."""
+    """Return the vectors to the left, to the right, above and below each node; at the edges, its
+    own.
+    """
     padded = torch.cat([field[:1], field, field[-1:]])
     above, below = padded[:-2], padded[2:]
     padded = torch.cat([field[:, :1], field, field[:, -1:]], 1)
@@ -221,10 +233,12 @@ def _vector_bits(difference: int) -> float:
 
 
 def field_of_blocks(blocks: NDArray[np.float32], header: SequenceHeader) -> NDArray[np.int32]:
-    """Turn the block vectors of an input bitstream into a field: each node takes the vector of the block it lies in.
+    """Turn the block vectors of an input bitstream into a field: each node takes the vector of the
+    block it lies in.
 
     Args:
-        blocks: (M, 6) x, y (centre), w, h, dx, dy in input pixels, content at (x, y) came from (x + dx, y + dy).
+        blocks: (M, 6) x, y (centre), w, h, dx, dy in input pixels, content at (x, y) came from (x +
+            dx, y + dy).
         header: frame size and grid.
 
     Returns:

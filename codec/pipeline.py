@@ -1,4 +1,5 @@
-"""Both ends joined: video -> stream, stream -> tensors, stream -> task output.  Generators, one frame at a time.
+"""Both ends joined: video -> stream, stream -> tensors, stream -> task output.  Generators, one
+frame at a time.
 
     video ─► edge sub-model ─► Encoder ─► packet          `VideoEncoder`
     packet ─► Decoder ─► cloud sub-model                  `decode_frames`, `TaskOutput`
@@ -114,6 +115,12 @@ class VideoEncoder:
                 raise VideoError(
                     "no frame in the range asked for; the video is shorter than --frames starts"
                 )
+            # the first frame is a key frame, without vectors in any codec
+            if options.motion == "bitstream" and len(first) > 1 and not self._reader.has_motion:
+                raise VideoError(
+                    f"the {self._reader.codec_name} stream gives no motion vectors "
+                    "(H.264 and MPEG-4 do); use --motion search"
+                )
             profile = shipped_profile(f"{options.model}@{options.split}")
             embedded = profile is None
             if profile is None:
@@ -183,12 +190,12 @@ class VideoEncoder:
         options = self._options
         search = MotionSearch(self.header, qp=options.config.qp, search_range=options.search_range)
         try:
-            for number, frame in enumerate(self._frames):
+            for frame in self._frames:
                 with torch.no_grad():
                     with self._clock("edge"):
                         features = self._features(frame)
                     with self._clock("motion"):
-                        vectors = self._vectors(search, frame, number)
+                        vectors = self._vectors(search, frame)
                     with self._clock("coding"):
                         encoded = self._encoder.encode(
                             features, vectors, pts=frame.pts, intra=options.motion == "none"
@@ -199,16 +206,10 @@ class VideoEncoder:
         finally:
             self._reader.close()
 
-    def _vectors(self, search: MotionSearch, frame: Frame, number: int) -> NDArray[np.int32] | None:
+    def _vectors(self, search: MotionSearch, frame: Frame) -> NDArray[np.int32] | None:
         if self._options.motion == "search":
             return search.estimate(luma(frame.rgb))
         if self._options.motion == "bitstream":
-            # the first frames of a stream are key frames, without vectors in any codec
-            if number == CALIBRATION_FRAMES and not self._reader.has_motion:
-                raise VideoError(
-                    f"the {self._reader.codec_name} stream gives no motion vectors (H.264 and MPEG-4 do); "
-                    "use --motion search"
-                )
             assert frame.motion is not None
             return field_of_blocks(frame.motion, self.header)
         return None
@@ -229,8 +230,9 @@ class VideoEncoder:
     def report(self, stream_bytes: int, header_bytes: int) -> dict[str, Any]:
         """Return what the encoding came to, flat.
 
-        Rates count every byte of the file.  The payload is divided among motion, modes and levels in proportion to
-        their code lengths.  `nrmse` is equation (13) of arXiv:2102.04018 (see `FeatureNrmse`).
+        Rates count every byte of the file.  The payload is divided among motion, modes and levels
+        in proportion to their code lengths.  `nrmse` is equation (13) of arXiv:2102.04018 (see
+        `FeatureNrmse`).
 
         Args:
             stream_bytes: size of the whole stream.
@@ -288,7 +290,8 @@ def _without_profile(header: SequenceHeader) -> bytes:
 def decode_frames(
     reader: StreamReader, *, frames: tuple[int, int | None] | None = None, device: str = "cpu"
 ) -> Iterator[tuple[int, DecodedFrame]]:
-    """Yield (frame number, decoded frame) of a half-open range, starting at the key frame before it.
+    """Yield (frame number, decoded frame) of a half-open range, starting at the key frame before
+    it.
 
     A range that ends before the stream does leaves the rest unread, and so unchecked.
     """
@@ -319,7 +322,8 @@ def model_of(
 
     Args:
         header: names model, split and the hash of the weights.
-        weights: file to use in place of what the header names; needed when the weights were a local file.
+        weights: file to use in place of what the header names; needed when the weights were a local
+            file.
         any_weights: accept weights of another hash.
         device: where to put the model.
 
@@ -388,7 +392,9 @@ class TaskOutput:
 
 
 class FeatureReference:
-    """Recomputes the features of the clip that a stream was made from, and measures NRMSE against them."""
+    """Recomputes the features of the clip that a stream was made from, and measures NRMSE against
+    them.
+    """
 
     def __init__(
         self,
@@ -405,6 +411,14 @@ class FeatureReference:
         self._preprocessing = header.preprocessing
         self._split, self._device = split, device
         self._reader = VideoReader(source, header.preprocessing, frames=frames)
+        size = (self._reader.width, self._reader.height)
+        if size != (header.input_width, header.input_height):
+            self._reader.close()
+            raise VideoError(
+                f"the reference clip gives frames of {size[0]}x{size[1]}, the stream was made from "
+                f"{header.input_width}x{header.input_height}; is it the clip that was encoded?"
+            )
+        self._time_base = header.time_base
         self._frames: Iterable[Frame] = iter(self._reader)
         self._nrmse = FeatureNrmse(len(header.tensors))
 
@@ -414,6 +428,11 @@ class FeatureReference:
         if reference is None:
             raise VideoError(
                 "the reference clip ends before the stream does; is it the clip that was encoded?"
+            )
+        if reference.pts * self._reader.time_base != frame.pts * self._time_base:
+            raise VideoError(
+                f"pts {frame.pts} in the stream, {reference.pts} in the reference clip: not the "
+                "same frame; if part of a clip was encoded, name it with --reference-frames"
             )
         with torch.no_grad():
             image = normalise(reference.rgb, self._preprocessing).to(self._device)

@@ -1,7 +1,9 @@
-"""Frozen probability tables and the integer rules that choose among them.  FORMAT.md 7.2 and appendix A.
+"""Frozen probability tables and the integer rules that choose among them.  FORMAT.md 7.2 and
+appendix A.
 
-The tables were computed once, in floating point, by `tools/make_tables.py`, and are data since then: nothing that a
-decoder does calls exp, log or erf.  Turning tables into models of the range coder is left to `entropy.py`.
+The tables were computed once, in floating point, by `tools/make_tables.py`, and are data since
+then: nothing that a decoder does calls exp, log or erf.  Turning tables into models of the range
+coder is left to `entropy.py`.
 """
 
 import json
@@ -26,7 +28,8 @@ __all__ = [
 ]
 
 PROBABILITY_BITS = 24
-"""Probabilities are multiples of 2^-24: entry i of a table has probability (weight_i + 1) / 2^24."""
+"""Probabilities are multiples of 2^-24: entry i of a table has probability (weight_i + 1) / 2^24.
+"""
 MAX_DIRECT_LEVEL = 31
 """Levels of larger magnitude are coded as an escape."""
 ESCAPE = 2 * MAX_DIRECT_LEVEL + 1
@@ -48,9 +51,11 @@ class Tables(NamedTuple):
     """Mean magnitude of a level whose coefficient has scale 2^((i + expected_low) / 6) steps."""
     expected_low: int
     points: NDArray[np.int64]
-    """(classes, 2): reconstruction point of magnitude 1 and of larger ones, in 1/64 step towards zero."""
+    """(classes, 2): reconstruction point of magnitude 1 and of larger ones, in 1/64 step towards
+    zero."""
     bits: NDArray[np.float32]
-    """(classes, 64) code length of each symbol, for the encoder's decisions and for reports; not normative."""
+    """(classes, 64) code length of each symbol, for the encoder's decisions and for reports; not
+    normative."""
 
 
 @cache
@@ -81,6 +86,8 @@ def classify(mean: NDArray[np.int64]) -> NDArray[np.intp]:
 
 
 def expected_level(scale: NDArray[np.int64], qp: int) -> NDArray[np.int64]:
-    """Return the mean magnitude of levels at `qp` of coefficients whose scale equals the step at qp `scale`."""
+    """Return the mean magnitude of levels at `qp` of coefficients whose scale equals the step at qp
+    `scale`.
+    """
     frozen = tables()
     return frozen.expected[np.clip(scale - qp - frozen.expected_low, 0, len(frozen.expected) - 1)]

@@ -1,9 +1,10 @@
 """The profile: calibrated statistics of the coded tensors, as a value.  FORMAT.md 5.
 
-A profile says in which coordinates a tensor is coded (fraction bits, mean, block size, synthesis matrices) and
-how large its coefficients are expected to be before anything has been decoded.  Measuring one is the affair of
-`calibration.py`.  Two serialisations: `to_bytes` is canonical, travels in streams and is what the hash is taken of;
-safetensors files carry the same arrays and their provenance.
+A profile says in which coordinates a tensor is coded (fraction bits, mean, block size, synthesis
+matrices) and how large its coefficients are expected to be before anything has been decoded.
+Measuring one is the affair of `calibration.py`.  Two serialisations: `to_bytes` is canonical,
+travels in streams and is what the hash is taken of; safetensors files carry the same arrays and
+their provenance.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.bitstream import DEFAULT_LIMITS, HASH_BYTES, ByteReader, ByteWriter, Limits, SequenceHeader
+from codec.bitstream import (
+    DEFAULT_LIMITS,
+    HASH_BYTES,
+    ByteReader,
+    ByteWriter,
+    Limits,
+    SequenceHeader,
+)
 from codec.errors import CorruptBitstreamError, UnsupportedBitstreamError
 
 __all__ = ["INTER", "INTRA", "Band", "Profile", "TensorProfile", "profile_of", "shipped_profile"]
@@ -42,8 +50,9 @@ LAST_GROUP = 4
 class Band:
     """The synthesis of the frequencies that share one matrix.
 
-    `matrix` is (C, R) int16, or (C,) int16 for a diagonal one (R = C); spectrum = matrix · components >> shift.
-    `scale` is (2, R) int8: the qp at which the step equals the scale of a component, for intra and inter residuals.
+    `matrix` is (C, R) int16, or (C,) int16 for a diagonal one (R = C); spectrum = matrix ·
+    components >> shift. `scale` is (2, R) int8: the qp at which the step equals the scale of a
+    component, for intra and inter residuals.
     """
 
     matrix: NDArray[np.int16]
@@ -53,15 +62,15 @@ class Band:
     @property
     def rank(self) -> int:
         """Number of components."""
-        return self.matrix.shape[-1]
+        return int(self.matrix.shape[-1])
 
 
 @dataclass(frozen=True)
 class TensorProfile:
     """The profile of one tensor.
 
-    `mean`: (C,) int32, latent units.  `band_of`: (B · B,) uint8, band of frequency u · B + v.  `frequency_scale`:
-    (2, B · B) int8, added to the scale of the component.
+    `mean`: (C,) int32, latent units.  `band_of`: (B · B,) uint8, band of frequency u · B + v.
+    `frequency_scale`: (2, B · B) int8, added to the scale of the component.
     """
 
     fraction_bits: int
@@ -105,7 +114,7 @@ class TensorProfile:
     @property
     def channels(self) -> int:
         """C."""
-        return self.mean.shape[0]
+        return int(self.mean.shape[0])
 
     @property
     def components(self) -> int:
@@ -126,8 +135,8 @@ class TensorProfile:
 class Scan:
     """Coefficient positions in coding order, in passes: FORMAT.md 7.4.
 
-    `position`: (P,) int64, frequency · R + component.  `scale`: (2, P) int64 initial scales in qp units.  `bounds`:
-    first position of each pass, and P.
+    `position`: (P,) int64, frequency · R + component.  `scale`: (2, P) int64 initial scales in qp
+    units.  `bounds`: first position of each pass, and P.
     """
 
     position: NDArray[np.int64]
@@ -136,7 +145,9 @@ class Scan:
 
     @classmethod
     def of(cls, profile: TensorProfile) -> Scan:
-        """Sort positions by pass (low frequencies first, within them the first quarter of components first)."""
+        """Sort positions by pass (low frequencies first, within them the first quarter of
+        components first).
+        """
         rows = []
         for frequency, number in enumerate(profile.band_of):
             band = profile.bands[number]
@@ -179,13 +190,12 @@ class Profile:
         source = ByteReader(content)
         try:
             count = source.varint()
-            tensors = []
-            for _ in range(count):  # each consumes bytes, so the loop is bounded by the content
-                tensors.append(_read_tensor(source))
+            # each consumes bytes, so the loop is bounded by the content
+            tensors = tuple(_read_tensor(source) for _ in range(count))
         except (EOFError, ValueError) as error:
             raise CorruptBitstreamError(f"profile: {error}") from error
         source.end("profile")
-        return cls(tuple(tensors))
+        return cls(tensors)
 
     @cached_property
     def hash(self) -> bytes:
@@ -193,7 +203,7 @@ class Profile:
         return hashlib.sha256(self.to_bytes()).digest()[:HASH_BYTES]
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file: the canonical bytes and, as metadata, the provenance in JSON."""
+        """Write a safetensors file: the canonical bytes; the provenance as JSON metadata."""
         from safetensors.numpy import save_file
 
         content = np.frombuffer(self.to_bytes(), np.uint8)
@@ -268,7 +278,7 @@ def shipped_profile(name: str) -> Profile | None:
 
 
 def profile_of(header: SequenceHeader, limits: Limits = DEFAULT_LIMITS) -> Profile:
-    """Return the profile that a header carries or names, checked against hash, tensors and limits."""
+    """Return the profile that a header carries or names, checked against its hash and limits."""
     profile = (
         shipped_profile(header.profile_hash.hex())
         if header.profile is None

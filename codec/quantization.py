@@ -1,8 +1,8 @@
 """The quantiser: coefficients <-> levels.  FORMAT.md 6.3.
 
-`dequantise` is normative.  `quantise` is the encoder's choice: any level may be written.  The reconstruction point of
-a level lies inside its cell and depends on the scale class under which the level was coded, since that class says
-how steep the density of the coefficient is there.
+`dequantise` is normative.  `quantise` is the encoder's choice: any level may be written.  The
+reconstruction point of a level lies inside its cell and depends on the scale class under which the
+level was coded, since that class says how steep the density of the coefficient is there.
 """
 
 import torch
@@ -36,12 +36,13 @@ def dequantise(levels: Tensor, points: Tensor, step: int) -> Tensor:
 
     Args:
         levels: float64 integers, magnitude at most `MAX_LEVEL`.
-        points: float64 integers of the same shape, -32 … 32: how far the reconstruction point of a non-zero level
-            lies towards zero, in 1/64 step.
+        points: float64 integers of the same shape, -32 … 32: how far the reconstruction point of a
+            non-zero level lies towards zero, in 1/64 step.
         step: from `step_size`.
 
     Returns:
-        float64 integers, magnitude at most `COEFFICIENT_LIMIT`.  Products stay below 2^15 · 2^6 · 2^15 = 2^36.
+        float64 integers, magnitude at most `COEFFICIENT_LIMIT`.  Products stay below 2^15 · 2^6 ·
+        2^15 = 2^36.
     """
     magnitude = levels.abs() * (1 << POINT_BITS) - points
     coefficients = round_shift(magnitude * step, POINT_BITS) * torch.sign(levels)
@@ -49,6 +50,8 @@ def dequantise(levels: Tensor, points: Tensor, step: int) -> Tensor:
 
 
 def quantise(coefficients: Tensor, step: int, rounding_offset: float) -> Tensor:
-    """Turn coefficients (1/64 unit, float) into levels with a dead zone: floor(|c| / step + rounding_offset)."""
+    """Turn coefficients (1/64 unit, float) into levels with a dead zone: floor(|c| / step +
+    rounding_offset).
+    """
     magnitude = torch.floor(coefficients.abs() * (1.0 / step) + rounding_offset)
     return magnitude.clamp_(max=MAX_LEVEL).copysign_(coefficients)

@@ -34,7 +34,7 @@ class Reconstructor:
     """The loop for all tensors of a stream, on one device.
 
     Invariants:
-      * `latents` are float64 integers of magnitude at most `LATENT_LIMIT`, what both sides predict from;
+      * `latents` are float64 integers up to `LATENT_LIMIT`, what both sides predict from;
       * `predict` then `reconstruct`, once a frame, in this order.
     """
 
@@ -56,7 +56,9 @@ class Reconstructor:
         ]
 
     def predict(self, vectors: NDArray[np.int32] | None) -> list[Tensor]:
-        """Return the inter prediction of every tensor, (C, H, W) float64 integers; no vectors: no motion."""
+        """Return the inter prediction of every tensor, (C, H, W) float64 integers; no vectors: no
+        motion.
+        """
         if vectors is None:
             return self.latents
         return [
@@ -125,7 +127,9 @@ def features_of(latents: Sequence[Tensor], profile: Profile) -> list[Tensor]:
 
 
 def integers_of(latent: Tensor) -> NDArray[np.int32]:
-    """Return a latent as int32, C order: what checksums and MD5s are taken of, in little-endian bytes."""
+    """Return a latent as int32, C order: what checksums and MD5s are taken of, in little-endian
+    bytes.
+    """
     return np.ascontiguousarray(latent.to(torch.int32).cpu().numpy(), "<i4")
 
 
@@ -133,13 +137,15 @@ def md5_of(latents: Sequence[Tensor]) -> str:
     """Return the MD5 of latents, int32 little-endian, C order, tensors in stream order."""
     digest = hashlib.md5(usedforsecurity=False)
     for latent in latents:
-        digest.update(integers_of(latent))
+        digest.update(integers_of(latent).data)
     return digest.hexdigest()
 
 
 def checksum(latents: Sequence[Tensor]) -> int:
-    """Return the low 16 bits of the CRC-32 over all latents of a frame, int32 little-endian, C order."""
+    """Return the low 16 bits of the CRC-32 over all latents of a frame, int32 little-endian, C
+    order.
+    """
     crc = 0
     for latent in latents:
-        crc = zlib.crc32(integers_of(latent), crc)
+        crc = zlib.crc32(integers_of(latent).data, crc)
     return crc & 0xFFFF

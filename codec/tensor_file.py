@@ -1,7 +1,7 @@
 """Tensors to an .npz file of any length, in constant memory.
 
-An .npy header states the number of frames, which is known only at the end; so frames go to temporary files beside the
-output, and `finish` copies those into the archive behind their headers.
+An .npy header states the number of frames, which is known only at the end; so frames go to
+temporary files beside the output, and `finish` copies those into the archive behind their headers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.container import open_output
+from codec.errors import UnsupportedBitstreamError
 
 __all__ = ["TensorFile"]
 
+PTS = "pts"
+
 
 class TensorFile:
-    """Collects frames; a context manager that leaves nothing behind unless `finish` was called."""
+    """Collects frames; a context manager that leaves nothing behind unless `finish` was called.
+
+    Raises:
+        UnsupportedBitstreamError: a tensor has the name under which the time stamps are stored.
+    """
 
     def __init__(self, path: str, names: Sequence[str], *, force: bool = False) -> None:
+        if PTS in names:
+            raise UnsupportedBitstreamError(
+                f"a tensor is called {PTS!r}, as are the time stamps in an .npz file"
+            )
         self._path, self._names, self._force = path, list(names), force
         self._shapes: list[tuple[int, ...]] = []
         self._pts: list[int] = []
@@ -62,7 +73,7 @@ class TensorFile:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     _write_header(member, (len(self._pts), *shape), "<f4")
                     shutil.copyfileobj(file, member, 1 << 20)
-            with archive.open("pts.npy", "w") as member:
+            with archive.open(f"{PTS}.npy", "w") as member:
                 np.lib.format.write_array(member, np.array(self._pts, np.int64))
 
 

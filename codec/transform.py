@@ -8,7 +8,8 @@
         ▼
     residual     (block, channel, B, B)                      latent units
 
-`InverseTransform` is normative integer arithmetic; `ForwardTransform` is its float counterpart for the encoder.
+`InverseTransform` is normative integer arithmetic; `ForwardTransform` is its float counterpart for
+the encoder.
 """
 
 import numpy as np
@@ -42,17 +43,20 @@ COSINES: tuple[tuple[int, ...], ...] = (
     (2272, 3213, 3190, 3120, 3004, 2845, 2644, 2405, 2131, 1825, 1493, 1139, 769, 387),
     (2189, 3096, 3077, 3019, 2923, 2790, 2622, 2421, 2189, 1931, 1647, 1343, 1023, 689, 347),
     (2115, 2991, 2975, 2926, 2845, 2733, 2591, 2420, 2223, 2002, 1758, 1496, 1217, 924, 622, 313),
-    (2048, 2896, 2882, 2841, 2772, 2676, 2554, 2408, 2239, 2048, 1837, 1609, 1365, 1108, 841, 565, 284),
+    (2048, 2896, 2882, 2841, 2772, 2676, 2554, 2408, 2239, 2048,
+     1837, 1609, 1365, 1108, 841, 565, 284),
 )
 # fmt: on
-"""COSINES[B - 1] = round(2^13 / sqrt(B)), then round(2^13 · sqrt(2/B) · cos(pi·k / 2B)) for k = 0 … B - 1."""
+"""COSINES[B - 1] = round(2^13 / sqrt(B)), then round(2^13 · sqrt(2/B) · cos(pi·k / 2B)) for k = 0 …
+B - 1."""
 
 
 def dct_basis(size: int) -> NDArray[np.int64]:
-    """Return the (size, size) int64 orthonormal DCT-II basis times 2^13: row = frequency, column = position.
+    """Return the (size, size) int64 orthonormal DCT-II basis times 2^13: row = frequency, column =
+    position.
 
-    Entry (u, x) is 2^13 · sqrt(2/B) · cos(pi · u(2x + 1) / 2B), folded into the first quarter of the cosine; row 0 is
-    constant.
+    Entry (u, x) is 2^13 · sqrt(2/B) · cos(pi · u(2x + 1) / 2B), folded into the first quarter of
+    the cosine; row 0 is constant.
     """
     flat, *cosines = COSINES[size - 1]
     basis = np.full((size, size), flat, np.int64)
@@ -68,7 +72,9 @@ def dct_basis(size: int) -> NDArray[np.int64]:
 
 
 def split_blocks(tensor: Tensor, size: int) -> Tensor:
-    """Cut (C, H, W) into (rows · columns, C, size, size), the last row and column padded by repetition."""
+    """Cut (C, H, W) into (rows · columns, C, size, size), the last row and column padded by
+    repetition.
+    """
     channels, height, width = tensor.shape
     rows, columns = -(-height // size), -(-width // size)
     below, right = rows * size - height, columns * size - width
@@ -109,11 +115,12 @@ class InverseTransform:
         """Transform blocks.
 
         Args:
-            coefficients: (B · B, R, N) float64 integers, magnitude at most 2^24; zero beyond the rank of a band.
+            coefficients: (B · B, R, N) float64 integers, magnitude at most 2^24; zero beyond the
+                rank of a band.
 
         Returns:
-            (N, C, B, B) float64 integers, latent units.  Bounds: synthesis 2^24 · 2^15 · 2^11 = 2^50, clipped
-            to 2^26; rows 2^26 · 2^13 · 2^4 = 2^43, shifted to 2^30; columns 2^47.
+            (N, C, B, B) float64 integers, latent units.  Bounds: synthesis 2^24 · 2^15 · 2^11 =
+            2^50, clipped to 2^26; rows 2^26 · 2^13 · 2^4 = 2^43, shifted to 2^30; columns 2^47.
         """
         size, blocks = self._size, coefficients.shape[2]
         spectrum = coefficients.new_empty((size * size, self._channels, blocks))

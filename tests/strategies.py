@@ -272,9 +272,7 @@ def random_symbols(
             levels = np.round(rng.laplace(size=shape) * spread)
             extreme = rng.random(shape) < float(rng.choice((0, 0.02)))
             levels[extreme] = rng.choice((-MAX_LEVEL, -32, -31, 31, 32, MAX_LEVEL), extreme.sum())
-            tensors.append(
-                TensorSymbols(modes, levels.astype(np.int32), np.zeros(shape, np.uint8))
-            )
+            tensors.append(TensorSymbols(modes, levels.astype(np.int32), np.zeros(shape, np.uint8)))
         sequence.append(FrameSymbols(key, qp, vectors, tensors))
     return sequence
 

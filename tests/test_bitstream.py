@@ -40,9 +40,7 @@ HEADER_PREFIX = len(MAGIC) + 1
 def read_all(content: bytes, count: int, frame_duration: int = 1) -> list[FramePacket]:
     source, packets = ByteReader(content), []
     for _ in range(count):
-        packets.append(
-            FramePacket.read(source, packets[-1] if packets else None, frame_duration)
-        )
+        packets.append(FramePacket.read(source, packets[-1] if packets else None, frame_duration))
     source.end("packets")
     return packets
 

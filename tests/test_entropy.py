@@ -238,6 +238,13 @@ def test_escapes_end():
         assert value == (-1) ** negative * (31 + (1 << 14) - 1)
 
 
+def test_levels_over_the_limit_are_corrupt():
+    """The longest escapes reach 31 over the largest level."""
+    reader = SymbolReader(escape_payload(14, 0))
+    with pytest.raises(CorruptBitstreamError):
+        _code_level(reader, 0, len(tables().levels) - 1, {"x": 0}, "x")
+
+
 @pytest.mark.parametrize("vector", [-MAX_VECTOR - 1, MAX_VECTOR + 1])
 def test_vectors_out_of_range_are_corrupt(vector):
     header, profile = golden_stream()
@@ -251,7 +258,7 @@ def test_vectors_out_of_range_are_corrupt(vector):
 
 
 def golden_stream() -> tuple[SequenceHeader, Profile]:
-    rng = np.random.RandomState(7)  # noqa: NPY002 -- frozen, unlike Generator's streams
+    rng = np.random.RandomState(7)
     profile = plausible_profile(np.random.default_rng(0), 2, 2)
     tensor = type(profile)(
         6,
@@ -271,7 +278,7 @@ def golden_stream() -> tuple[SequenceHeader, Profile]:
 
 
 def golden_frames(header: SequenceHeader, profile: Profile) -> list[FrameSymbols]:
-    rng = np.random.RandomState(8)  # noqa: NPY002
+    rng = np.random.RandomState(8)
     positions = len(profile.tensors[0].scan.position)
     modes = [
         [MODE_INTRA] * 6,
@@ -290,7 +297,9 @@ def golden_frames(header: SequenceHeader, profile: Profile) -> list[FrameSymbols
             np.array(row, np.uint8), levels.astype(np.int32), np.zeros(levels.shape, np.uint8)
         )
         qp = 18 if number < 2 else 23
-        frames.append(FrameSymbols(number == 0, qp, vectors if number in {1, 2} else None, [symbols]))
+        frames.append(
+            FrameSymbols(number == 0, qp, vectors if number in {1, 2} else None, [symbols])
+        )
     return frames
 
 

@@ -1,0 +1,1 @@
+"""Studies and generators, run as `python -m tools.NAME`; not installed."""

@@ -2,8 +2,9 @@
 
     python -m tools.make_profiles PHOTOGRAPHS
 
-Per bundled split of EfficientNet-Lite0: means and scales of the features, and the one number that ties `qp` to the
-task: the step at qp 0 is chosen such that photographs coded as key frames at qp 28 lose `TARGET_KL` nats on average.
+Per bundled split of EfficientNet-Lite0: means and scales of the features, and the one number that
+ties `qp` to the task: the step at qp 0 is chosen such that photographs coded as key frames at qp 28
+lose `TARGET_KL` nats on average.
 """
 
 import hashlib

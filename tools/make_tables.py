@@ -2,10 +2,11 @@
 
     python -m tools.make_tables OUTPUT
 
-Levels of one scale class are modelled as zero with probability 1 - N(m), otherwise of geometric magnitude and random
-sign, m being the mean magnitude; a small share has a tail four times as long.  Which means occur in a class (adaptation
-lags, so quiet classes are less quiet than they think) and N were measured on real clips at two splits and three
-quantisers; the control points below are those measurements, smoothed.  Changing anything here changes the format.
+Levels of one scale class are modelled as zero with probability 1 - N(m), otherwise of geometric
+magnitude and random sign, m being the mean magnitude; a small share has a tail four times as long.
+Which means occur in a class (adaptation lags, so quiet classes are less quiet than they think) and
+N were measured on real clips at two splits and three quantisers; the control points below are those
+measurements, smoothed.  Changing anything here changes the format.
 """
 
 import json
@@ -23,14 +24,20 @@ TOTAL = 1 << 24
 MEAN_ONE = 1 << 16
 TAIL_SHARE, TAIL_SCALE = 0.02, 4.0
 
-CLASS_MEANS = {0: 0.0011, 5: 0.0072, 10: 0.0205, 13: 0.0285, 15: 0.040, 16: 0.048, 17: 0.061, 18: 0.079, 19: 0.102,
-               20: 0.135, 21: 0.181, 22: 0.246, 23: 0.336, 24: 0.455, 25: 0.633, 26: 0.908, 27: 1.31, 28: 1.88,
-               29: 2.60, 30: 3.65, 31: 5.2, 32: 7.3, 33: 10.3, 34: 14.6, 39: 82.6}  # fmt: skip
+# fmt: off
+CLASS_MEANS = {
+    0: 0.0011, 5: 0.0072, 10: 0.0205, 13: 0.0285, 15: 0.040, 16: 0.048, 17: 0.061, 18: 0.079,
+    19: 0.102, 20: 0.135, 21: 0.181, 22: 0.246, 23: 0.336, 24: 0.455, 25: 0.633, 26: 0.908,
+    27: 1.31, 28: 1.88, 29: 2.60, 30: 3.65, 31: 5.2, 32: 7.3, 33: 10.3, 34: 14.6, 39: 82.6,
+}
 """Class -> mean magnitude found."""
-NONZERO = {1e-4: 1e-4, 0.04: 0.0394, 0.079: 0.0772, 0.135: 0.130, 0.181: 0.1745, 0.246: 0.232, 0.336: 0.303,
-           0.455: 0.386, 0.633: 0.485, 0.908: 0.593, 1.31: 0.694, 1.88: 0.772, 2.60: 0.832, 3.65: 0.880, 5.2: 0.922,
-           7.3: 0.952, 10.3: 0.969, 14.6: 0.980, 100.0: 0.997}  # fmt: skip
+NONZERO = {
+    1e-4: 1e-4, 0.04: 0.0394, 0.079: 0.0772, 0.135: 0.130, 0.181: 0.1745, 0.246: 0.232,
+    0.336: 0.303, 0.455: 0.386, 0.633: 0.485, 0.908: 0.593, 1.31: 0.694, 1.88: 0.772,
+    2.60: 0.832, 3.65: 0.880, 5.2: 0.922, 7.3: 0.952, 10.3: 0.969, 14.6: 0.980, 100.0: 0.997,
+}
 """Mean magnitude -> share of non-zero levels found."""
+# fmt: on
 
 EXPECTED_LOW, EXPECTED_HIGH = -48, 60
 DEAD_ZONE = 0.75
@@ -57,8 +64,9 @@ POINTS = [
     ],
     *[(-12, -12)] * (CLASSES - 30),
 ]
-"""Where coefficients of magnitude 1, and of larger ones, lie on average: 1/64 step towards zero.  Negative in busy
-classes, whose cells begin well below the level (dead zones) and whose density is flat."""
+"""Where coefficients of magnitude 1, and of larger ones, lie on average: 1/64 step towards zero.
+Negative in busy classes, whose cells begin well below the level (dead zones) and whose density is
+flat."""
 
 
 def interpolate(points: dict[float, float], x: float) -> float:
@@ -93,7 +101,9 @@ def level_weights(number: int) -> list[int]:
 
 
 def expected_mean(scale: int) -> int:
-    """Return the mean magnitude, times 2^16, of levels of a Laplacian of standard deviation 2^(scale / 6) steps."""
+    """Return the mean magnitude, times 2^16, of levels of a Laplacian of standard deviation
+    2^(scale / 6) steps.
+    """
     b = 2.0 ** (scale / 6) / math.sqrt(2)
     return max(LEAST_MEAN, round(MEAN_ONE * math.exp(-DEAD_ZONE / b) / (1 - math.exp(-1 / b))))
 
