@@ -545,6 +545,8 @@ class FramePacket:
         if self.has_vectors:
             tag |= FLAG_VECTORS
         if self.key:
+            if self.has_vectors:
+                raise ValueError("a key frame has no vectors")
             out.u8(tag)
             out.u8(self.qp)
             out.signed(self.pts)

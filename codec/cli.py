@@ -45,14 +45,14 @@ class _Lmc(click.Group):
             ctx.exit(1)
 
 
-class _FrameRange(click.ParamType):
+class _FrameRange(click.ParamType):  # type: ignore[type-arg,unused-ignore] # new in click 8.3
     """`N` is the first N frames, `A:B` frames A to B - 1, `A:` all from A on."""
 
     name = "range"
 
     def convert(
         self,
-        value: Any,
+        value: Any,  # noqa: ANN401 - click's signature
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> tuple[int, int | None]:
@@ -122,7 +122,7 @@ DEVICE = click.option(
     type=click.Choice(["search", "zero", "none", "bitstream"]),
     default="search",
     show_default=True,
-    help="Where vectors come from; none: no prediction at all; bitstream: those of the input video.",
+    help="Where vectors come from; none: no prediction; bitstream: those of the input video.",
 )
 @click.option(
     "--grid",
@@ -147,7 +147,7 @@ DEVICE = click.option(
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no report on the terminal.")
 @DEVICE
 @FORCE
-def encode(  # noqa: PLR0917 - click passes options by keyword
+def encode(
     video: str,
     output: str,
     model: str,
@@ -249,7 +249,7 @@ def _print_report(report: dict[str, Any], *, to_stderr: bool) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="No progress on the terminal.")
 @DEVICE
 @FORCE
-def decode(  # noqa: PLR0917 - click passes options by keyword
+def decode(
     stream: str,
     output: str | None,
     task: str | None,
@@ -352,7 +352,8 @@ def inspect(stream: str, as_json: bool) -> None:
     for key, value in found["header"].items():
         click.echo(f"{key:16} {value}")
     click.echo(
-        f"{'bytes':16} {found['bytes']}: header {found['bytes_header']}, end packet {found['bytes_end']}"
+        f"{'bytes':16} {found['bytes']}: header {found['bytes_header']}, "
+        f"end packet {found['bytes_end']}"
     )
     elements = sorted({element for frame in found["frames"] for element in frame["bits"]})
     click.echo(
@@ -439,7 +440,8 @@ def _describe(header: SequenceHeader) -> dict[str, Any]:
         "motion grid": header.grid,
         "time base": str(header.time_base),
         "frame duration": header.frame_duration,
-        "profile": f"{header.profile_hash.hex()}, {'embedded' if header.profile is not None else 'shipped'}",
+        "profile": f"{header.profile_hash.hex()}, "
+        f"{'shipped' if header.profile is None else 'embedded'}",
         "tensors": "; ".join(
             f"{spec.name} {'x'.join(map(str, spec.shape))}, n^k = {spec.stride_y},{spec.stride_x}, "
             f"offset {spec.offset_y2 / 2:g},{spec.offset_x2 / 2:g}"
@@ -457,7 +459,7 @@ def models(model: str | None, as_json: bool) -> None:
     from codec.submodels import describe_splits, list_models
 
     names = [model] if model else ["efficientnet_lite0", "resnet34", "densenet121"]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "model": name,
             "split": split,
@@ -484,11 +486,13 @@ def models(model: str | None, as_json: bool) -> None:
         shapes = [f"{'x'.join(map(str, t['shape']))} /{t['stride'][0]}" for t in row["tensors"]]
         more = f" and {len(shapes) - 3} more" if len(shapes) > 3 else ""
         click.echo(
-            f"{row['model']:20} {row['split']:34} {row['elements']:9}  {', '.join(shapes[:3])}{more}"
+            f"{row['model']:20} {row['split']:34} {row['elements']:9}  "
+            f"{', '.join(shapes[:3])}{more}"
         )
     if model is None:
         click.echo(
-            f"\nand {len(list_models()) - len(names)} more: lmc models NAME, any classifier of torchvision"
+            f"\nand {len(list_models()) - len(names)} more: lmc models NAME, "
+            "any classifier of torchvision"
         )
 
 
@@ -527,7 +531,7 @@ def _device(name: str) -> str:
         torch.zeros(1, dtype=torch.float64, device=name).item()
     except (RuntimeError, AssertionError, TypeError) as error:
         raise click.BadParameter(
-            f"{name!r} cannot be used here: {str(error).splitlines()[0]}"
+            f"{name!r} cannot be used here: {str(error).splitlines()[0]}", param_hint="--device"
         ) from error
     return name
 

@@ -137,7 +137,8 @@ class StreamReader:
                 more = self._read(max(CHUNK, len(self._buffer)))
                 if not more:
                     raise TruncatedBitstreamError(
-                        f"the stream ends within {what}: {error}; the file was cut off, or its writer did not finish"
+                        f"the stream ends within {what}: {error}; the file was cut off, "
+                        "or its writer did not finish"
                     ) from error
                 self._buffer += more
             except CorruptBitstreamError as error:

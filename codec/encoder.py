@@ -217,20 +217,23 @@ class Encoder:
             )
         latents = []
         for tensor, spec, profile in zip(features, specs, self.profile.tensors, strict=True):
+            # in float64, so that no finite feature overflows before it is clipped
             latent = torch.round(
-                tensor.to(self._device, torch.float32) * 2.0**profile.fraction_bits
+                tensor.to(self._device, torch.float64) * 2.0**profile.fraction_bits
             )
             if not bool(torch.isfinite(latent).all()):
                 raise ValueError(f"features of {spec.name!r} are not finite")
-            latents.append(latent.clamp_(-LATENT_LIMIT, LATENT_LIMIT))
+            latents.append(latent.clamp_(-LATENT_LIMIT, LATENT_LIMIT).to(torch.float32))
         return latents
 
     def _checked(self, vectors: NDArray[np.int32] | None) -> NDArray[np.int32] | None:
-        if vectors is None or not vectors.any():
+        if vectors is None:
             return None
         expected = (*self.header.field_shape, 2)
         if vectors.shape != expected:
             raise ValueError(f"motion field of shape {vectors.shape}, expected {expected}")
+        if not vectors.any():
+            return None  # says the same in fewer bytes
         return np.clip(vectors, -MAX_VECTOR, MAX_VECTOR).astype(np.int32)
 
     def _decide(
@@ -287,13 +290,13 @@ class Encoder:
             residual = latent - prediction.to(torch.float32)
             predicted = self._choice(number, residual, classes[INTER], step, ROUNDING_INTER)
             costs = torch.stack([predicted.energy, predicted.cost, alone.cost + LAMBDA * 2])
-            best, chosen = costs.min(0)
+            chosen = costs.argmin(0)
             modes = chosen.cpu().numpy().astype(np.uint8)
             empty = (predicted.levels == 0).all(0).cpu().numpy()
             modes[(modes == MODE_INTER) & empty] = MODE_SKIP
             levels = torch.where(chosen == MODE_INTRA, alone.levels, predicted.levels)
             tensors.append(_symbols(modes, levels))
-            total += float(best.sum())
+            total += float(torch.minimum(predicted.energy, predicted.cost).sum())
             intra_total += float(alone.cost.sum())
         return tensors, total, intra_total
 

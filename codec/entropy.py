@@ -72,6 +72,8 @@ MODE_RATE = 4
 VECTOR_RATE = 4
 VECTOR_MEAN = 1 << (MEAN_BITS - 1)
 VECTOR_CONTEXTS = 4
+MAX_PRECISION_SHIFT = 3
+"""A field may be coded in quarter, half, whole or double pixels."""
 
 
 @dataclass(slots=True)
@@ -174,7 +176,8 @@ class SymbolWriter:
             unit = 1 << (8 * (TAIL_BYTES - size))
             candidate = -(-low // unit) * unit
             if low <= candidate < min(low + width, 1 << (8 * TAIL_BYTES)):
-                return (settled + candidate.to_bytes(TAIL_BYTES, "big")).rstrip(b"\0")
+                payload: bytes = settled + candidate.to_bytes(TAIL_BYTES, "big")
+                return payload.rstrip(b"\0")
         raise AssertionError("the interval of a range coder is never empty")
 
 
@@ -297,15 +300,18 @@ class _VectorSyntax:
         self._bits = bits
         self._previous: NDArray[np.int32] | None = None
         self._means = [VECTOR_MEAN] * (3 * VECTOR_CONTEXTS)
+        self._precision_flags = [_Flag(bits, "motion") for _ in range(MAX_PRECISION_SHIFT)]
 
     def absent(self) -> None:
         self._previous = None
 
     def code(self, coder: SymbolCoder, vectors: NDArray[np.int32]) -> None:
         rows, columns, _ = vectors.shape
+        shift = self._code_precision(coder, vectors)
         previous = np.zeros_like(vectors) if self._previous is None else self._previous
-        earlier = previous.tolist()
-        field = vectors.tolist()
+        earlier = (previous >> shift).tolist()
+        field = (vectors >> shift).tolist()
+        limit = MAX_VECTOR >> shift
         size = [[0] * columns for _ in range(rows)]
         for i in range(rows):
             for j in range(columns):
@@ -322,14 +328,24 @@ class _VectorSyntax:
                         coder, field[i][j][axis] - median, 3 * context + kind
                     )
                     value = median + difference
-                    if abs(value) > MAX_VECTOR:
+                    if abs(value) > limit:
                         raise CorruptBitstreamError(
-                            f"motion vector component {value} exceeds ±{MAX_VECTOR}"
+                            f"motion vector component {value} exceeds ±{limit}"
                         )
                     field[i][j][axis] = value
                     size[i][j] += abs(difference)
-        vectors[...] = field
+        vectors[...] = np.array(field, np.int32) << shift
         self._previous = vectors.copy()
+
+    def _code_precision(self, coder: SymbolCoder, vectors: NDArray[np.int32]) -> int:
+        """Code, in unary, how many low bits are zero in every vector of the field."""
+        union = int(np.bitwise_or.reduce(vectors.ravel()))
+        shift = 0
+        for flag in self._precision_flags:
+            if not flag.code(coder, int(union & (1 << shift) == 0)):
+                break
+            shift += 1
+        return shift
 
     def _difference(self, coder: SymbolCoder, value: int, context: int) -> int:
         mean = self._means[context]

@@ -1,11 +1,12 @@
 """Where motion vectors come from: search on luma, or the vectors of the input bitstream.  Encoder
 only, float.
 
-Search: sums of squared differences over overlapped windows around each node of the field,
-exhaustive on a quarter-size picture, refined on the full one down to quarter pixels; then every
-node takes the candidate (its own, its neighbours', zero, the one it had in the frame before) that
-minimises J = D + lambda R, R being the bits that the vector costs against the median that the
-syntax predicts it from.
+Search: squared differences over overlapped windows around each node of the field, exhaustive on a
+quarter-size picture, refined on the full one down to quarter pixels.  Then every node takes the
+candidate (its own, its neighbours', zero, the one it had in the frame before) that minimises
+J = D + R in bits: R is what the vector costs against the median that the syntax predicts it from,
+D what the residual costs, which goes with the logarithm of the matching error as long as that is
+above the quantisation noise.  The precision of a field, quarter to whole pixels, is chosen by J.
 """
 
 from __future__ import annotations
@@ -26,14 +27,22 @@ COARSE = 4
 """Scale of the exhaustive search."""
 KEPT = 3
 """Coarse candidates kept per node."""
-SAMPLE_STEP = 2
-"""Windows are sampled at every second pixel of the full picture, in both directions."""
-REFINEMENTS = (2.0, 1.0, 0.5, 0.25)
-"""Step sizes of the refinement, pixels."""
-SWEEPS = 3
-LAMBDA_SCALE = 0.03
-"""Price of a bit in mean squared luma error at qp 0; it doubles every three qp, as squared steps
-do."""
+SAMPLE_STEP = 3
+"""Windows are sampled at every third pixel of the full picture, in both directions."""
+CROSS = torch.tensor([[-1.0, 0], [0, -1], [0, 1], [1, 0]])
+SQUARE = torch.cat([CROSS, torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])])
+REFINEMENTS = ((2.0, SQUARE), (1.0, SQUARE), (0.5, CROSS), (0.25, CROSS))
+"""Step sizes of the refinement in pixels, and the points around the best one that are tried."""
+SWEEPS = 2
+MATCH_BITS = 6.0
+"""Bits of residual that halving the matching error of one node saves, about."""
+ERROR_FLOOR = 0.02
+"""Matching error below which nothing is saved, squared luma steps at qp 0; it doubles every three
+qp, as the quantisation noise does."""
+PRECISION_SHIFTS = (0, 1, 2)
+"""Fields in quarter, half or whole pixels."""
+PRECISION_PERIOD = 8
+"""Frames between choices of the precision."""
 
 
 def luma(rgb: NDArray[np.uint8]) -> Tensor:
@@ -55,18 +64,21 @@ class MotionSearch:
         self._grid = header.grid
         self._rows, self._columns = header.field_shape
         self._range = search_range
-        self._lambda = LAMBDA_SCALE * 2.0 ** (qp / 3)
+        self._floor = ERROR_FLOOR * 2.0 ** (qp / 3)
         centre_y = torch.arange(self._rows) * header.grid + (header.grid - 1) / 2
         centre_x = torch.arange(self._columns) * header.grid + (header.grid - 1) / 2
-        self._centres = torch.cartesian_prod(centre_y, centre_x).reshape(-1, 2)
+        centres = torch.cartesian_prod(centre_y, centre_x).reshape(-1, 2)
         half = max(header.grid, 16) * 0.75
         reach = torch.arange(-half + SAMPLE_STEP / 2, half, SAMPLE_STEP)
         offsets = torch.cartesian_prod(reach, reach).reshape(-1, 2)
         limits = torch.tensor([header.input_height - 1.0, header.input_width - 1.0])
-        self._points = torch.minimum((self._centres[:, None] + offsets).clamp_(min=0), limits)
-        self._size = limits
+        points = torch.minimum((centres[:, None] + offsets).clamp_(min=0), limits)
+        # `grid_sample` wants (x, y) in -1 … 1
+        self._scale = 2 / limits.flip(-1).clamp(min=1)
+        self._points = points.flip(-1) * self._scale - 1
         self._picture: Tensor | None = None
         self._field = np.zeros((self._rows, self._columns, 2), np.int32)
+        self._shift = self._number = 0
 
     def estimate(self, picture: Tensor) -> NDArray[np.int32] | None:
         """Return the field from the picture of the last call to this one; None at the first call.
@@ -88,20 +100,19 @@ class MotionSearch:
         candidates = torch.cat(
             [self._coarse(reference, picture), previous, torch.zeros_like(previous)], 1
         )
-        costs = self._match(reference, current, candidates)
-        best = candidates.gather(1, costs.argmin(1)[:, None, None].expand(-1, 1, 2))
-        cost = costs.min(1).values[:, None]
-        for step in REFINEMENTS:
-            around = torch.cartesian_prod(
-                torch.tensor([-step, 0.0, step]), torch.tensor([-step, 0.0, step])
-            )
-            around = around[around.abs().sum(1) > 0]
-            nearby = best + around
+        cost, chosen = self._match(reference, current, candidates).min(1, keepdim=True)
+        best = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
+        for step, pattern in REFINEMENTS:
+            nearby = best + step * pattern
             costs = torch.cat([cost, self._match(reference, current, nearby)], 1)
             candidates = torch.cat([best, nearby], 1)
-            best = candidates.gather(1, costs.argmin(1)[:, None, None].expand(-1, 1, 2))
-            cost = costs.min(1).values[:, None]
-        self._field = self._choose(reference, current, (best[:, 0] * 4).round().int())
+            cost, chosen = costs.min(1, keepdim=True)
+            best = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
+        own = (best[:, 0] * 4).round().int().numpy()
+        shifts = (self._shift,) if self._number % PRECISION_PERIOD else PRECISION_SHIFTS
+        choices = [(*self._choose(reference, current, own, shift), shift) for shift in shifts]
+        self._field, _, self._shift = min(choices, key=lambda choice: choice[1])
+        self._number += 1
         return self._field
 
     def _coarse(self, reference: Tensor, picture: Tensor) -> Tensor:
@@ -137,99 +148,92 @@ class MotionSearch:
         )
 
     def _sample(self, picture: Tensor, points: Tensor) -> Tensor:
-        """Sample a picture at (..., 2) points, (y, x) in pixels, bilinearly, edges repeated."""
-        scaled = (points / self._size.clamp(min=1) * 2 - 1).flip(-1)
-        flat = scaled.reshape(1, 1, -1, 2)
-        values = grid_sample(picture[None, None], flat, padding_mode="border", align_corners=True)
+        """Sample a picture bilinearly at (..., 2) points in `grid_sample`'s coordinates."""
+        values = grid_sample(
+            picture[None, None],
+            points.reshape(1, 1, -1, 2),
+            padding_mode="border",
+            align_corners=True,
+        )
         return values.reshape(points.shape[:-1])
 
     def _match(self, reference: Tensor, current: Tensor, candidates: Tensor) -> Tensor:
-        """Return the (nodes, candidates) mean squared differences."""
-        points = self._points[:, None] + candidates[:, :, None]
-        return (self._sample(reference, points) - current[:, None]).square_().mean(-1)
+        """Return the (nodes, candidates) mean squared differences; candidates in pixels, (y, x)."""
+        shift = candidates.flip(-1) * self._scale
+        points = self._points[:, None] + shift[:, :, None]
+        return self._sample(reference, points).sub_(current[:, None]).square_().mean(-1)
 
-    def _choose(self, reference: Tensor, current: Tensor, own: Tensor) -> NDArray[np.int32]:
-        """Choose among candidates with the price of the vector: raster sweeps, each node given its
-        neighbours.
+    def _choose(
+        self, reference: Tensor, current: Tensor, own: NDArray[np.int32], shift: int
+    ) -> tuple[NDArray[np.int32], float]:
+        """Choose among candidates with the price of the vector, every node given its neighbours.
 
-        Between sweeps, the candidates are what the neighbours have chosen, and the median that the
-        syntax predicts.
+        Sweeps alternate between the two colours of a chessboard.  Between sweeps, the candidates
+        are what the neighbours have chosen, and the median that the syntax predicts.
+
+        Returns:
+            The field, its vectors multiples of 2^shift, and its cost in bits.
         """
         shape = (self._rows, self._columns, 2)
-        before = torch.from_numpy(self._field)
-        common = own.median(0).values.expand(shape)
-        field = own.reshape(shape)
-        candidates = [field, before, torch.zeros_like(field), common]
-        options: list[list[list[list[int]]]] = [
-            [[] for _ in range(shape[1])] for _ in range(shape[0])
-        ]
-        costs: list[list[list[float]]] = [[[] for _ in range(shape[1])] for _ in range(shape[0])]
+        half = (1 << shift) >> 1
+        before = (self._field + half) >> shift
+        field = (own.reshape(shape) + half) >> shift
+        common = np.broadcast_to(np.median(field.reshape(-1, 2), 0).astype(np.int32), shape)
+        candidates = [field, before, np.zeros_like(field), common]
+        options = np.zeros((*shape[:2], 0, 2), np.int32)
+        costs = np.zeros((*shape[:2], 0), np.float32)
+        white = np.indices(shape[:2]).sum(0) % 2 == 0
+        total = 0.0
         for _ in range(SWEEPS):
-            left, right, above, below = _neighbours(field)
-            candidates += [left, right, above, below]
-            candidates.append(torch.stack([left, above, before]).median(0).values)
-            stacked = torch.stack(candidates, 2).clamp(-MAX_VECTOR, MAX_VECTOR)
-            matched = self._match(
-                reference, current, stacked.reshape(-1, len(candidates), 2).to(torch.float32) / 4
-            )
-            for row, more in zip(options, stacked.tolist(), strict=True):
-                for node, vectors in zip(row, more, strict=True):
-                    node.extend(vectors)
-            matched_rows: list[list[list[float]]] = matched.reshape(*shape[:2], -1).tolist()
-            for cost_row, found in zip(costs, matched_rows, strict=True):
-                for cost_node, values in zip(cost_row, found, strict=True):
-                    cost_node.extend(values)
-            chosen = field.tolist()
-            previous = self._field.tolist()
-            for i in range(shape[0]):
-                for j in range(shape[1]):
-                    chosen[i][j] = self._best(i, j, options[i][j], costs[i][j], chosen, previous)
-            field = torch.tensor(chosen, dtype=torch.int32)
+            around = _neighbours(field, before)
+            fresh = np.stack([*candidates, *around, _median(around[0], around[1], before)], 2)
+            fresh = np.clip(fresh, -(MAX_VECTOR >> shift), MAX_VECTOR >> shift)
+            count = fresh.shape[2]
+            vectors = torch.from_numpy(fresh.reshape(-1, count, 2)).to(torch.float32)
+            error = self._match(reference, current, vectors * (2.0**shift / 4))
+            saved = (MATCH_BITS * torch.log2(error + self._floor)).numpy()
+            options = np.concatenate([options, fresh], 2)
+            costs = np.concatenate([costs, saved.reshape(*shape[:2], count)], 2)
+            for colour in (white, ~white):
+                left, above, right, below = _neighbours(field, before)
+                bits = _vector_bits(options - _median(left, above, before)[:, :, None])
+                own_costs = costs + bits
+                # the nodes to the right and below are predicted from this one: agreeing with them
+                # saves bits there
+                shared = own_costs.copy()
+                shared[:, :-1] += _vector_bits(options - right[:, :, None])[:, :-1] / 2
+                shared[:-1] += _vector_bits(options - below[:, :, None])[:-1] / 2
+                best = shared.argmin(2)[:, :, None]
+                chosen = np.take_along_axis(options, best[..., None], 2)[:, :, 0]
+                field = np.where(colour[:, :, None], chosen, field)
+                total = float(np.take_along_axis(own_costs, best, 2).sum())
             candidates = []
-        return field.numpy()
-
-    def _best(
-        self,
-        i: int,
-        j: int,
-        options: list[list[int]],
-        costs: list[float],
-        chosen: list[list[list[int]]],
-        previous: list[list[list[int]]],
-    ) -> list[int]:
-        colocated = previous[i][j]
-        left = chosen[i][j - 1] if j else colocated
-        above = chosen[i - 1][j] if i else colocated
-        median = [sorted((left[axis], above[axis], colocated[axis]))[1] for axis in (0, 1)]
-        # the nodes to the right and below are predicted from this one: agreeing with them saves
-        # bits there
-        after = [chosen[i][j + 1]] if j + 1 < len(chosen[0]) else []
-        after += [chosen[i + 1][j]] if i + 1 < len(chosen) else []
-
-        def total(index: int) -> float:
-            y, x = options[index]
-            bits: float = _vector_bits(y - median[0]) + _vector_bits(x - median[1])
-            bits += (
-                sum(_vector_bits(y - other[0]) + _vector_bits(x - other[1]) for other in after) / 2
-            )
-            return float(costs[index] + self._lambda * bits)
-
-        return options[min(range(len(options)), key=total)]
+        return field << shift, total
 
 
-def _neighbours(field: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the vectors to the left, to the right, above and below each node; at the edges, its
-    own.
-    """
-    padded = torch.cat([field[:1], field, field[-1:]])
-    above, below = padded[:-2], padded[2:]
-    padded = torch.cat([field[:, :1], field, field[:, -1:]], 1)
-    return padded[:, :-2], padded[:, 2:], above, below
+def _neighbours(
+    field: NDArray[np.int32], before: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Return the vectors left of, above, right of and below each node; outside: the one before."""
+    left, above, right, below = (before.copy() for _ in range(4))
+    left[:, 1:], above[1:] = field[:, :-1], field[:-1]
+    right[:, :-1], below[:-1] = field[:, 1:], field[1:]
+    return left, above, right, below
 
 
-def _vector_bits(difference: int) -> float:
-    """Return about what a component costs."""
-    return 0.2 if difference == 0 else 2.0 + 2.0 * abs(difference).bit_length()
+def _median(a: NDArray[np.int32], b: NDArray[np.int32], c: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
+
+
+VECTOR_BITS = np.array(
+    [0.2, *(2.0 + 2.0 * size.bit_length() for size in range(1, 2 * MAX_VECTOR + 1))], np.float32
+)
+"""About what a component costs, by the magnitude of its difference to the prediction."""
+
+
+def _vector_bits(difference: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return about what vectors cost: (..., 2) -> (...)."""
+    return np.asarray(VECTOR_BITS[np.abs(difference)].sum(-1))
 
 
 def field_of_blocks(blocks: NDArray[np.float32], header: SequenceHeader) -> NDArray[np.int32]:

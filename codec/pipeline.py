@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +28,7 @@ from codec.calibration import measure_profile
 from codec.container import StreamReader
 from codec.decoder import DecodedFrame, Decoder
 from codec.encoder import EncodedFrame, Encoder, EncoderConfig
-from codec.errors import ModelError, VideoError
+from codec.errors import CorruptBitstreamError, ModelError, VideoError
 from codec.metrics import FeatureNrmse, TaskFidelity
 from codec.motion_search import MotionSearch, field_of_blocks, luma
 from codec.profile import Profile, shipped_profile
@@ -112,12 +112,12 @@ class VideoEncoder:
             self._frames = self._read()
             first = list(islice(self._frames, CALIBRATION_FRAMES))
             if not first:
-                raise VideoError(
+                raise VideoError(  # noqa: TRY301 - the reader is closed on the way out
                     "no frame in the range asked for; the video is shorter than --frames starts"
                 )
             # the first frame is a key frame, without vectors in any codec
             if options.motion == "bitstream" and len(first) > 1 and not self._reader.has_motion:
-                raise VideoError(
+                raise VideoError(  # noqa: TRY301 - as above
                     f"the {self._reader.codec_name} stream gives no motion vectors "
                     "(H.264 and MPEG-4 do); use --motion search"
                 )
@@ -183,7 +183,13 @@ class VideoEncoder:
     def _features(self, frame: Frame) -> list[Tensor]:
         preprocessing = default_preprocessing(self._options.model, self._options.native)
         image = normalise(frame.rgb, preprocessing).to(self._options.device)
-        return [tensor[0] for tensor in self.split.edge(image)]
+        features = [tensor[0] for tensor in self.split.edge(image)]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in features):
+            raise ModelError(
+                f"{self._options.model} with weights {self._options.weights!r} gives features at "
+                f"{self._options.split} that are not finite"
+            )
+        return features
 
     def __iter__(self) -> Iterator[EncodedFrame]:
         """Yield encoded frames in presentation order."""
@@ -210,7 +216,7 @@ class VideoEncoder:
         if self._options.motion == "search":
             return search.estimate(luma(frame.rgb))
         if self._options.motion == "bitstream":
-            assert frame.motion is not None
+            assert frame.motion is not None  # noqa: S101 - the reader was asked for it
             return field_of_blocks(frame.motion, self.header)
         return None
 
@@ -282,8 +288,6 @@ class VideoEncoder:
 
 
 def _without_profile(header: SequenceHeader) -> bytes:
-    from dataclasses import replace
-
     return replace(header, profile=None).to_bytes()
 
 
@@ -332,7 +336,8 @@ def model_of(
     """
     if not header.model:
         raise ModelError(
-            "the stream was coded from its writer's own tensors and names no model; decode to features"
+            "the stream was coded from its writer's own tensors and names no model; "
+            "decode to features"
         )
     wanted = weights or header.weights
     if weights is None and wanted != "default" and not wanted.startswith("random:"):
@@ -343,7 +348,8 @@ def model_of(
     found = weights_hash(model)
     if found != header.weights_hash and not any_weights:
         raise ModelError(
-            f"weights of hash {found.hex()}, the stream was made with {header.weights_hash.hex()} ({header.weights}); "
+            f"weights of hash {found.hex()}, the stream was made with "
+            f"{header.weights_hash.hex()} ({header.weights}); "
             "pass the right file with --weights, or --any-weights to go on regardless"
         )
     split = split_model(
@@ -366,7 +372,7 @@ class TaskOutput:
         self._labels: list[str] | None = None
 
     def __call__(self, number: int, frame: DecodedFrame) -> dict[str, Any]:
-        """Return frame number, pts, time in seconds, and the top classes with their probabilities."""
+        """Return frame number, pts, time in seconds, and the top classes with probabilities."""
         with torch.no_grad():
             output = self._split.cloud([tensor[None] for tensor in frame.features])
         if output.ndim != 2:
@@ -410,7 +416,10 @@ class FeatureReference:
             )
         self._preprocessing = header.preprocessing
         self._split, self._device = split, device
-        self._reader = VideoReader(source, header.preprocessing, frames=frames)
+        try:
+            self._reader = VideoReader(source, header.preprocessing, frames=frames)
+        except ValueError as error:  # the header may state steps that contradict each other
+            raise CorruptBitstreamError(f"sequence header: {error}") from error
         size = (self._reader.width, self._reader.height)
         if size != (header.input_width, header.input_height):
             self._reader.close()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from codec.bitstream import (
     DEFAULT_LIMITS,
     HASH_BYTES,
+    MAX_CHANNELS,
     ByteReader,
     ByteWriter,
     Limits,
@@ -38,6 +39,7 @@ INTRA, INTER = 0, 1
 MAX_BLOCK_SIZE = 16
 MAX_FRACTION_BITS = 22
 MAX_SHIFT = 40
+MAX_BANDS = 256
 MAX_MEAN = (1 << 23) - 1
 DIAGONAL, DENSE = 0, 1
 
@@ -46,7 +48,7 @@ FREQUENCY_GROUPS = (0, 1, 2, 3, 3)
 LAST_GROUP = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Band:
     """The synthesis of the frequencies that share one matrix.
 
@@ -65,7 +67,7 @@ class Band:
         return int(self.matrix.shape[-1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TensorProfile:
     """The profile of one tensor.
 
@@ -131,7 +133,7 @@ class TensorProfile:
         return -(-height // self.block_size), -(-width // self.block_size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scan:
     """Coefficient positions in coding order, in passes: FORMAT.md 7.4.
 
@@ -169,12 +171,12 @@ class Scan:
         return cls(table[:, 1], np.ascontiguousarray(table[:, 2:].T), tuple(int(b) for b in bounds))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Profile:
     """The profiles of all tensors of a split, in the stream's order, and where they came from."""
 
     tensors: tuple[TensorProfile, ...]
-    provenance: dict[str, Any] = field(default_factory=dict, compare=False)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Serialise canonically."""
@@ -185,17 +187,27 @@ class Profile:
         return bytes(out.content)
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Profile:
+    def from_bytes(cls, content: bytes, limits: Limits = DEFAULT_LIMITS) -> Profile:
         """Parse the canonical serialisation; anything malformed is a `CorruptBitstreamError`."""
         source = ByteReader(content)
         try:
             count = source.varint()
+            if count > limits.tensors:
+                raise CorruptBitstreamError(f"{count} tensors")
             # each consumes bytes, so the loop is bounded by the content
             tensors = tuple(_read_tensor(source) for _ in range(count))
         except (EOFError, ValueError) as error:
             raise CorruptBitstreamError(f"profile: {error}") from error
         source.end("profile")
         return cls(tensors)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what is coded with, not where it came from."""
+        return isinstance(other, Profile) and self.to_bytes() == other.to_bytes()
+
+    def __hash__(self) -> int:
+        """Go with `__eq__`."""
+        return hash(self.hash)
 
     @cached_property
     def hash(self) -> bytes:
@@ -220,7 +232,7 @@ class Profile:
             with safe_open(path, framework="numpy") as file:
                 content = file.get_tensor("profile").tobytes()
                 provenance = json.loads((file.metadata() or {}).get("provenance", "{}"))
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, ValueError) as error:
             raise UnsupportedBitstreamError(f"{path}: not a profile: {error}") from error
         return cls(cls.from_bytes(content).tensors, provenance)
 
@@ -245,12 +257,14 @@ def _write_tensor(out: ByteWriter, tensor: TensorProfile) -> None:
 
 def _read_tensor(source: ByteReader) -> TensorProfile:
     fraction_bits, block_size, channels = source.u8(), source.u8(), source.varint()
-    if channels > source.remaining:
-        raise CorruptBitstreamError(f"{channels} channels in {source.remaining} bytes")
+    if not 1 <= channels <= min(MAX_CHANNELS, source.remaining):
+        raise CorruptBitstreamError(f"{channels} channels")
     mean = np.array([source.signed() for _ in range(channels)], np.int64)
     if (np.abs(mean) > MAX_MEAN).any():
         raise CorruptBitstreamError("mean out of range")
     count = source.varint()
+    if not 1 <= count <= MAX_BANDS:
+        raise CorruptBitstreamError(f"{count} bands")
     frequencies = block_size**2
     band_of = np.frombuffer(source.raw(frequencies), np.uint8)
     frequency_scale = np.frombuffer(source.raw(2 * frequencies), np.int8).reshape(2, frequencies)
@@ -282,7 +296,7 @@ def profile_of(header: SequenceHeader, limits: Limits = DEFAULT_LIMITS) -> Profi
     profile = (
         shipped_profile(header.profile_hash.hex())
         if header.profile is None
-        else Profile.from_bytes(header.profile)
+        else Profile.from_bytes(header.profile, limits)
     )
     if profile is None:
         raise UnsupportedBitstreamError(

@@ -47,7 +47,8 @@ class TensorFile:
         """Open the temporary files."""
         folder = None if self._path == "-" else Path(self._path).parent
         self._files = [
-            self._stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in self._names
+            self._stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - it is
+            for _ in self._names
         ]
         return self
 
@@ -59,11 +60,13 @@ class TensorFile:
         """Add one frame: a (C, H, W) float32 array for each name."""
         self._shapes = [tensor.shape for tensor in tensors]
         for file, tensor in zip(self._files, tensors, strict=True):
-            file.write(np.ascontiguousarray(tensor, "<f4"))
+            file.write(np.ascontiguousarray(tensor, "<f4").data)
         self._pts.append(pts)
 
     def finish(self) -> None:
-        """Write the archive."""
+        """Write the archive, of at least one frame."""
+        if not self._pts:
+            raise ValueError("no frame has been appended")
         with (
             open_output(self._path, force=self._force) as output,
             zipfile.ZipFile(output, "w") as archive,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tracemalloc
 import zlib
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from strategies import end_packets, headers, packet_sequences
 from codec.bitstream import (
     FORMAT_VERSION,
     MAGIC,
+    MAX_PTS,
     MAX_QP,
     ByteReader,
     ByteWriter,
@@ -205,6 +207,22 @@ def test_body_that_ends_early_behind_a_valid_crc_is_corrupt():
         SequenceHeader.from_bytes(sealed(body + b"\0"))
 
 
+def test_names_that_no_file_can_have_are_corrupt():
+    body = body_of(HEADER)
+    for name in (b"../eatur", b"feat/res", b"feat\nres", b"feat\xc3\xa9r"):
+        with pytest.raises(CorruptBitstreamError, match="name"):
+            SequenceHeader.from_bytes(sealed(body.replace(b"features", name)))
+
+
+def test_a_time_base_has_one_form():
+    header = dataclasses.replace(HEADER, time_base=Fraction(3, 25))
+    body = body_of(header)
+    at = body.index(bytes([3, 25]))
+    damaged = body[:at] + bytes([5, 25]) + body[at + 2 :]
+    with pytest.raises(CorruptBitstreamError, match="lowest terms"):
+        SequenceHeader.from_bytes(sealed(damaged))
+
+
 def test_reserved_header_flags_are_corrupt():
     body = body_of(HEADER)
     for bit in range(2, 8):
@@ -221,6 +239,9 @@ def test_reserved_header_flags_are_corrupt():
         {"grid": 1025},
         {"tensors": ()},
         {"tensors": (SPEC, SPEC)},
+        {"tensors": (dataclasses.replace(SPEC, height=(1 << 16) + 1),)},
+        {"tensors": (dataclasses.replace(SPEC, stride_x=(1 << 16) + 1),)},
+        {"model": "two\nlines"},
     ],
 )
 def test_header_values_out_of_range_are_corrupt(changes):
@@ -231,6 +252,12 @@ def test_header_values_out_of_range_are_corrupt(changes):
 @pytest.mark.parametrize(
     "changes",
     [
+        {"name": ""},
+        {"name": "pts"},
+        {"name": "../up"},
+        {"name": ".hidden"},
+        {"name": "two\nlines"},
+        {"name": "a/b"},
         {"channels": 0},
         {"height": 0},
         {"stride_x": 0},
@@ -239,7 +266,7 @@ def test_header_values_out_of_range_are_corrupt(changes):
     ],
 )
 def test_tensors_that_cannot_be_are_refused(changes):
-    with pytest.raises(ValueError, match="must"):
+    with pytest.raises(ValueError, match=r"must|tensor name"):
         dataclasses.replace(SPEC, **changes)
 
 
@@ -257,11 +284,12 @@ def tensors_of_size(*shapes: tuple[int, int, int]) -> SequenceHeader:
         (HEADER, Limits(channels=1)),
         (HEADER, Limits(elements=23)),
         (HEADER, Limits(input_pixels=224 * 224 - 1)),
+        (HEADER, Limits(vectors=48)),
         (dataclasses.replace(HEADER, input_height=1 << 16, input_width=1 << 16), Limits()),
         (tensors_of_size((2049, 1, 1)), Limits()),
         (tensors_of_size((2, 1 << 13, 1 << 13)), Limits()),
         (tensors_of_size((1, 1 << 40, 1 << 20)), Limits()),
-        (tensors_of_size(*[(1, 1 << 13, 1 << 12)] * 3), Limits()),
+        (tensors_of_size(*[(1, 1 << 13, 1 << 10)] * 3), Limits()),
         (tensors_of_size(*[(1, 1, 1)] * 257), Limits()),
     ],
 )
@@ -271,7 +299,14 @@ def test_limits_of_headers(header, limits):
 
 
 def test_what_is_at_the_limits_is_accepted():
-    limits = Limits(profile_bytes=35, tensors=1, channels=2, elements=24, input_pixels=224 * 224)
+    limits = Limits(
+        profile_bytes=35,
+        tensors=1,
+        channels=2,
+        elements=24,
+        input_pixels=224 * 224,
+        vectors=49,
+    )
     assert SequenceHeader.from_bytes(HEADER.to_bytes(), limits)[0] == HEADER
 
 
@@ -425,6 +460,15 @@ def test_a_qp_out_of_range_is_corrupt():
     packet = FramePacket(True, 0, MAX_QP + 1, False, 0, b"", 1)
     with pytest.raises(CorruptBitstreamError, match="qp"):
         FramePacket.read(ByteReader(packet.to_bytes(None)), None, 1)
+
+
+def test_a_pts_out_of_range_is_corrupt():
+    for pts in (MAX_PTS - 1, -MAX_PTS):
+        key = FramePacket(True, pts, 20, False, 0, b"", 5)
+        inter = FramePacket(False, pts + 10 * (pts > 0) - 10 * (pts < 0), 20, False, 0, b"", 1)
+        assert FramePacket.read(ByteReader(key.to_bytes(None)), None, 5) == key
+        with pytest.raises(CorruptBitstreamError, match="pts"):
+            FramePacket.read(ByteReader(inter.to_bytes(key)), key, 1)
 
 
 def test_packet_limit_comes_before_the_payload():

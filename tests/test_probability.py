@@ -1,4 +1,4 @@
-"""The frozen tables are what the range coder needs, and the integer rules that choose among them."""
+"""The frozen tables are what the range coder needs; the integer rules that choose among them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from strategies import header_of, plausible_profile, profiles, tensor_profiles
 
-from codec.bitstream import ByteWriter, TensorSpec
+from codec.bitstream import MAX_CHANNELS, ByteWriter, TensorSpec
 from codec.errors import BitstreamError, CorruptBitstreamError, UnsupportedBitstreamError
 from codec.profile import Band, Profile, profile_of
 
@@ -93,6 +93,29 @@ def test_a_huge_rank_is_refused_before_it_is_allocated():
     out.varint(1 << 50)
     with pytest.raises(CorruptBitstreamError):
         Profile.from_bytes(bytes(out.content) + bytes(1000))
+
+
+def serialised(channels: int, bands: int) -> bytes:
+    """A profile of one tensor of block size 1 with diagonal bands, complete and well formed."""
+    out = ByteWriter()
+    out.varint(1)
+    out.raw(bytes([6, 1]))
+    out.varint(channels)
+    out.raw(bytes(channels))
+    out.varint(bands)
+    out.raw(bytes(3))
+    out.raw((bytes([0, 13]) + bytes(4 * channels)) * bands)
+    return bytes(out.content)
+
+
+def test_more_channels_or_bands_than_can_be_used_are_corrupt():
+    """Few bytes inflate to millions of them, and parsing those takes minutes."""
+    Profile.from_bytes(serialised(MAX_CHANNELS, 1))
+    Profile.from_bytes(serialised(1, 256))
+    with pytest.raises(CorruptBitstreamError):
+        Profile.from_bytes(serialised(MAX_CHANNELS + 1, 1))
+    with pytest.raises(CorruptBitstreamError):
+        Profile.from_bytes(serialised(1, 257))
 
 
 @given(tensor_profiles())

@@ -2,17 +2,19 @@
 
     python -m tools.make_bitstreams FOLDER
 
-Nothing is ever overwritten: a stream, once published, stays; a changed one gets the next revision in its name.
+Nothing is ever overwritten: a stream, once published, stays; a changed one gets the next revision
+in its name.
 
-All but the streams whose maker is "encoder" are built from symbols, not from tensors: modes, levels and vectors come
-from SHAKE-256 and integer arithmetic, so every platform writes the same packets, and values occur that no sensible
-encoder would choose.  No weights, no video, no GPU.
+All but the streams whose maker is "encoder" are built from symbols, not from tensors: modes, levels
+and vectors come from SHAKE-256 and integer arithmetic, so every platform writes the same packets,
+and values occur that no sensible encoder would choose.  No weights, no video, no GPU.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +29,14 @@ from numpy.typing import NDArray
 from codec.bitstream import (
     FLAG_PTS,
     FLAG_QP,
+    FLAG_VECTORS,
     FORMAT_VERSION,
     MAGIC,
     MAX_LEVEL,
     MAX_QP,
     MAX_VECTOR,
+    TYPE_INTER,
+    TYPE_KEY,
     ByteWriter,
     EndPacket,
     FramePacket,
@@ -66,17 +71,19 @@ CRC_BYTES = 4
 LARGEST_FILE, LARGEST_TOTAL = 32 << 10, 500 << 10
 
 
-# --- random numbers that every platform has ---------------------------------------------------------------------------
+# --- random numbers that every platform has ---
 
 
 def noise(label: str, *shape: int) -> NDArray[np.uint8]:
     """Return bytes that depend on nothing but the label."""
-    content = hashlib.shake_256(label.encode()).digest(int(np.prod(shape)))
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    content = hashlib.shake_256(label.encode()).digest(math.prod(shape))
+    return np.ndarray(shape, np.uint8, content)
 
 
 def random_levels(label: str, positions: int, blocks: int, density: int) -> NDArray[np.int32]:
-    """Return (P, M) levels: the share of non-zero ones falls from density / 256 to 0, magnitudes are geometric."""
+    """Return (P, M) levels, of geometric magnitude; along the scan, density / 256 to 0 of them are
+    not zero.
+    """
     magnitude = 1 + np.zeros((positions, blocks), np.int32)
     bits = noise(label + " magnitude", positions, blocks)
     for place in range(8):
@@ -91,10 +98,10 @@ def random_modes(label: str, count: int, weights: Sequence[int]) -> NDArray[np.u
     """Return modes of blocks: skip, inter and intra with the given weights."""
     bounds = np.cumsum(weights)
     value = noise(label, count).astype(np.int64) * bounds[-1] >> 8
-    return np.searchsorted(bounds, value, side="right").astype(np.uint8)
+    return np.asarray(np.searchsorted(bounds, value, side="right"), np.uint8)
 
 
-# --- headers ----------------------------------------------------------------------------------------------------------
+# --- headers ---
 
 
 def plain_profile(
@@ -144,7 +151,7 @@ def usual_header() -> SequenceHeader:
     return header_of([TensorSpec("features", 4, 8, 8, 8, 8, 7, 7)])
 
 
-# --- streams from symbols ---------------------------------------------------------------------------------------------
+# --- streams from symbols ---
 
 
 class Composer:
@@ -239,7 +246,7 @@ class Composer:
         return file.getvalue() + EndPacket(len(self.packets), tuple(entries)).to_bytes()
 
 
-# --- streams to decode ------------------------------------------------------------------------------------------------
+# --- streams to decode ---
 
 
 @dataclass(frozen=True)
@@ -259,7 +266,7 @@ VALID: list[Valid] = []
 def valid(
     exercises: str, clause: str, maker: str = "symbols"
 ) -> Callable[[Callable[[str], bytes]], Callable[[str], bytes]]:
-    """Enter a function in the list of valid streams, under its name with the letter a and revision 1."""
+    """Enter a function in the list of valid streams, under its name, letter a, revision 1."""
 
     def enter(make: Callable[[str], bytes]) -> Callable[[str], bytes]:
         name = f"{make.__name__}_a_1"
@@ -270,12 +277,12 @@ def valid(
 
 
 @valid("a stream without frames", "4.1")
-def no_frames(label: str) -> bytes:  # noqa: D103 -- said by the decorator, here and below
+def no_frames(label: str) -> bytes:
     return Composer(usual_header(), label).content()
 
 
 @valid("key frames only", "6.2, 7.6, 7.8")
-def key_only(label: str) -> bytes:  # noqa: D103
+def key_only(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     for _ in range(4):
         stream.frame(key=True)
@@ -283,7 +290,7 @@ def key_only(label: str) -> bytes:  # noqa: D103
 
 
 @valid("a key frame whose payload is empty: zero bytes behind the end", "7.1")
-def empty_payload(label: str) -> bytes:  # noqa: D103
+def empty_payload(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     stream.frame(key=True, levels=lambda drawn: np.full_like(drawn, -31))
     assert not stream.packets[0].payload
@@ -292,7 +299,7 @@ def empty_payload(label: str) -> bytes:  # noqa: D103
 
 
 @valid("bytes behind the last symbol of a payload, which are ignored", "7.1")
-def long_payload(label: str) -> bytes:  # noqa: D103
+def long_payload(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     stream.frame(key=True, tail=bytes(9))
     stream.frame(tail=bytes(3) + b"\x01")
@@ -300,7 +307,7 @@ def long_payload(label: str) -> bytes:  # noqa: D103
 
 
 @valid("inter frames without a motion field", "6.1, 7.5, 7.7")
-def zero_motion(label: str) -> bytes:  # noqa: D103
+def zero_motion(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     for number in range(6):
         stream.frame(key=not number)
@@ -308,19 +315,19 @@ def zero_motion(label: str) -> bytes:  # noqa: D103
 
 
 @valid("uniform motion by whole samples of the tensor", "6.1")
-def motion_whole(label: str) -> bytes:  # noqa: D103
+def motion_whole(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     stream.frame(key=True, density=250)
     for dy, dx in ((32, 0), (0, -32), (64, 96), (-32, 32)):
-        field = np.zeros((*stream.header.field_shape, 2), np.int32) + np.array(
-            [dy, dx], np.int32
-        )
+        field = np.zeros((*stream.header.field_shape, 2), np.int32) + np.array([dy, dx], np.int32)
         stream.frame(vectors=field, weights=(6, 1, 1), density=40)
     return stream.content()
 
 
-@valid("fields of quarter pixels, another at every node; all phases of the interpolation", "6.1, 7.3")
-def motion_quarter(label: str) -> bytes:  # noqa: D103
+@valid(
+    "fields of quarter pixels, another at every node; all phases of the interpolation", "6.1, 7.3"
+)
+def motion_quarter(label: str) -> bytes:
     spec = TensorSpec("features", 3, 12, 16, 4, 4, 3, 3)
     stream = Composer(header_of([spec], size=(48, 64), grid=8), label)
     stream.frame(key=True, density=250)
@@ -330,7 +337,7 @@ def motion_quarter(label: str) -> bytes:  # noqa: D103
 
 
 @valid("vectors that lead beyond the frame, up to the largest", "6.1, 7.3")
-def motion_edges(label: str) -> bytes:  # noqa: D103
+def motion_edges(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     stream.frame(key=True, density=250)
     for number, reach in enumerate((300, 1500, MAX_VECTOR)):
@@ -341,7 +348,7 @@ def motion_edges(label: str) -> bytes:  # noqa: D103
 
 
 @valid("motion fields in some frames only, and fields of zeros", "7.3")
-def motion_presence(label: str) -> bytes:  # noqa: D103
+def motion_presence(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     stream.frame(key=True)
     for number, reach in enumerate((12, 0, 12, -1, 12, 12)):
@@ -351,24 +358,23 @@ def motion_presence(label: str) -> bytes:  # noqa: D103
     return stream.content()
 
 
-@valid("latents near their bounds under fractional motion: interpolation in 64 bits", "6.1, 6.5")
-def motion_bounds(label: str) -> bytes:  # noqa: D103
+@valid("latents at their bounds under fractional motion: predictions are clipped", "6.1, 6.5")
+def motion_bounds(label: str) -> bytes:
     spec = TensorSpec("features", 2, 8, 8, 8, 8, 7, 7)
     profile = plain_profile(2, fraction_bits=0, gain=32767)
     stream = Composer(header_of([spec], [profile]), label)
 
     def extremes(drawn: NDArray[np.int32]) -> NDArray[np.int32]:
-        return drawn * 4000
+        return np.clip(drawn * 4000, -MAX_LEVEL, MAX_LEVEL).astype(np.int32)
 
     stream.frame(key=True, qp=30, levels=extremes, density=250)
-    # every block is inter, and so clipped
     for number in range(3):
-        stream.frame(qp=30, vectors=stream.field(number, 21), weights=(0, 1, 0), density=20)
+        stream.frame(qp=30, vectors=stream.field(number, 21), weights=(2, 3, 0), density=20)
     return stream.content()
 
 
 @valid("frames of skipped blocks only, with and without motion", "6.2, 7.5")
-def skip_all(label: str) -> bytes:  # noqa: D103
+def skip_all(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     stream.frame(key=True)
     for number in range(8):
@@ -380,7 +386,7 @@ def skip_all(label: str) -> bytes:  # noqa: D103
 
 
 @valid("all modes beside one another; inter frames of intra blocks only", "6.2, 7.5")
-def intra_blocks(label: str) -> bytes:  # noqa: D103
+def intra_blocks(label: str) -> bytes:
     spec = TensorSpec("features", 2, 20, 24, 4, 4)
     stream = Composer(header_of([spec], size=(80, 96)), label)
     stream.frame(key=True)
@@ -390,11 +396,11 @@ def intra_blocks(label: str) -> bytes:  # noqa: D103
 
 
 @valid("three tensors of odd sizes, strides, offsets and block sizes of their own", "4.3, 6")
-def multi_tensor(label: str) -> bytes:  # noqa: D103
+def multi_tensor(label: str) -> bytes:
     specs = [
         TensorSpec("low", 3, 13, 9, 4, 6, 3, 5),
         TensorSpec("middle", 5, 7, 5, 8, 11, -7, 0),
-        TensorSpec("", 1, 3, 3, 17, 19, 40, -12),
+        TensorSpec("2.high_-", 1, 3, 3, 17, 19, 40, -12),
     ]
     profiles = [plain_profile(3, 4), plain_profile(5, 7, fraction_bits=9), plain_profile(1, 2)]
     stream = Composer(header_of(specs, profiles, size=(52, 55), grid=12), label)
@@ -405,14 +411,18 @@ def multi_tensor(label: str) -> bytes:  # noqa: D103
 
 
 @valid("several bands, dense matrices of low rank, a band that no frequency uses", "5.1, 6.4, 7.4")
-def dense_profile(label: str) -> bytes:  # noqa: D103
+def dense_profile(label: str) -> bytes:
     channels, size = 6, 4
     bands = []
     for number, (rank, shift) in enumerate(((6, 14), (4, 12), (1, 15), (2, 0))):
         matrix = noise(f"{label} matrix {number}", channels, rank).astype(np.int16) - 128
         scale = 30 - 6 * number - 2 * np.arange(rank)
         bands.append(
-            Band((matrix * (1 << shift >> 7)).astype(np.int16), shift, np.stack([scale, scale - 8]).astype(np.int8))
+            Band(
+                (matrix * (1 << shift >> 7)).astype(np.int16),
+                shift,
+                np.stack([scale, scale - 8]).astype(np.int8),
+            )
         )
     bands.insert(1, plain_profile(channels).bands[0])
     frequency = np.arange(size**2)
@@ -428,7 +438,7 @@ def dense_profile(label: str) -> bytes:  # noqa: D103
 
 
 @valid("every block size from 1 to 16, blocks that reach beyond the tensor", "6.2, 6.4, 7.4")
-def block_sizes(label: str) -> bytes:  # noqa: D103
+def block_sizes(label: str) -> bytes:
     specs = [TensorSpec(f"B{size}", 1, 18, 17, 4, 4) for size in range(1, 17)]
     profiles = [plain_profile(1, size) for size in range(1, 17)]
     stream = Composer(header_of(specs, profiles, size=(72, 68)), label)
@@ -438,7 +448,7 @@ def block_sizes(label: str) -> bytes:  # noqa: D103
 
 
 @valid("escapes of every length, in levels and in vectors, at qp 0", "7.2, 7.6")
-def escapes(label: str) -> bytes:  # noqa: D103
+def escapes(label: str) -> bytes:
     stream = Composer(usual_header(), label)
 
     def enlarge(drawn: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -456,7 +466,7 @@ def escapes(label: str) -> bytes:  # noqa: D103
 
 
 @valid("all qp, rising by one a frame", "6.3, 7.2")
-def qp_all(label: str) -> bytes:  # noqa: D103
+def qp_all(label: str) -> bytes:
     stream = Composer(header_of([TensorSpec("features", 2, 4, 4, 16, 16)]), label)
     for qp in range(MAX_QP + 1):
         stream.frame(key=qp % 13 == 0, qp=qp, weights=(1, 3, 1))
@@ -464,7 +474,7 @@ def qp_all(label: str) -> bytes:  # noqa: D103
 
 
 @valid("changes of qp between inter frames, large and small", "4.5, 7.6")
-def qp_change(label: str) -> bytes:  # noqa: D103
+def qp_change(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     for number, qp in enumerate((24, 24, 30, 29, 0, 51, 51, 20)):
         stream.frame(key=not number, qp=qp)
@@ -474,7 +484,7 @@ def qp_change(label: str) -> bytes:  # noqa: D103
 
 
 @valid("irregular pts: negative, repeated, backward, far", "4.5")
-def vfr_pts(label: str) -> bytes:  # noqa: D103
+def vfr_pts(label: str) -> bytes:
     header = replace(
         header_of([TensorSpec("features", 1, 4, 4, 16, 16)]),
         time_base=Fraction(1001, 90000),
@@ -489,7 +499,7 @@ def vfr_pts(label: str) -> bytes:  # noqa: D103
 
 
 @valid("flags that announce a qp and a pts equal to the expected ones", "4.5")
-def redundant_flags(label: str) -> bytes:  # noqa: D103
+def redundant_flags(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     stream.frame(key=True)
     stream.frame()
@@ -499,7 +509,7 @@ def redundant_flags(label: str) -> bytes:  # noqa: D103
 
 
 @valid("one key frame, then forty inter frames: adaptation over many blocks", "7.7")
-def long_gop(label: str) -> bytes:  # noqa: D103
+def long_gop(label: str) -> bytes:
     stream = Composer(header_of([TensorSpec("features", 2, 16, 16, 4, 4)]), label)
     for number in range(41):
         stream.frame(
@@ -511,7 +521,7 @@ def long_gop(label: str) -> bytes:  # noqa: D103
 
 
 @valid("key frames every third frame, to start at", "4.6, 7.8")
-def keyint(label: str) -> bytes:  # noqa: D103
+def keyint(label: str) -> bytes:
     stream = Composer(usual_header(), label)
     for number in range(13):
         stream.frame(
@@ -523,7 +533,7 @@ def keyint(label: str) -> bytes:  # noqa: D103
 
 
 @valid("an index that names some of the key frames only", "4.6")
-def index_partial(label: str) -> bytes:  # noqa: D103
+def index_partial(label: str) -> bytes:
     stream = Composer(header_of([TensorSpec("features", 1, 4, 4, 16, 16)]), label)
     for number in range(9):
         stream.frame(key=number % 2 == 0)
@@ -531,7 +541,7 @@ def index_partial(label: str) -> bytes:  # noqa: D103
 
 
 @valid("strides larger than the motion grid, and up to the frame", "6.1")
-def large_stride(label: str) -> bytes:  # noqa: D103
+def large_stride(label: str) -> bytes:
     specs = [TensorSpec("half", 3, 3, 2, 40, 64), TensorSpec("whole", 2, 1, 1, 120, 128, 119, 127)]
     stream = Composer(header_of(specs, size=(120, 128), grid=8), label)
     stream.frame(key=True)
@@ -541,8 +551,11 @@ def large_stride(label: str) -> bytes:  # noqa: D103
 
 
 @valid("a motion grid coarser than the frame, and offsets at their bounds", "4.3, 6.1")
-def coarse_grid(label: str) -> bytes:  # noqa: D103
-    specs = [TensorSpec("near", 2, 5, 6, 8, 8, 7, 7), TensorSpec("far", 1, 5, 6, 8, 8, 1 << 16, -(1 << 16))]
+def coarse_grid(label: str) -> bytes:
+    specs = [
+        TensorSpec("near", 2, 5, 6, 8, 8, 7, 7),
+        TensorSpec("far", 1, 5, 6, 8, 8, 1 << 16, -(1 << 16)),
+    ]
     stream = Composer(header_of(specs, size=(41, 47), grid=1024), label)
     stream.frame(key=True)
     for number in range(3):
@@ -551,7 +564,7 @@ def coarse_grid(label: str) -> bytes:  # noqa: D103
 
 
 @valid("one tensor of one element in a frame of one pixel", "6")
-def one_by_one(label: str) -> bytes:  # noqa: D103
+def one_by_one(label: str) -> bytes:
     header = header_of([TensorSpec("x", 1, 1, 1, 1, 1)], [plain_profile(1, 1)], size=(1, 1), grid=4)
     stream = Composer(header, label)
     for number in range(4):
@@ -562,7 +575,7 @@ def one_by_one(label: str) -> bytes:  # noqa: D103
 
 
 @valid("residuals and latents that are clipped", "6.3, 6.4, 6.5")
-def clipping(label: str) -> bytes:  # noqa: D103
+def clipping(label: str) -> bytes:
     profile = plain_profile(4, fraction_bits=22, gain=-32768)
     stream = Composer(header_of([TensorSpec("features", 4, 8, 8, 8, 8)], [profile]), label)
 
@@ -576,12 +589,12 @@ def clipping(label: str) -> bytes:  # noqa: D103
 
 
 @valid("names in UTF-8, preprocessing, a time base that is not reduced to 1", "4.2, 4.4")
-def header_fields(label: str) -> bytes:  # noqa: D103
+def header_fields(label: str) -> bytes:
     header = replace(
-        header_of([TensorSpec("größe", 1, 4, 4, 16, 16)]),
+        header_of([TensorSpec("features", 1, 4, 4, 16, 16)]),
         model="model",
         split="blocks.7",
-        weights="weights.pt",
+        weights="größe.pt",
         weights_hash=bytes(range(8)),
         time_base=Fraction((1 << 31) - 1, 1 << 31),
         frame_duration=0,
@@ -594,7 +607,7 @@ def header_fields(label: str) -> bytes:  # noqa: D103
 
 
 def _moving_texture(label: str, frames: int) -> Iterator[tuple[torch.Tensor, int]]:
-    """Yield (4, 14, 14) tensors that move by 3/8 sample down and 5/8 right a frame, and the number of their scene."""
+    """Yield (4, 14, 14) tensors moving by 3/8 and 5/8 sample a frame, and the scene they show."""
     size = 14 * 8 + 64
     for number in range(frames):
         scene = int(number >= frames - 4)
@@ -616,7 +629,7 @@ def _box(total: NDArray[np.int64], width: int, axis: int) -> NDArray[np.int64]:
 
 
 @valid("what the encoder makes of a moving texture with a scene cut", "6, 7", "encoder")
-def encoder(label: str) -> bytes:  # noqa: D103
+def encoder(label: str) -> bytes:
     frames = list(_moving_texture(label, 12))
     spec = TensorSpec("features", 4, 14, 14, 8, 8, 7, 7)
     header = simple_header([spec], ([tensor] for tensor, _ in frames[:3]), 112, 112)
@@ -630,12 +643,12 @@ def encoder(label: str) -> bytes:  # noqa: D103
     return file.getvalue()
 
 
-# --- streams to refuse ------------------------------------------------------------------------------------------------
+# --- streams to refuse ---
 
 
 @dataclass(frozen=True)
 class Invalid:
-    """A stream to refuse: the error, why, and words of the message that show that it is refused for that."""
+    """A stream to refuse: the error, why, and words of its message that show that it is that."""
 
     name: str
     error: str
@@ -651,7 +664,9 @@ UNSUPPORTED, LIMIT = "UnsupportedBitstreamError", "LimitExceededError"
 
 
 def base() -> Composer:
-    """Return the stream that invalid ones are made from: a key frame, and inter frames with and without vectors."""
+    """Return the stream that invalid ones are made from: a key frame and three inter frames, the
+    second with vectors.
+    """
     stream = Composer(header_of([TensorSpec("features", 2, 8, 8, 8, 8, 7, 7)]), "base")
     stream.frame(key=True)
     for number in range(3):
@@ -805,39 +820,62 @@ def _enter_invalid() -> None:
         # dataclasses.replace cannot say of which field a value is, hence the type
         return replace(header, tensors=(replace(specs[0], **changes),))  # type: ignore[arg-type]
 
+    # one stream, one row
+    # fmt: off
     rows: list[tuple[str, str, str, str, str, Callable[[], bytes]]] = [
-        ("empty", TRUNCATED, "4.1", "no bytes at all", "sequence header", lambda: b""),
-        ("bad_magic", UNSUPPORTED, "4.2", "another first byte", "magic", lambda: _changed(0, 0, 0x20, sealed=True)),
+        ("empty", TRUNCATED, "4.1", "no bytes at all", "sequence header",
+         lambda: b""),
+        ("bad_magic", UNSUPPORTED, "4.2", "another first byte", "magic",
+         lambda: _changed(0, 0, 32, sealed=True)),
         ("text_transfer", UNSUPPORTED, "4.2", "CR LF became LF on the way", "magic",
          lambda: base().content().replace(b"\r\n", b"\n")),
         ("bad_version", UNSUPPORTED, "4.2", "format version 2", "format version 2",
          lambda: _changed(0, len(MAGIC), 3, sealed=True)),
-        ("crc_header", CORRUPT, "4.2", "a bit of the header body flipped", "CRC-32", lambda: _changed(0, 20, 4, sealed=False)),
-        ("truncated_header", TRUNCATED, "4.1", "ends within the header", "sequence header", lambda: _cut(0, 40)),
-        ("truncated_packet", TRUNCATED, "4.1", "ends within the third packet", "packet 2", lambda: _cut(3, 9)),
-        ("truncated_end", TRUNCATED, "4.1", "the last byte is missing", "packet 4", lambda: base().content()[:-1]),
-        ("missing_end_packet", TRUNCATED, "4.1", "ends behind the last frame", "packet 4", lambda: _cut(5, 0)),
-        ("long_varint", CORRUPT, "3", "the length of the header in one byte too many", "longer than needed",
-         lambda: MAGIC + bytes([FORMAT_VERSION, 0x85, 0x00])),
+        ("crc_header", CORRUPT, "4.2", "a bit of the header body flipped", "CRC-32",
+         lambda: _changed(0, 20, 4, sealed=False)),
+        ("truncated_header", TRUNCATED, "4.1", "ends within the header", "sequence header",
+         lambda: _cut(0, 40)),
+        ("truncated_packet", TRUNCATED, "4.1", "ends within the third packet", "packet 2",
+         lambda: _cut(3, 9)),
+        ("truncated_end", TRUNCATED, "4.1", "the last byte is missing", "packet 4",
+         lambda: base().content()[:-1]),
+        ("missing_end_packet", TRUNCATED, "4.1", "ends behind the last frame", "packet 4",
+         lambda: _cut(5, 0)),
+        ("long_varint", CORRUPT, "3",
+         "the length of the header in one byte too many", "longer than needed",
+         lambda: MAGIC + bytes([FORMAT_VERSION, 0x85, 0])),
         ("oversize_header", LIMIT, "4.2", "a header of 2^40 bytes", "header bytes",
          lambda: MAGIC + bytes([FORMAT_VERSION, *[0x80] * 5, 0x20])),
         ("header_left_over", CORRUPT, "4.2", "a byte too many in the header", "left over",
-         lambda: _other_body(lambda body: body + b"\0")),
+         lambda: _other_body(lambda body: body + b"\x00")),
         ("header_short", CORRUPT, "4.2", "a header that ends within its fields", "needed",
          lambda: _other_body(lambda body: body[:14])),
         ("reserved_bit_header", CORRUPT, "4.2", "a reserved flag of the header", "reserved",
          lambda: _other_body(lambda body: bytes([body[0] | 4]) + body[1:])),
         ("zero_height", CORRUPT, "4.2", "an input frame without rows", "input height",
          lambda: _other_header(replace(header, input_height=0))),
-        ("grid_small", CORRUPT, "4.2", "a motion grid of 3", "motion grid", lambda: _other_header(replace(header, grid=3))),
+        ("grid_small", CORRUPT, "4.2", "a motion grid of 3", "motion grid",
+         lambda: _other_header(replace(header, grid=3))),
         ("oversize_dims", LIMIT, "4.2", "an input frame of 65536 x 65536", "input pixels",
          lambda: _other_header(replace(header, input_height=1 << 16, input_width=1 << 16))),
-        ("oversize_channels", LIMIT, "4.3", "2^40 channels", "channels", lambda: _other_header(tensors(channels=1 << 40))),
+        ("oversize_vectors", LIMIT, "4.2", "a motion field of 1024 x 512 vectors", "vectors",
+         lambda: _other_header(replace(header, input_height=4096, input_width=2048, grid=4))),
+        ("oversize_channels", LIMIT, "4.3", "2^40 channels", "channels",
+         lambda: _other_header(tensors(channels=1 << 40))),
         ("oversize_elements", LIMIT, "4.3", "a tensor of 2 x 65536 x 65536", "elements",
          lambda: _other_header(tensors(height=1 << 16, width=1 << 16))),
-        ("oversize_sum", LIMIT, "4.2", "two tensors, each as large as all may be together", "elements",
-         lambda: _other_header(replace(header, tensors=tuple(
-             TensorSpec(name, 1024, 256, 256, 1, 1) for name in ("a", "b"))))),
+        ("oversize_sum", LIMIT, "4.2",
+         "two tensors, each as large as all may be together", "elements",
+         lambda: _other_header(replace(header, tensors=(TensorSpec("a", 256, 256, 256, 1, 1),
+             TensorSpec("b", 256, 256, 256, 1, 1))))),
+        ("oversize_blocks", LIMIT, "8",
+         "a tensor of one row, within the limits but for what its blocks add", "elements",
+         lambda: _other_header(header_of([TensorSpec("x", 64, 1, 1 << 16, 1, 1)], [plain_profile(
+             64, 16)]))),
+        ("name_with_slash", CORRUPT, "4.3", "the tensor name ../../tmp", "tensor name",
+         lambda: _other_body(lambda body: body.replace(b"features", b"../../tm"))),
+        ("name_reserved", CORRUPT, "4.3", "a tensor called pts", "tensor name",
+         lambda: _other_body(lambda body: body.replace(b"\x08features", b"\x03pts"))),
         ("no_tensors", CORRUPT, "4.2", "a stream of no tensors", "number of tensors",
          lambda: _other_header(replace(header, tensors=()))),
         ("duplicate_names", CORRUPT, "4.2", "two tensors of one name", "one name",
@@ -845,61 +883,86 @@ def _enter_invalid() -> None:
         ("name_not_utf8", CORRUPT, "3", "a name that is not UTF-8", "UTF-8",
          lambda: _other_body(lambda body: body.replace(b"features", b"featur\xffs"))),
         ("unknown_profile", UNSUPPORTED, "5.2", "names a profile that nobody ships", "not shipped",
-         lambda: _other_header(replace(header, profile=None, profile_hash=b"\xde\xad\xbe\xef" * 2))),
+         lambda: _other_header(replace(header, profile=None, profile_hash=b"\xde\xad" * 4))),
         ("profile_hash", CORRUPT, "5.2", "the embedded profile has another hash", "profile of hash",
          lambda: _other_header(replace(header, profile_hash=bytes(8)))),
-        ("profile_channels", CORRUPT, "5.1", "the profile is for tensors of other channels", "channels",
+        ("profile_channels", CORRUPT, "5.1",
+         "the profile is for tensors of other channels", "channels",
          lambda: _other_header(tensors(channels=3))),
-        ("profile_short", CORRUPT, "5.1", "the profile ends within its fields", "profile", lambda: _profile(profile[:-1])),
-        ("profile_left_over", CORRUPT, "5.1", "a byte too many in the profile", "left over", lambda: _profile(profile + b"\0")),
+        ("profile_short", CORRUPT, "5.1", "the profile ends within its fields", "profile",
+         lambda: _profile(profile[:-1])),
+        ("profile_left_over", CORRUPT, "5.1", "a byte too many in the profile", "left over",
+         lambda: _profile(profile + b"\x00")),
         ("profile_fraction_bits", CORRUPT, "5.1", "23 fraction bits", "fraction bits",
          lambda: _profile(profile[:1] + b"\x17" + profile[2:])),
-        ("profile_block_size", CORRUPT, "5.1", "block size 0", "profile", lambda: _profile(profile[:2] + b"\0" + profile[3:])),
-        ("profile_deflate", CORRUPT, "4.2", "the packed profile is not a zlib stream", "embedded profile",
+        ("profile_block_size", CORRUPT, "5.1", "block size 0", "profile",
+         lambda: _profile(profile[:2] + b"\x00" + profile[3:])),
+        ("profile_deflate", CORRUPT, "4.2",
+         "the packed profile is not a zlib stream", "embedded profile",
          lambda: _embedding(b"\xff" * 20, 100)),
         ("profile_announced", LIMIT, "4.2", "announces a profile of 2^40 bytes", "profile bytes",
          lambda: _embedding(zlib.compress(profile), 1 << 40)),
-        ("zip_bomb", CORRUPT, "4.2", "announces 100 bytes of profile and unpacks to 16 MiB", "100 announced",
+        ("zip_bomb", CORRUPT, "4.2",
+         "announces 100 bytes of profile and unpacks to 16 MiB", "100 announced",
          lambda: _embedding(zlib.compress(bytes(1 << 24), 9), 100)),
-        ("crc_packet", CORRUPT, "4.5", "a bit of a payload flipped", "CRC-32", lambda: _changed(2, 9, 1, sealed=False)),
+        ("crc_packet", CORRUPT, "4.5", "a bit of a payload flipped", "CRC-32",
+         lambda: _changed(2, 9, 1, sealed=False)),
         ("packet_type", CORRUPT, "4.5", "a packet of type 4", "tag 0x40",
          lambda: _replaced(1, packet_from(0x40, b"", b""))),
         ("reserved_bit_packet", CORRUPT, "4.5", "the reserved bit of an inter frame", "reserved",
          lambda: _changed(2, 0, 8, sealed=True)),
-        ("key_with_vectors", CORRUPT, "4.5", "a key frame that announces a motion field", "reserved",
+        ("key_with_vectors", CORRUPT, "4.5",
+         "a key frame that announces a motion field", "reserved",
          lambda: _changed(1, 0, 1, sealed=True)),
         ("qp_out_of_range", CORRUPT, "4.5", "qp 52", "qp 52",
-         lambda: _replaced(0, packet_from(0x20, bytes([52, 0]), b""))),
+         lambda: _replaced(0, packet_from(TYPE_KEY, bytes([52, 0]), b""))),
         ("oversize_packet", LIMIT, "4.5", "announces a payload of 2^40 bytes", "packet bytes",
-         lambda: parts(base().content())[0] + bytes([0x20, 24, 0, *[0x80] * 5, 0x20])),
-        ("inter_first", CORRUPT, "4.1", "begins with an inter frame", "without a frame before", lambda: _packets((1, 2, 3))),
-        ("swapped_packets", CORRUPT, "6.6", "two inter frames in the wrong order", "drifted", lambda: _packets((0, 2, 1, 3))),
-        ("dropped_packet", CORRUPT, "6.6", "an inter frame is missing, the count is right", "drifted", lambda: _packets((0, 2, 3))),
-        ("repeated_packet", CORRUPT, "6.6", "an inter frame comes twice, the count is right", "drifted",
+         lambda: parts(base().content())[0] + bytes([TYPE_KEY, 24, 0, *[0x80] * 5, 0x20])),
+        ("inter_first", CORRUPT, "4.1", "begins with an inter frame", "without a frame before",
+         lambda: _packets((1, 2, 3))),
+        ("swapped_packets", CORRUPT, "6.6", "two inter frames in the wrong order", "drifted",
+         lambda: _packets((0, 2, 1, 3))),
+        ("dropped_packet", CORRUPT, "6.6",
+         "an inter frame is missing, the count is right", "drifted",
+         lambda: _packets((0, 2, 3))),
+        ("repeated_packet", CORRUPT, "6.6",
+         "an inter frame comes twice, the count is right", "drifted",
          lambda: _packets((0, 1, 1, 2, 3))),
-        ("wrong_checksum", CORRUPT, "6.6", "a right payload, another checksum", "drifted", lambda: _changed(3, 2, 1, sealed=True)),
+        ("wrong_checksum", CORRUPT, "6.6", "a right payload, another checksum", "drifted",
+         lambda: _changed(3, 2, 1, sealed=True)),
         ("symbol_garbage", CORRUPT, "6.6", "a payload of noise", "packet|payload|drifted",
-         lambda: _replaced(0, packet_from(0x20, key_qp_pts, noise("garbage", 60).tobytes()))),
-        ("payload_impossible", CORRUPT, "7.1", "a payload beyond the interval of the range coder", "payload",
-         lambda: _replaced(0, packet_from(0x20, key_qp_pts, b"\xff" * 12))),
+         lambda: _replaced(0, packet_from(TYPE_KEY, key_qp_pts, noise("garbage", 60).tobytes()))),
+        ("payload_impossible", CORRUPT, "7.1",
+         "a payload beyond the interval of the range coder", "payload",
+         lambda: _replaced(0, packet_from(TYPE_KEY, key_qp_pts, b"\xff" * 12))),
         ("escape_long", CORRUPT, "7.2", "an escape of over fourteen bits", "escape",
-         lambda: _replaced(0, packet_from(
-             0x20, key_qp_pts, _refused_payload(_symbols(key=True, value=1 << 16))))),
-        ("vector_out_of_range", CORRUPT, "7.3", "a motion vector of 8192 quarter pixels", "motion vector",
-         lambda: _replaced(1, packet_from(
-             0x11, b"", _refused_payload(_symbols(key=False, vector=MAX_VECTOR + 1))))),
-        ("frame_count", CORRUPT, "4.6", "the end packet counts five frames of four", "announced", lambda: _end(5, ())),
-        ("crc_end", CORRUPT, "4.6", "a bit of the end packet flipped", "CRC-32", lambda: _changed(5, 2, 1, sealed=False)),
+         lambda: _replaced(0, packet_from(TYPE_KEY, key_qp_pts, _refused_payload(_symbols(
+             key=True, value=1 << 16))))),
+        ("level_out_of_range", CORRUPT, "7.2", "a level of magnitude 32768", "level of magnitude",
+         lambda: _replaced(0, packet_from(TYPE_KEY, key_qp_pts, _refused_payload(_symbols(
+             key=True, value=MAX_LEVEL + 1))))),
+        ("vector_out_of_range", CORRUPT, "7.3",
+         "a motion vector of 8192 quarter pixels", "motion vector",
+         lambda: _replaced(1, packet_from(TYPE_INTER | FLAG_VECTORS, b"", _refused_payload(_symbols(
+             key=False, vector=MAX_VECTOR + 1))))),
+        ("frame_count", CORRUPT, "4.6", "the end packet counts five frames of four", "announced",
+         lambda: _end(5, ())),
+        ("crc_end", CORRUPT, "4.6", "a bit of the end packet flipped", "CRC-32",
+         lambda: _changed(5, 2, 1, sealed=False)),
         ("end_size", CORRUPT, "4.6", "the trailer gives another size of the end packet", "trailer",
          lambda: _changed(5, -8, 1, sealed=True)),
-        ("end_tag", CORRUPT, "4.6", "a low bit in the tag of the end packet", "tag 0x31", lambda: _changed(5, 0, 1, sealed=True)),
+        ("end_tag", CORRUPT, "4.6", "a low bit in the tag of the end packet", "tag 0x31",
+         lambda: _changed(5, 0, 1, sealed=True)),
         ("index_order", CORRUPT, "4.6", "the index names a key frame twice", "ascending",
          lambda: _end(4, ((0, 300), (0, 300)))),
         ("index_beyond", CORRUPT, "4.6", "the index names key frame 4 of 4 frames", "key frame 4",
          lambda: _end(4, ((4, 300),))),
-        ("trailing_bytes", CORRUPT, "4.1", "a byte behind the end packet", "behind the end", lambda: base().content() + b"\0"),
-        ("two_streams", CORRUPT, "4.1", "a stream behind a stream", "behind the end", lambda: base().content() * 2),
-    ]  # fmt: skip
+        ("trailing_bytes", CORRUPT, "4.1", "a byte behind the end packet", "behind the end",
+         lambda: base().content() + b"\x00"),
+        ("two_streams", CORRUPT, "4.1", "a stream behind a stream", "behind the end",
+         lambda: base().content() * 2),
+    ]
+    # fmt: on
     INVALID.extend(
         Invalid(f"{name}_1", error, note, clause, message, make)
         for name, error, clause, note, message, make in rows
@@ -909,7 +972,7 @@ def _enter_invalid() -> None:
 _enter_invalid()
 
 
-# --- manifest ---------------------------------------------------------------------------------------------------------
+# --- manifest ---
 
 
 def decode(content: bytes, limits: Limits | None = None) -> list[DecodedFrame]:
@@ -924,7 +987,7 @@ def stream_md5(frames: Sequence[DecodedFrame]) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     for frame in frames:
         for latent in frame.latents:
-            digest.update(integers_of(latent))
+            digest.update(integers_of(latent).data)
     return digest.hexdigest()
 
 
@@ -989,7 +1052,10 @@ def write_all(folder: Path) -> None:
         FileExistsError: one of them is there; nothing has been written then.
     """
     files: dict[Path, bytes] = {}
-    rows = [f"# Written by tools/make_bitstreams.py; README.md explains it.\n\nformat_version = {FORMAT_VERSION}\n"]
+    rows = [
+        "# Written by tools/make_bitstreams.py; README.md explains it.\n\n"
+        f"format_version = {FORMAT_VERSION}\n"
+    ]
     for good in VALID:
         content = files[folder / "valid" / f"{good.name}{SUFFIX}"] = good.make()
         rows.append(_valid_row(good, content))

@@ -1,0 +1,474 @@
+"""The `lmc` command as its users meet it: results, exit codes, one-line errors, pipes."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from codec import cli, encoder
+from codec.container import StreamReader
+
+pytestmark = [pytest.mark.video, pytest.mark.weights]
+
+CLIP = Path(__file__).parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
+FRAMES = 6
+RANDOM = ["--model", "resnet18", "--split", "add", "--weights", "random:0", "-q"]
+
+
+def lmc(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(cli.main, [str(word) for word in arguments], input=stdin)
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "codec", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )
+
+
+def succeed(*arguments: object, stdin: bytes | None = None) -> Result:
+    result = lmc(*arguments, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def fail(*arguments: object, code: int = 1, stdin: bytes | None = None) -> str:
+    """Expect an error without traceback, in one line if it is no usage error; return it."""
+    result = lmc(*arguments, stdin=stdin)
+    assert result.exit_code == code, (result.output, result.exception)
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    if code == 1:
+        assert result.stderr.startswith("lmc: ")
+        assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clip.lmc of six frames, two of them key frames, and its report.json."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("made")
+    options = ["--frames", FRAMES, "--split", "blocks.4", "--keyint", 3, "--no-scene-cut"]
+    outputs = ["-o", folder / "clip.lmc", "--report", folder / "report.json"]
+    result = succeed("encode", CLIP, *options, *outputs, "--qp", 28, "--evaluate")
+    assert "nrmse" in result.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(made: Path) -> dict[str, Any]:
+    return json.loads((made / "report.json").read_text())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working folder, in which a failing command must leave nothing."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- what a good run gives ------------------------------------------------------------------------
+
+
+def test_report(made, report):
+    assert report["frames"] == FRAMES
+    assert report["key_frames"] == 2
+    assert report["bytes"] == (made / "clip.lmc").stat().st_size
+    assert report["bytes_per_frame"] == report["bytes"] / FRAMES
+    parts = [
+        value
+        for key, value in report.items()
+        if key.startswith("bytes_") and key not in {"bytes_per_frame", "bytes_header_profile"}
+    ]
+    assert sum(parts) == pytest.approx(report["bytes"])
+    for key in ("kbit_per_s", "bits_per_element", "nrmse", "kl", "top1_agreement"):
+        assert report[key] >= 0
+    for stage in ("video", "edge", "motion", "coding"):
+        assert report[f"seconds_{stage}"] >= 0
+    assert 0 <= report["top1_agreement"] <= 1
+    assert not any(isinstance(value, dict) for value in report.values())
+    assert len(report["frame_md5"]) == FRAMES
+    assert names(made) == ["clip.lmc", "report.json"]
+
+
+def test_framing_stays_small(report):
+    # a packet's framing may take 10 bytes, that of a key frame more; the end packet has its own
+    assert report["bytes_framing"] <= 10 * FRAMES + 10 * report["key_frames"] + 24
+
+
+def test_md5_is_that_of_the_report(made, report):
+    lines = succeed("decode", made / "clip.lmc", "--md5").stdout.splitlines()
+    assert lines == [f"{digest}  {number}" for number, digest in enumerate(report["frame_md5"])]
+
+
+def test_reference_gives_the_nrmse_of_the_report(made, report):
+    output = succeed("decode", made / "clip.lmc", "--reference", CLIP).stdout
+    assert float(output.split()[1]) == report["nrmse"]
+
+
+def test_npz_and_its_slice(made, here):
+    assert succeed("decode", made / "clip.lmc", "-o", "all.npz").stdout == (
+        "6 frames: blocks.4 40x28x28\n"
+    )
+    succeed("decode", made / "clip.lmc", "-o", "part.npz", "--frames", "2:5")
+    with np.load("all.npz") as whole, np.load("part.npz") as part:
+        assert list(whole) == ["blocks.4", "pts"]
+        assert whole["blocks.4"].shape == (FRAMES, 40, 28, 28)
+        assert whole["blocks.4"].dtype == np.float32
+        assert whole["pts"].tolist() == [512 * number for number in range(FRAMES)]
+        for name in whole:
+            assert np.array_equal(part[name], whole[name][2:5])
+    assert names(here) == ["all.npz", "part.npz"]
+
+
+def test_task(made, here):
+    succeed("decode", made / "clip.lmc", "--task", "labels.json")
+    found = json.loads(Path("labels.json").read_text())
+    assert [frame["frame"] for frame in found] == list(range(FRAMES))
+    for frame in found:
+        assert len(frame["top5"]) == 5
+        assert {"class", "label", "probability"} <= set(frame["top5"][0])
+        assert isinstance(frame["top5"][0]["label"], str)
+    assert found == json.loads(succeed("decode", made / "clip.lmc", "--task", "-").stdout)
+    assert names(here) == ["labels.json"]
+
+
+def test_a_part_of_a_clip_and_its_reference(here):
+    succeed(
+        "encode", CLIP, "-o", "x.lmc", "--frames", "3:6", "--split", "blocks.4", "--report", "r"
+    )
+    nrmse = json.loads(Path("r").read_text())["nrmse"]
+    reference = ["decode", "x.lmc", "--reference", CLIP]
+    output = succeed(*reference, "--reference-frames", "3:6").stdout
+    assert float(output.split()[1]) == nrmse
+    succeed(*reference, "--reference-frames", "3:6", "--frames", "1:2")
+    assert "--reference-frames" in fail(*reference)
+
+
+def test_other_weights_are_refused_unless_told(made, here):
+    arguments = ["decode", made / "clip.lmc", "--task", "t.json", "--weights", "random:1"]
+    message = fail(*arguments)
+    assert "--any-weights" in message
+    assert names(here) == []
+    succeed(*arguments, "--any-weights")
+    assert len(json.loads(Path("t.json").read_text())) == FRAMES
+
+
+@pytest.mark.parametrize("motion", ["zero", "none", "bitstream"])
+def test_motion_sources(motion, here):
+    options = ["--motion", motion, "--frames", 3, "--split", "blocks.4", "-q"]
+    assert succeed("encode", CLIP, "-o", "x.lmc", *options, "--report", "r.json").output == ""
+    found = json.loads(Path("r.json").read_text())
+    assert found["motion"] == motion
+    lines = succeed("decode", "x.lmc", "--md5").stdout.split()
+    assert lines[::2] == found["frame_md5"]
+
+
+def test_a_model_without_a_shipped_profile(here):
+    succeed("encode", CLIP, "-o", "x.lmc", "--frames", 3, *RANDOM, "--report", "r.json")
+    found = json.loads(Path("r.json").read_text())
+    assert 0 < found["bytes_header_profile"] < found["bytes_header"] < found["bytes"]
+    assert found["bytes"] == Path("x.lmc").stat().st_size
+    output = succeed("decode", "x.lmc", "--reference", CLIP).stdout
+    assert float(output.split()[1]) == found["nrmse"]
+    assert "embedded" in succeed("inspect", "x.lmc").stdout
+
+
+def test_native(here):
+    options = ["--native", "--frames", 2, "--split", "blocks.4", "-q", "--report", "r.json"]
+    succeed("encode", CLIP, "-o", "x.lmc", *options)
+    output = succeed("decode", "x.lmc", "--reference", CLIP).stdout
+    assert float(output.split()[1]) == json.loads(Path("r.json").read_text())["nrmse"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "split", "tensors"),
+    [("resnet34", "add_3", 1), ("densenet121", "features.denseblock2.denselayer2", 3)],
+)
+def test_the_networks_of_the_paper(model, split, tensors, here):
+    options = ["--model", model, "--split", split, "--weights", "random:0", "--frames", 3]
+    succeed("encode", CLIP, "-o", "x.lmc", *options, "-q", "--report", "r.json")
+    found = json.loads(Path("r.json").read_text())
+    lines = succeed("decode", "x.lmc", "--md5", "-o", "x.npz").stdout.split()
+    assert lines[::2] == found["frame_md5"]
+    output = succeed("decode", "x.lmc", "--reference", CLIP).stdout
+    assert float(output.split()[1]) == found["nrmse"]
+    with np.load("x.npz") as loaded:
+        assert len(loaded) == tensors + 1
+
+
+# --- inspect and models ---------------------------------------------------------------------------
+
+
+def test_inspect_adds_up(made, report):
+    found = json.loads(succeed("inspect", made / "clip.lmc", "--json").stdout)
+    size = (made / "clip.lmc").stat().st_size
+    assert found["bytes"] == size
+    frames = found["frames"]
+    assert found["bytes_header"] + sum(f["bytes"] for f in frames) + found["bytes_end"] == size
+    assert [frame["type"] for frame in frames] == ["key", "inter", "inter"] * 2
+    for frame in frames:
+        payload = frame["bytes"] - frame["bytes_framing"]
+        assert sum(frame["bits"].values()) / 8 <= payload + 1
+        assert payload <= sum(frame["bits"].values()) / 8 + 9
+        assert sum(frame["blocks"].values()) > 0
+        assert frame["type"] == "key" or frame["bytes_framing"] <= 10
+    framing = found["bytes_end"] + sum(frame["bytes_framing"] for frame in frames)
+    assert framing == report["bytes_framing"]
+
+
+def test_inspect_prints_every_frame(made):
+    output = succeed("inspect", made / "clip.lmc").stdout
+    assert "efficientnet_lite0" in output
+    assert "blocks.4 40x28x28" in output
+    assert sum(" inter " in line for line in output.splitlines()) == 4
+    assert "key frames: 2, on average" in output
+
+
+def test_inspect_is_light(made):
+    code = (
+        "import sys\nfrom codec.cli import main\n"
+        f"sys.argv = ['lmc', 'inspect', '--json', {str(made / 'clip.lmc')!r}]\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "assert not {'torch', 'torchvision', 'av'} & set(sys.modules)"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert finished.returncode == 0, finished.stderr.decode()
+
+
+def test_models():
+    rows = json.loads(succeed("models", "efficientnet_lite0", "--json").stdout)
+    row = next(row for row in rows if row["split"] == "blocks.4")
+    assert row["elements"] == 40 * 28 * 28
+    assert row["tensors"][0]["shape"] == [40, 28, 28]
+    assert row["tensors"][0]["stride"] == [8, 8]
+    text = succeed("models", "resnet34").stdout
+    assert "add_3 " in text
+    assert "128x28x28 /8" in text
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def a_wave(path: Path) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(1600))
+
+
+def test_videos_that_are_none(here):
+    Path("text.mp4").write_text("not a video\n")
+    Path("empty.mp4").touch()
+    a_wave(here / "audio.wav")
+    before = names(here)
+    for source, message in [
+        ("missing.mp4", "no such file"),
+        (here, "directory"),
+        ("text.mp4", "text.mp4"),
+        ("empty.mp4", "empty"),
+        ("audio.wav", "no video stream"),
+    ]:
+        assert message in fail("encode", source, "-o", "x.lmc", *RANDOM)
+    assert "video" in fail("encode", "-", "-o", "x.lmc", *RANDOM, stdin=b"")
+    assert names(here) == before
+
+
+def test_damaged_video_leaves_nothing(here):
+    Path("cut.mp4").write_bytes(CLIP.read_bytes()[:2000])
+    fail("encode", "cut.mp4", "-o", "x.lmc", *RANDOM)
+    assert names(here) == ["cut.mp4"]
+
+
+def test_outputs(made, here):
+    Path("x.lmc").write_bytes(b"mine")
+    assert "--force" in fail("encode", CLIP, "-o", "x.lmc")
+    assert "no folder" in fail("encode", CLIP, "-o", "no/x.lmc")
+    assert "directory" in fail("encode", CLIP, "-o", here)
+    assert "--force" in fail("encode", CLIP, "-o", "y.lmc", "--report", "x.lmc")
+    assert "--force" in fail("decode", made / "clip.lmc", "-o", "x.lmc")
+    assert "no folder" in fail("decode", made / "clip.lmc", "--task", "no/x.json")
+    assert Path("x.lmc").read_bytes() == b"mine"
+    succeed("encode", CLIP, "-o", "x.lmc", "--frames", 1, *RANDOM, "--force")
+    assert len(list(StreamReader(io.BytesIO(Path("x.lmc").read_bytes())))) == 1
+    assert names(here) == ["x.lmc"]
+
+
+def test_two_outputs_of_one_name(made, here):
+    same = here / "." / "x"
+    assert "both name" in fail("encode", CLIP, "-o", "x", "--report", same, code=2)
+    assert "both name" in fail("decode", made / "clip.lmc", "-o", "-", "--task", "-", code=2)
+    assert "--md5" in fail("decode", made / "clip.lmc", "-o", "-", "--md5", code=2)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_interrupted_run_leaves_nothing(here, monkeypatch, error):
+    original = encoder.Encoder.encode
+
+    def interrupted(self: Any, *arguments: Any, **options: Any) -> Any:
+        if self._previous is not None:
+            raise error
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(encoder.Encoder, "encode", interrupted)
+    result = lmc("encode", CLIP, "-o", "x.lmc", "--report", "r.json", "--frames", 3, *RANDOM)
+    assert result.exit_code == 1
+    if isinstance(error, OSError):
+        assert result.stderr == "lmc: no space left on device\n"
+    assert names(here) == []
+
+
+def test_models_and_splits_that_are_none(here):
+    arguments = ["encode", CLIP, "-o", "x.lmc"]
+    assert "resnet34" in fail(*arguments, "--model", "resnet43", "--split", "add_3")
+    assert "blocks.4" in fail(*arguments, "--split", "block.4")
+    assert "lmc models" in fail("models", "nothing")
+    assert "lmc models resnet34" in fail(*arguments, "--model", "resnet34", code=2)
+    assert names(here) == []
+
+
+def test_weights_that_are_none(here):
+    Path("text.txt").write_text("weights\n")
+    Path("bad.pth").write_bytes(b"weights")
+    Path("bad.safetensors").write_bytes(b"weights")
+    before = names(here)
+    arguments = ["encode", CLIP, "-o", "x.lmc", "--weights"]
+    for weights in ("text.txt", "bad.pth", "bad.safetensors", "missing.pth", "random:x"):
+        assert weights in fail(*arguments, weights)
+    assert names(here) == before
+
+
+@pytest.mark.parametrize("value", ["", "x", "0", "-1", "5:5", "5:3", "1:2:3", "-2:4"])
+def test_ranges_that_are_none(value, here):
+    fail("encode", CLIP, "-o", "x.lmc", f"--frames={value}", code=2)
+
+
+def test_ranges_outside(made, here):
+    assert "64 frames" in fail("encode", CLIP, "-o", "x.lmc", "--frames", "64:", *RANDOM)
+    message = fail("decode", made / "clip.lmc", "-o", "x.npz", "--frames", "6:")
+    assert "has only 6 frames, so there is no frame 6" in message
+    assert names(here) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("qp", 52), ("qp", -1), ("keyint", 0), ("grid", 3), ("search-range", 0), ("motion", "x")],
+)
+def test_options_outside_their_ranges(option, value, here):
+    assert f"--{option}" in fail("encode", CLIP, "-o", "x.lmc", f"--{option}={value}", code=2)
+
+
+@pytest.mark.parametrize("device", ["meta", "banana", "cuda:99", ""])
+def test_devices_that_are_none(device, made, here):
+    assert "cannot be used here" in fail("decode", made / "clip.lmc", "--device", device, code=2)
+    assert "--device" in fail("encode", CLIP, "-o", "x.lmc", "--device", device, code=2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_no_cuda(here):
+    assert "'cuda' cannot be used here" in fail(
+        "encode", CLIP, "-o", "x.lmc", "--device", "cuda", code=2
+    )
+
+
+def test_streams_that_are_none(here):
+    Path("empty.lmc").touch()
+    for command in ("inspect", "decode"):
+        assert "not a latent-motion stream" in fail(command, CLIP)
+        assert "ends within the sequence header" in fail(command, "empty.lmc")
+        assert "missing.lmc: no such file" in fail(command, "missing.lmc")
+        assert "directory" in fail(command, here)
+        assert "ends within the sequence header" in fail(command, "-", stdin=b"")
+
+
+def test_damaged_streams_leave_nothing(made, here):
+    stream = (made / "clip.lmc").read_bytes()
+    header = StreamReader(io.BytesIO(stream)).header_bytes
+    for length in (7, header - 1, header, header + 30, len(stream) - 1):
+        Path("bad.lmc").write_bytes(stream[:length])
+        fail("inspect", "bad.lmc")
+        fail("decode", "bad.lmc", "-o", "x.npz", "--md5")
+        fail("decode", "-", "-o", "x.npz", stdin=stream[:length])
+    for place in (0, 8, header - 2, header, header + 30, len(stream) - 20, len(stream) - 3):
+        damaged = bytearray(stream)
+        damaged[place] ^= 0x10
+        Path("bad.lmc").write_bytes(damaged)
+        fail("inspect", "bad.lmc")
+        fail("decode", "bad.lmc", "-o", "x.npz")
+    assert names(here) == ["bad.lmc"]
+
+
+# --- pipes and processes --------------------------------------------------------------------------
+
+
+def test_pipes(here):
+    options = ["--frames", FRAMES, "--split", "blocks.4"]
+    encoded = run("encode", "-", "-o", "-", *options, stdin=CLIP.read_bytes())
+    assert encoded.returncode == 0, encoded.stderr.decode()
+    assert b"nrmse" in encoded.stderr
+    decoded = run("decode", "-", "-o", "-", stdin=encoded.stdout)
+    assert decoded.returncode == 0
+    assert decoded.stderr == b"6 frames: blocks.4 40x28x28\n"
+    with np.load(io.BytesIO(decoded.stdout)) as loaded:
+        assert loaded["blocks.4"].shape[0] == FRAMES
+
+
+def test_errors_of_a_process_are_one_line(here):
+    for arguments in (
+        ["encode", "missing.mp4", "-o", "x.lmc", "--frames", "2"],
+        ["inspect", "missing.lmc"],
+    ):
+        finished = run(*arguments)
+        assert finished.returncode == 1
+        assert finished.stdout == b""
+        assert finished.stderr.count(b"\n") == 1
+        assert finished.stderr.startswith(b"lmc: missing")
+
+
+def test_a_reader_that_leaves_early_is_no_error_message(made):
+    shell = shutil.which("bash")
+    if shell is None:
+        pytest.skip("no bash")
+    words = f"'{sys.executable}' -m codec inspect '{made / 'clip.lmc'}' --json | head -c 1"
+    finished = subprocess.run([shell, "-c", words], capture_output=True, check=False)
+    assert finished.stdout == b"{"
+    assert finished.stderr == b""
+
+
+def test_help_is_instant():
+    fastest = 9.0
+    for _ in range(5):
+        start = time.perf_counter()
+        assert run("--help").returncode == 0
+        fastest = min(fastest, time.perf_counter() - start)
+    assert fastest < 0.3
+
+
+@pytest.mark.parametrize("command", ["", "encode", "decode", "inspect", "models"])
+def test_help_explains_every_option(command):
+    result = succeed(*command.split(), "--help")
+    parameters = cli.main.commands[command].params if command else []
+    for parameter in parameters:
+        if parameter.param_type_name == "option":
+            assert parameter.opts[-1] in result.stdout
+            assert parameter.help, parameter.name
