@@ -478,6 +478,8 @@ def models(model: str | None, as_json: bool) -> None:
         for name in names
         for split, specs in describe_splits(name)
     ]
+    if not rows:
+        raise FeatureCodecError(f"{model}: has no split point with tensors of shape (C, H, W)")
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

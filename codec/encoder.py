@@ -38,7 +38,7 @@ LAMBDA = 0.14
 """Lagrangian per squared step: what a bit may cost in squared error.  High-rate theory says 0.116
 (6 dB a bit and a uniform cell of step²/12); dead zones at low rate want more."""
 ROUNDING_INTRA, ROUNDING_INTER = 0.30, 0.22
-SCENE_CUT_MARGIN = 0.95
+SCENE_CUT_MARGIN = 0.75
 """A frame becomes a key frame when coding all of it intra costs less than this share of its inter
 cost."""
 

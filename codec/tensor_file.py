@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.container import open_output
-from codec.errors import UnsupportedBitstreamError
 
 __all__ = ["TensorFile"]
 
@@ -29,14 +28,12 @@ class TensorFile:
     """Collects frames; a context manager that leaves nothing behind unless `finish` was called.
 
     Raises:
-        UnsupportedBitstreamError: a tensor has the name under which the time stamps are stored.
+        ValueError: a tensor has the name under which the time stamps are stored.
     """
 
     def __init__(self, path: str, names: Sequence[str], *, force: bool = False) -> None:
         if PTS in names:
-            raise UnsupportedBitstreamError(
-                f"a tensor is called {PTS!r}, as are the time stamps in an .npz file"
-            )
+            raise ValueError(f"a tensor is called {PTS!r}, as are the time stamps in an .npz file")
         self._path, self._names, self._force = path, list(names), force
         self._shapes: list[tuple[int, ...]] = []
         self._pts: list[int] = []

@@ -268,6 +268,10 @@ def test_models():
     assert "128x28x28 /8" in text
 
 
+def test_a_model_that_cannot_be_split():
+    assert "has no split point" in fail("models", "vit_b_16")
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 

@@ -195,7 +195,7 @@ def test_failed_output_leaves_nothing(tmp_path, error):
     old = tmp_path / "old"
     old.write_bytes(b"old")
     for path in (tmp_path / "new", old):
-        with pytest.raises(error), open_output(str(path), force=True) as file:
+        with pytest.raises(error), open_output(str(path), force=True) as file:  # noqa: PT012
             file.write(b"half")
             raise error
     assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -67,11 +68,8 @@ def test_documented_commands_parse(words):
     command: click.Command = cli.main
     if words and words[0] in cli.main.commands:
         command, words = cli.main.commands[words[0]], words[1:]
-    try:
-        with command.make_context("lmc", list(words)):
-            pass
-    except click.exceptions.Exit as stop:  # --help and --version
-        assert stop.exit_code == 0
+    with suppress(click.exceptions.Exit), command.make_context("lmc", list(words)):
+        pass  # --help and --version exit
 
 
 @pytest.mark.video

@@ -86,7 +86,17 @@ def test_decoder_gives_what_the_encoder_reconstructed(motion, clip):
     coded = clip if motion == "search" else encoded(CLIP, replace(OPTIONS, motion=motion))
     check_round_trip(*coded)
     assert coded[2]["motion"] == motion
-    assert (coded[2]["bytes_motion"] > 0) == (motion in {"search", "bitstream"})
+    if motion in {"zero", "none"}:
+        assert coded[2]["bytes_motion"] == 0
+
+
+def test_motion_is_found_and_pays():
+    moving = replace(OPTIONS, frames=(40, 44))
+    found, still = (
+        encoded(CLIP, replace(moving, motion=motion))[2] for motion in ("search", "zero")
+    )
+    assert found["bytes_motion"] > 0 == still["bytes_motion"]
+    assert found["bytes"] < still["bytes"]
 
 
 def test_report_adds_up(clip):

@@ -105,7 +105,12 @@ def random_modes(label: str, count: int, weights: Sequence[int]) -> NDArray[np.u
 
 
 def plain_profile(
-    channels: int, block_size: int = 4, *, fraction_bits: int = 6, gain: int = 1 << 14
+    channels: int,
+    block_size: int = 4,
+    *,
+    fraction_bits: int = 6,
+    gain: int | Sequence[int] = 1 << 14,
+    shift: int = 14,
 ) -> TensorProfile:
     """Return a profile with one diagonal band, means and scales unlike each other."""
     channel = np.arange(channels)
@@ -118,7 +123,7 @@ def plain_profile(
         (
             Band(
                 np.full(channels, gain, np.int16),
-                14,
+                shift,
                 np.stack([30 - channel % 8, 22 - channel % 8]).astype(np.int8),
             ),
         ),
@@ -336,6 +341,16 @@ def motion_quarter(label: str) -> bytes:
     return stream.content()
 
 
+@valid("fields in quarter, half, whole and double pixels, in any order", "7.3")
+def motion_precision(label: str) -> bytes:
+    stream = Composer(usual_header(), label)
+    stream.frame(key=True, density=250)
+    for number, shift in enumerate((0, 1, 3, 2, 3, 0, 2, 5)):
+        field = stream.field(number, 40 >> shift) << shift
+        stream.frame(vectors=field, weights=(5, 2, 1), density=60)
+    return stream.content()
+
+
 @valid("vectors that lead beyond the frame, up to the largest", "6.1, 7.3")
 def motion_edges(label: str) -> bytes:
     stream = Composer(usual_header(), label)
@@ -361,15 +376,19 @@ def motion_presence(label: str) -> bytes:
 @valid("latents at their bounds under fractional motion: predictions are clipped", "6.1, 6.5")
 def motion_bounds(label: str) -> bytes:
     spec = TensorSpec("features", 2, 8, 8, 8, 8, 7, 7)
-    profile = plain_profile(2, fraction_bits=0, gain=32767)
+    profile = plain_profile(2, 1, fraction_bits=0, gain=32767, shift=12)
     stream = Composer(header_of([spec], [profile]), label)
 
-    def extremes(drawn: NDArray[np.int32]) -> NDArray[np.int32]:
-        return np.clip(drawn * 4000, -MAX_LEVEL, MAX_LEVEL).astype(np.int32)
+    def saturate(drawn: NDArray[np.int32]) -> NDArray[np.int32]:
+        sign = 1 - 2 * np.arange(len(drawn), dtype=np.int32)[:, None]
+        return np.full_like(drawn, MAX_LEVEL) * sign
 
-    stream.frame(key=True, qp=30, levels=extremes, density=250)
-    for number in range(3):
-        stream.frame(qp=30, vectors=stream.field(number, 21), weights=(2, 3, 0), density=20)
+    # a residual reaches half of the bound: two frames add up to it, intra blocks then make edges
+    stream.frame(key=True, qp=MAX_QP, levels=saturate)
+    for weights in ((0, 1, 0), (0, 1, 0), (0, 1, 1)):
+        stream.frame(qp=MAX_QP, levels=saturate, weights=weights)
+    for number in range(4):
+        stream.frame(qp=24, vectors=stream.field(number, 21), weights=(3, 1, 0), density=20)
     return stream.content()
 
 
@@ -576,7 +595,7 @@ def one_by_one(label: str) -> bytes:
 
 @valid("residuals and latents that are clipped", "6.3, 6.4, 6.5")
 def clipping(label: str) -> bytes:
-    profile = plain_profile(4, fraction_bits=22, gain=-32768)
+    profile = plain_profile(4, fraction_bits=22, gain=(-32768, 2048, 32767, -512), shift=12)
     stream = Composer(header_of([TensorSpec("features", 4, 8, 8, 8, 8)], [profile]), label)
 
     def extremes(drawn: NDArray[np.int32]) -> NDArray[np.int32]:

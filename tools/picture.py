@@ -1,0 +1,96 @@
+"""Draw the picture of the README: a frame, its vectors, a channel before and after, bytes.
+
+python -m tools.picture CLIP OUTPUT.png        (needs the extra `study`)
+"""
+
+from pathlib import Path
+
+import click
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from codec.bitstream import FramePacket
+from codec.encoder import Encoder, EncoderConfig
+from codec.motion_search import MotionSearch, luma
+from codec.pipeline import EncodeOptions, VideoEncoder
+from codec.submodels import default_preprocessing, normalise
+from codec.video import VideoReader
+
+mpl.use("Agg")
+
+FRAMES = 48
+
+
+@click.command()
+@click.argument("clip", type=click.Path(exists=True, path_type=Path))
+@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--split", default="blocks.4", show_default=True)
+@click.option("--qp", default=22, show_default=True)
+@click.option("--frame", default=40, show_default=True, help="The frame that is drawn.")
+def main(clip: Path, output: Path, split: str, qp: int, frame: int) -> None:
+    """Encode the first frames of CLIP and draw one of them."""
+    torch.set_grad_enabled(False)
+    setup = VideoEncoder(clip, EncodeOptions(split=split))
+    header, halves = setup.header, setup.split
+    preprocessing = default_preprocessing("efficientnet_lite0", native=False)
+    encoder, search = Encoder(header, EncoderConfig(qp=qp)), MotionSearch(header, qp=qp)
+    sizes: list[tuple[int, float]] = []
+    previous: FramePacket | None = None
+    with VideoReader(clip, preprocessing, frames=(0, FRAMES)) as reader:
+        for number, picture in enumerate(reader):
+            features = halves.edge(normalise(picture.rgb, preprocessing))[0][0]
+            vectors = search.estimate(luma(picture.rgb))
+            encoded = encoder.encode([features], vectors, pts=picture.pts)
+            size = len(encoded.packet.to_bytes(previous))
+            sizes.append((size, encoded.bits.get("motion", 0.0) / 8))
+            previous = encoded.packet
+            if number == frame:
+                shown, field = picture.rgb, vectors
+                actual, decoded = features.numpy(), encoded.features[0].numpy()
+    channel = int(actual.std((1, 2)).argmax())
+    spec = header.tensors[0]
+
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.3), width_ratios=[1, 1, 1, 1.5])
+    axes[0].imshow(shown)
+    rows, columns = header.field_shape
+    y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    centre = (header.grid - 1) / 2
+    if field is not None:
+        axes[0].quiver(
+            x * header.grid + centre,
+            y * header.grid + centre,
+            -field[..., 1] / 4,
+            -field[..., 0] / 4,
+            color="#ffd43b",
+            angles="xy",
+            scale_units="xy",
+            scale=0.35,
+            width=0.009,
+        )
+    axes[0].set_title(f"frame {frame} and its motion field")
+    low, high = float(actual[channel].min()), float(actual[channel].max())
+    for axis, values, title in (
+        (axes[1], actual, f"{spec.name}, channel {channel}"),
+        (axes[2], decoded, "decoded"),
+    ):
+        axis.imshow(values[channel], cmap="viridis", vmin=low, vmax=high)
+        axis.set_title(title)
+    for axis in axes[:3]:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    total = np.array(sizes)
+    axes[3].bar(np.arange(len(total)), total[:, 0], color="#4c6ef5", label="levels, framing")
+    axes[3].bar(np.arange(len(total)), total[:, 1], color="#f59f00", label="vectors")
+    raw = spec.elements * 4
+    axes[3].set_title(f"bytes per frame (raw: {raw:,})")
+    axes[3].set_xlabel("frame")
+    axes[3].legend(frameon=False)
+    axes[3].spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(output, dpi=90)
+
+
+if __name__ == "__main__":
+    main()
