@@ -29,7 +29,7 @@ MATRIX_BITS = 14
 INTER_SCALE = 8
 """How many qp smaller than the intra one the scale of inter residuals is taken to be: a factor of
 2.5."""
-NOMINAL_QP = 30
+NOMINAL_QP = 26
 """Without another measure of what the task tolerates, the step of this qp equals the standard
 deviation."""
 PREFERRED_BLOCK_SIZES = (7, 8)
@@ -48,7 +48,7 @@ def measure_profile(
         specs: the tensors.
         samples: for each image or frame, one (C, H, W) float tensor per spec; at least one.
         units: per tensor, the quantiser step at qp 0 in feature units; default: such that the step
-            at qp 30 is the standard deviation of the tensor around its channel means.
+            at qp 26 is the standard deviation of the tensor around its channel means.
         provenance: what to note in the profile about its origin.
 
     Raises:

@@ -29,10 +29,9 @@ KEPT = 3
 """Coarse candidates kept per node."""
 SAMPLE_STEP = 3
 """Windows are sampled at every third pixel of the full picture, in both directions."""
-CROSS = torch.tensor([[-1.0, 0], [0, -1], [0, 1], [1, 0]])
-SQUARE = torch.cat([CROSS, torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])])
-REFINEMENTS = ((2.0, SQUARE), (1.0, SQUARE), (0.5, CROSS), (0.25, CROSS))
-"""Step sizes of the refinement in pixels, and the points around the best one that are tried."""
+AROUND = torch.tensor([[y, x] for y in (-1.0, 0, 1) for x in (-1.0, 0, 1) if (y, x) != (0, 0)])
+REFINEMENTS = (2.0, 1.0, 0.5, 0.25)
+"""Step sizes of the refinement, pixels."""
 SWEEPS = 2
 MATCH_BITS = 6.0
 """Bits of residual that halving the matching error of one node saves, about."""
@@ -102,8 +101,8 @@ class MotionSearch:
         )
         cost, chosen = self._match(reference, current, candidates).min(1, keepdim=True)
         best = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
-        for step, pattern in REFINEMENTS:
-            nearby = best + step * pattern
+        for step in REFINEMENTS:
+            nearby = best + step * AROUND
             costs = torch.cat([cost, self._match(reference, current, nearby)], 1)
             candidates = torch.cat([best, nearby], 1)
             cost, chosen = costs.min(1, keepdim=True)

@@ -48,10 +48,10 @@ def test_means_and_deviations_are_measured(unit):
     assert np.abs(tensor.frequency_scale).max() <= 1
 
 
-def test_the_step_of_qp_30_is_the_deviation():
+def test_the_step_of_qp_26_is_the_deviation():
     profile = measure_profile([SPEC], gaussian(50))
     variance = float(DEVIATIONS.square().mean())
-    assert step_at_qp0(profile) * 2**5 == pytest.approx(variance**0.5, rel=0.03)
+    assert step_at_qp0(profile) * 2 ** (26 / 6) == pytest.approx(variance**0.5, rel=0.03)
 
 
 @pytest.mark.parametrize("unit", [1e-6, 0.01, 0.3, 100.0])

@@ -307,10 +307,10 @@ def golden_frames(header: SequenceHeader, profile: Profile) -> list[FrameSymbols
 
 GOLDEN = (
     "a8282df81bfbea6b6583da4f34de776cb7d6dd36",
-    "006a6713a919f2572229c5263269b87bbc0914cc85b8789659a795da97b24f",
-    "fece4db77a3a214b203aac89736d6f8dc5",
+    "00345ebbad39ca5ccdbd9d40ea275b5cfb28efdf91fe53fdb6b0f3b703044a50",
+    "855ffcae09364b51d28aab005ac3e60b94",
     "fb",
-    "00c71477a7f62f6ded721420f2b6a7cb3731efdcc98118edef02dbb2689a1c32cbd27647",
+    "006e6d5a5ed0829309d1e742a57a5590408043486befcbc3575669775f19a59a17e8c9",
 )
 """What these symbols are coded as.  A change of any byte is a change of the format, whatever caused
 it, constriction and the tables included: raise FORMAT_VERSION with it."""

@@ -30,7 +30,7 @@ def texture(shift_y: float = 0.0, shift_x: float = 0.0, *, size: int = SIZE) -> 
 
 
 def search(reference: torch.Tensor, picture: torch.Tensor, **options) -> np.ndarray:
-    motion = MotionSearch(header(*picture.shape, **options), qp=20)
+    motion = MotionSearch(header(*picture.shape, **options), qp=2)
     assert motion.estimate(reference) is None
     field = motion.estimate(picture)
     assert field is not None
