@@ -33,7 +33,7 @@ AROUND = torch.tensor([[y, x] for y in (-1.0, 0, 1) for x in (-1.0, 0, 1) if (y,
 REFINEMENTS = (2.0, 1.0, 0.5, 0.25)
 """Step sizes of the refinement, pixels."""
 SWEEPS = 2
-MATCH_BITS = 6.0
+MATCH_BITS = 5.0
 """Bits of residual that halving the matching error of one node saves, about."""
 ERROR_FLOOR = 0.02
 """Matching error below which nothing is saved, squared luma steps at qp 0; it doubles every three
