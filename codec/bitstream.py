@@ -290,7 +290,7 @@ class TensorSpec:
         name = source.text()
         if not TENSOR_NAME.fullmatch(name) or name == RESERVED_NAME:
             raise CorruptBitstreamError(
-                f"tensor name {name!r}: only letters, digits, '_', '-', '.'"
+                f"tensor name {name!r}: only letters, digits, '_', '-', '.', and not 'pts'"
             )
         channels, height, width, stride_y, stride_x = (source.varint() for _ in range(5))
         limits.check("channels", channels)
@@ -347,7 +347,7 @@ class Preprocessing:
             ("crop", crop),
             ("pad multiple", pad_multiple),
         ):
-            _in_range(what, value, 0, 1 << 16)
+            _in_range(what, value, 0, MAX_EXTENT)
         mean = (rest[0], rest[1], rest[2])
         scale = (rest[3], rest[4], rest[5])
         for value in scale:
@@ -461,8 +461,8 @@ class SequenceHeader:
         if flags & ~(FLAG_PROFILE_EMBEDDED | FLAG_PREPROCESSING):
             raise CorruptBitstreamError(f"sequence header: reserved flags set in {flags:#04x}")
         height, width, grid, numerator, denominator, duration = (body.varint() for _ in range(6))
-        _in_range("input height", height, 1, 1 << 16)
-        _in_range("input width", width, 1, 1 << 16)
+        _in_range("input height", height, 1, MAX_EXTENT)
+        _in_range("input width", width, 1, MAX_EXTENT)
         limits.check("input_pixels", height * width)
         _in_range("motion grid", grid, 4, 1024)
         limits.check("vectors", -(-height // grid) * -(-width // grid))

@@ -32,6 +32,8 @@ INTER_SCALE = 8
 NOMINAL_QP = 26
 """Without another measure of what the task tolerates, the step of this qp equals the standard
 deviation."""
+LEAST_UNIT, LARGEST_UNIT = 2.0**-21, 2.0**16
+"""Steps at qp 0 that fraction bits and shifts can express."""
 PREFERRED_BLOCK_SIZES = (7, 8)
 
 
@@ -104,7 +106,7 @@ class _Moments:
         self._sum = torch.zeros(spec.channels, dtype=torch.float64)
         self._squares = torch.zeros(frequencies, spec.channels, dtype=torch.float64)
         self._direct = torch.zeros(spec.channels, dtype=torch.float64)
-        self._forward = ForwardTransform(self._frame_of(0, np.zeros(spec.channels), 1, 0))
+        self._forward = ForwardTransform(self._assemble(0, np.zeros(spec.channels), 1, 0))
 
     def update(self, tensor: Tensor) -> None:
         tensor = tensor.detach().cpu().float()
@@ -129,6 +131,11 @@ class _Moments:
         variance = float(squares.mean())
         if unit is None:
             unit = math.sqrt(variance) * 2.0 ** (-NOMINAL_QP / 6) if variance > 0 else 2.0**-8
+        if not LEAST_UNIT <= unit <= LARGEST_UNIT:
+            raise ValueError(
+                f"features of {self._spec.name!r}: a step of {unit:.3g} at qp 0 is outside "
+                f"{LEAST_UNIT:g} … {LARGEST_UNIT:g}; scale them"
+            )
         fraction_bits = min(max(math.ceil(math.log2(STEP_LATENTS / unit)), 0), 22)
         latent = 2.0**fraction_bits
         # spectrum = matrix · coefficient >> shift: a level of one at qp 0 (64) becomes unit ·
@@ -139,7 +146,7 @@ class _Moments:
         scale = 6 * np.log2(np.maximum(np.sqrt(squares), unit * 2.0**-12) / unit)
         per_component = scale.mean(0)
         per_frequency = scale.mean(1) - scale.mean()
-        return self._frame_of(
+        return self._assemble(
             fraction_bits,
             mean * latent,
             synthesis,
@@ -148,7 +155,7 @@ class _Moments:
             np.stack([per_frequency, per_frequency]),
         )
 
-    def _frame_of(
+    def _assemble(
         self,
         fraction_bits: int,
         mean: NDArray[Any],

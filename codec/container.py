@@ -76,7 +76,7 @@ class StreamReader:
         self._file = file
         # read1 returns what a pipe holds, where read would wait for a full chunk of later frames
         self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
-        self._limits = limits
+        self.limits = limits
         self._buffer = b""
         self._start = file.tell() if file.seekable() else 0
         self._number = 0
@@ -90,7 +90,7 @@ class StreamReader:
         return self._number
 
     def _parse_header(self, source: ByteReader) -> tuple[SequenceHeader, int]:
-        header, source.position = SequenceHeader.from_bytes(source.content, self._limits)
+        header, source.position = SequenceHeader.from_bytes(source.content, self.limits)
         return header, source.position
 
     def __iter__(self) -> Iterator[tuple[int, FramePacket, int]]:
@@ -106,9 +106,9 @@ class StreamReader:
             parsed = self._take(self._parse_packet, f"packet {self._number}")
             if isinstance(parsed, EndPacket):
                 break
-            yield self._number, parsed, self.bytes_read - before
-            self._previous = parsed
-            self._number += 1
+            number = self._number
+            self._previous, self._number = parsed, number + 1  # also if the caller stops here
+            yield number, parsed, self.bytes_read - before
         if parsed.frames != self._number:
             raise CorruptBitstreamError(
                 f"end packet: {parsed.frames} frames announced, {self._number} found"
@@ -119,10 +119,10 @@ class StreamReader:
 
     def _parse_packet(self, source: ByteReader) -> FramePacket | EndPacket:
         if source.remaining and source.content[source.position] == TYPE_END:
-            parsed: FramePacket | EndPacket = EndPacket.read(source, self._limits)
+            parsed: FramePacket | EndPacket = EndPacket.read(source, self.limits)
         else:
             parsed = FramePacket.read(
-                source, self._previous, self.header.frame_duration, self._limits
+                source, self._previous, self.header.frame_duration, self.limits
             )
         self.bytes_read += source.position
         return parsed
@@ -165,8 +165,9 @@ class StreamReader:
                 raise TruncatedBitstreamError(
                     "no end packet at the end of the file; it was cut off, or is damaged"
                 )
+            self.limits.check("packet_bytes", length)
             self._file.seek(-length, os.SEEK_END)
-            return EndPacket.read(ByteReader(self._file.read(length)), self._limits)
+            return EndPacket.read(ByteReader(self._file.read(length)), self.limits)
         except CorruptBitstreamError as error:
             raise CorruptBitstreamError(f"the end of the file: {error}") from error
         finally:
@@ -207,10 +208,10 @@ def open_output(path: str, *, force: bool = False) -> Iterator[BinaryIO]:
         with target.open("wb") as file:
             yield file
         return
-    handle, name = tempfile.mkstemp(prefix=".lmc-", suffix=".part", dir=target.parent)
+    descriptor, name = tempfile.mkstemp(prefix=".lmc-", suffix=".part", dir=target.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             yield file
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.bitstream import MAX_QP, MAX_VECTOR, FramePacket, SequenceHeader
+from codec.bitstream import DEFAULT_LIMITS, MAX_QP, MAX_VECTOR, FramePacket, Limits, SequenceHeader
 from codec.entropy import (
     MODE_INTER,
     MODE_INTRA,
@@ -25,6 +26,7 @@ from codec.entropy import (
     SymbolWriter,
     TensorSymbols,
 )
+from codec.errors import BitstreamError
 from codec.exact import LATENT_LIMIT
 from codec.probability import MAX_DIRECT_LEVEL, tables
 from codec.profile import INTER, INTRA, profile_of
@@ -38,6 +40,11 @@ LAMBDA = 0.14
 """Lagrangian per squared step: what a bit may cost in squared error.  High-rate theory says 0.116
 (6 dB a bit and a uniform cell of step²/12); dead zones at low rate want more."""
 ROUNDING_INTRA, ROUNDING_INTER = 0.30, 0.22
+"""Of magnitudes: one half would be plain rounding, less widens the dead zone."""
+INTRA_BITS = 2
+"""What the mode of an intra block costs beside that of another, about."""
+ESCAPE_BITS = 8
+"""What an escape costs beside its symbol, about."""
 SCENE_CUT_MARGIN = 0.75
 """A frame becomes a key frame when coding all of it intra costs less than this share of its inter
 cost."""
@@ -109,15 +116,11 @@ class _Choice:
         self.cost = self.distortion + LAMBDA * self.rate
 
 
-_RATES: list[Tensor] = []
-
-
+@cache
 def _rates() -> Tensor:
     """Return (classes, 33) code lengths by magnitude; the last entry stands for escapes."""
-    if not _RATES:
-        bits = torch.from_numpy(tables().bits)
-        _RATES.append(torch.cat([bits[:, MAX_DIRECT_LEVEL:-1], bits[:, -1:] + 8], 1))
-    return _RATES[0]
+    bits = torch.from_numpy(tables().bits)
+    return torch.cat([bits[:, MAX_DIRECT_LEVEL:-1], bits[:, -1:] + ESCAPE_BITS], 1)
 
 
 class Encoder:
@@ -127,6 +130,10 @@ class Encoder:
         header: what the stream is: tensors, frame size, profile.
         config: how to code it.
         device: where the arithmetic runs; the bits do not depend on it, the decisions may.
+        limits: those of the decoders that the stream is for.
+
+    Raises:
+        ValueError: such a decoder would refuse the header.
 
     Example:
         >>> encoder = Encoder(header, EncoderConfig(qp=24))  # doctest: +SKIP
@@ -139,10 +146,15 @@ class Encoder:
         config: EncoderConfig | None = None,
         *,
         device: torch.device | str = "cpu",
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.header = header
         self.config = config or EncoderConfig()
-        self.profile = profile_of(header)
+        try:  # what no decoder would read must not be written
+            SequenceHeader.from_bytes(header.to_bytes(), limits)
+            self.profile = profile_of(header, limits)
+        except BitstreamError as error:
+            raise ValueError(f"header: {error}") from error
         self._device = torch.device(device)
         self._syntax = FrameSyntax(header, self.profile)
         self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
@@ -289,8 +301,10 @@ class Encoder:
                 continue
             residual = latent - prediction.to(torch.float32)
             predicted = self._choice(number, residual, classes[INTER], step, ROUNDING_INTER)
-            costs = torch.stack([predicted.energy, predicted.cost, alone.cost + LAMBDA * 2])
-            chosen = costs.argmin(0)
+            costs = torch.stack(
+                [predicted.energy, predicted.cost, alone.cost + LAMBDA * INTRA_BITS]
+            )
+            chosen = costs.argmin(0)  # numbered as the modes are
             modes = chosen.cpu().numpy().astype(np.uint8)
             empty = (predicted.levels == 0).all(0).cpu().numpy()
             modes[(modes == MODE_INTER) & empty] = MODE_SKIP

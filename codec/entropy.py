@@ -102,8 +102,7 @@ class FrameSymbols:
     tensors: list[TensorSymbols]
 
 
-# --- the coders -----------------------------------------------------------------------------------
-# ------------------
+# --- the coders --------------------------------------------------------------------------------
 
 
 @cache
@@ -169,7 +168,7 @@ class SymbolWriter:
             np.asarray(self._encoder.get_compressed(), np.uint32).astype(">u4").tobytes()
         )
         full = words * WORD_BYTES + STATE_BITS // 8
-        sealed = bytes(sealed).ljust(full, b"\0")
+        sealed = sealed.ljust(full, b"\0")
         settled, tail = sealed[: full - TAIL_BYTES], int.from_bytes(sealed[-TAIL_BYTES:], "big")
         low = tail - ((tail - lower) & ((1 << STATE_BITS) - 1))
         for size in range(TAIL_BYTES + 1):
@@ -206,8 +205,7 @@ class SymbolReader:
             raise CorruptBitstreamError(f"payload: {error}") from error
 
 
-# --- the syntax -----------------------------------------------------------------------------------
-# ------------------
+# --- the syntax --------------------------------------------------------------------------------
 
 
 class FrameSyntax:
@@ -428,8 +426,10 @@ class _TensorSyntax:
             self._code_modes(coder, symbols.modes)
         coded = np.flatnonzero(symbols.modes != MODE_SKIP)
         shape = (len(self._scan.position), len(coded))
-        if symbols.levels.shape != shape:
+        if symbols.levels.size == 0:  # reading, or nothing to write
             symbols.levels = np.zeros(shape, np.int32)
+        if symbols.levels.shape != shape:
+            raise ValueError(f"levels of shape {symbols.levels.shape}, expected {shape}")
         symbols.classes = np.zeros(shape, np.uint8)
         self._modes = symbols.modes.copy()
         if len(coded):

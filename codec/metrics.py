@@ -3,7 +3,7 @@
 Rate is counted where bytes are written, and BD-rate belongs to the studies; neither is here.
 Nothing here is normative: a decoder needs none of it.
 
-Source: H. Ulhaq and I. V. Bajic, "Latent space motion analysis for collaborative intelligence",
+Source: H. Ulhaq and I. V. Bajić, "Latent space motion analysis for collaborative intelligence",
 arXiv:2102.04018, equations (13) and (14).
 """
 

@@ -77,7 +77,12 @@ class MotionSearch:
         self._points = points.flip(-1) * self._scale - 1
         self._picture: Tensor | None = None
         self._field = np.zeros((self._rows, self._columns, 2), np.int32)
+        self._coded = True
         self._shift = self._number = 0
+
+    def forget(self) -> None:
+        """Take note that the last field was not coded, so that nothing is predicted from it."""
+        self._coded = False
 
     def estimate(self, picture: Tensor) -> NDArray[np.int32] | None:
         """Return the field from the picture of the last call to this one; None at the first call.
@@ -107,11 +112,12 @@ class MotionSearch:
             candidates = torch.cat([best, nearby], 1)
             cost, chosen = costs.min(1, keepdim=True)
             best = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
-        own = (best[:, 0] * 4).round().int().numpy()
+        own = (best[:, 0] * 4).round().clamp(-MAX_VECTOR, MAX_VECTOR).int().numpy()
         shifts = (self._shift,) if self._number % PRECISION_PERIOD else PRECISION_SHIFTS
         choices = [(*self._choose(reference, current, own, shift), shift) for shift in shifts]
         self._field, _, self._shift = min(choices, key=lambda choice: choice[1])
         self._number += 1
+        self._coded = True
         return self._field
 
     def _coarse(self, reference: Tensor, picture: Tensor) -> Tensor:
@@ -124,27 +130,22 @@ class MotionSearch:
         )
         height, width = small.shape[-2:]
         reach = -(-self._range // COARSE)
-        shifted = pad(behind, (reach, reach, reach, reach), mode="replicate")
-        windows = shifted[0, 0].unfold(0, height, 1).unfold(1, width, 1)
         span = 2 * reach + 1
-        difference = (windows.reshape(span * span, 1, height, width) - small).square_()
-        # window sums by pooling: a window of 1.5 grid cells around each node
-        cell = max(self._grid // COARSE, 2)
-        margin = cell // 4
-        below, right = self._rows * cell - height, self._columns * cell - width
-        difference = pad(
-            difference,
-            (margin, margin + max(right, 0), margin, margin + max(below, 0)),
-            mode="replicate",
-        )
-        sums = avg_pool2d(difference, cell + 2 * margin, stride=cell)[
-            :, 0, : self._rows, : self._columns
-        ]
-        order = sums.reshape(span * span, -1).topk(KEPT, dim=0, largest=False).indices.t()
-        return (
-            torch.stack([order // span - reach, order % span - reach], -1).to(torch.float32)
-            * COARSE
-        )
+        shifted = pad(behind, (reach, reach, reach, reach), mode="replicate")[0, 0]
+        top, bottom = _window_bounds(self._rows, self._grid, height)
+        left, right = _window_bounds(self._columns, self._grid, width)
+        area = (bottom - top)[:, None] * (right - left)
+        rows = []
+        for y in range(span):  # one row of displacements at a time bounds the memory
+            windows = shifted[y : y + height].unfold(1, width, 1).transpose(0, 1)
+            difference = (windows - small[0]).square_().double()
+            total = pad(difference.cumsum(-1).cumsum(-2), (1, 0, 1, 0))
+            strips = total[:, bottom] - total[:, top]
+            rows.append((strips[:, :, right] - strips[:, :, left]) / area)
+        sums = torch.stack(rows).reshape(span * span, -1)
+        order = sums.topk(min(KEPT, span * span), dim=0, largest=False).indices.t()
+        offsets = torch.stack([order // span - reach, order % span - reach], -1)
+        return offsets.to(torch.float32) * COARSE
 
     def _sample(self, picture: Tensor, points: Tensor) -> Tensor:
         """Sample a picture bilinearly at (..., 2) points in `grid_sample`'s coordinates."""
@@ -175,10 +176,11 @@ class MotionSearch:
         """
         shape = (self._rows, self._columns, 2)
         half = (1 << shift) >> 1
-        before = (self._field + half) >> shift
+        # what the syntax predicts from: nothing, if the last field was not coded
+        before = (self._field * self._coded + half) >> shift
         field = (own.reshape(shape) + half) >> shift
         common = np.broadcast_to(np.median(field.reshape(-1, 2), 0).astype(np.int32), shape)
-        candidates = [field, before, np.zeros_like(field), common]
+        candidates = [field, (self._field + half) >> shift, np.zeros_like(field), common]
         options = np.zeros((*shape[:2], 0, 2), np.int32)
         costs = np.zeros((*shape[:2], 0), np.float32)
         white = np.indices(shape[:2]).sum(0) % 2 == 0
@@ -208,6 +210,15 @@ class MotionSearch:
                 total = float(np.take_along_axis(own_costs, best, 2).sum())
             candidates = []
         return field << shift, total
+
+
+def _window_bounds(nodes: int, grid: int, size: int) -> tuple[Tensor, Tensor]:
+    """Return the half-open bounds, in pixels of the quarter-size picture, of 1.5 cells a node."""
+    centre = (torch.arange(nodes) * grid + (grid - 1) / 2) / COARSE
+    half = 0.75 * grid / COARSE
+    first = (centre - half).floor().long().clamp(0, size - 1)
+    last = (centre + half).ceil().long().clamp(max=size)
+    return first, torch.maximum(last, first + 1)
 
 
 def _neighbours(

@@ -126,12 +126,18 @@ class VideoEncoder:
             if profile is None:
                 with torch.no_grad():
                     samples = [self._features(frame) for frame in first]
-                profile = measure_profile(self.split.tensors, samples)
+                try:
+                    profile = measure_profile(self.split.tensors, samples)
+                except ValueError as error:
+                    raise ModelError(f"{options.model} at {options.split}: {error}") from error
             self.header = self._header(
-                preprocessing_profile=profile, embedded=embedded, digest=weights_hash(model)
+                profile=profile, embedded=embedded, digest=weights_hash(model)
             )
             self._frames = chain(first, self._frames)
-            self._encoder = Encoder(self.header, options.config, device=options.device)
+            try:
+                self._encoder = Encoder(self.header, options.config, device=options.device)
+            except ValueError as error:
+                raise ModelError(f"{options.model} at {options.split}: {error}") from error
         except BaseException:
             self._reader.close()
             raise
@@ -140,19 +146,19 @@ class VideoEncoder:
         self.frame_rate = self._reader.frame_rate
         self.frame_count_hint = self._reader.frame_count_hint
 
-    def _header(
-        self, *, preprocessing_profile: Profile, embedded: bool, digest: bytes
-    ) -> SequenceHeader:
+    def _header(self, *, profile: Profile, embedded: bool, digest: bytes) -> SequenceHeader:
         options, reader = self._options, self._reader
         weights = options.weights
         if weights != "default" and not weights.startswith("random:"):
-            weights = Path(weights).name  # a stream has no business with the folders of its writer
+            # a hint, the hash decides; a stream has no business with the folders of its writer
+            name = Path(weights).name.encode(errors="replace").decode()
+            weights = "".join(letter if letter.isprintable() else "?" for letter in name)
         return SequenceHeader(
             tensors=self.split.tensors,
             input_height=reader.height,
             input_width=reader.width,
-            profile_hash=preprocessing_profile.hash,
-            profile=preprocessing_profile.to_bytes() if embedded else None,
+            profile_hash=profile.hash,
+            profile=profile.to_bytes() if embedded else None,
             grid=options.grid,
             time_base=reader.time_base,
             frame_duration=max(round(1 / (reader.frame_rate * reader.time_base)), 1),
@@ -206,6 +212,8 @@ class VideoEncoder:
                         encoded = self._encoder.encode(
                             features, vectors, pts=frame.pts, intra=options.motion == "none"
                         )
+                        if not encoded.packet.has_vectors:
+                            search.forget()
                     with self._clock("measuring"):
                         self._measure(features, encoded)
                 yield encoded
@@ -299,7 +307,7 @@ def decode_frames(
 
     A range that ends before the stream does leaves the rest unread, and so unchecked.
     """
-    decoder = Decoder(reader.header, device=device)
+    decoder = Decoder(reader.header, device=device, limits=reader.limits)
     start, stop = frames or (0, None)
     if start:
         reader.seek(start)

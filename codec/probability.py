@@ -2,7 +2,8 @@
 appendix A.
 
 The tables were computed once, in floating point, by `tools/make_tables.py`, and are data since
-then: nothing that a decoder does calls exp, log or erf.  Turning tables into models of the range
+then: nothing that decides a bit calls exp, log or erf (code lengths for reports do, and decide
+nothing).  Turning tables into models of the range
 coder is left to `entropy.py`.
 """
 

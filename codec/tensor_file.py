@@ -42,7 +42,9 @@ class TensorFile:
 
     def __enter__(self) -> Self:
         """Open the temporary files."""
-        folder = None if self._path == "-" else Path(self._path).parent
+        target = Path(self._path).resolve()
+        special = self._path == "-" or (target.exists() and not target.is_file())
+        folder = None if special else target.parent
         self._files = [
             self._stack.enter_context(tempfile.TemporaryFile(dir=folder))  # noqa: SIM115 - it is
             for _ in self._names

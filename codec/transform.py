@@ -119,8 +119,8 @@ class InverseTransform:
                 rank of a band.
 
         Returns:
-            (N, C, B, B) float64 integers, latent units.  Bounds: synthesis 2^24 · 2^15 · 2^11 =
-            2^50, clipped to 2^26; rows 2^26 · 2^13 · 2^4 = 2^43, shifted to 2^30; columns 2^47.
+            (N, C, B, B) float64 integers, latent units.  Bounds: synthesis 2^24 · 2^15 · 2^13 =
+            2^52, clipped to 2^26; rows 2^26 · 2^13 · 2^4 = 2^43, shifted to 2^30; columns 2^47.
         """
         size, blocks = self._size, coefficients.shape[2]
         spectrum = coefficients.new_empty((size * size, self._channels, blocks))

@@ -67,6 +67,8 @@ def main(photographs: Path) -> None:
     preprocessing = default_preprocessing(DEFAULT_MODEL, native=False)
     model = load_model(DEFAULT_MODEL)
     files = sorted(photographs.glob("*.jpg"))[:MEASURED]
+    if not files:
+        raise click.UsageError(f"{photographs} holds no *.jpg")
     images = []
     for file in files:
         with VideoReader(file, preprocessing) as reader:

@@ -28,7 +28,7 @@ FRAMES = 48
 @click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--split", default="blocks.4", show_default=True)
 @click.option("--qp", default=22, show_default=True)
-@click.option("--frame", default=40, show_default=True, help="The frame that is drawn.")
+@click.option("--frame", type=click.IntRange(0, FRAMES - 1), default=40, show_default=True)
 def main(clip: Path, output: Path, split: str, qp: int, frame: int) -> None:
     """Encode the first frames of CLIP and draw one of them."""
     torch.set_grad_enabled(False)
@@ -49,6 +49,8 @@ def main(clip: Path, output: Path, split: str, qp: int, frame: int) -> None:
             if number == frame:
                 shown, field = picture.rgb, vectors
                 actual, decoded = features.numpy(), encoded.features[0].numpy()
+    if len(sizes) <= frame:
+        raise click.UsageError(f"{clip} has only {len(sizes)} frames")
     channel = int(actual.std((1, 2)).argmax())
     spec = header.tensors[0]
 
