@@ -239,7 +239,10 @@ class VideoEncoder:
         if self._fidelity is not None:
             reference = self.split.cloud([tensor[None] for tensor in features])
             output = self.split.cloud([tensor[None] for tensor in encoded.features])
-            self._fidelity.update(reference.cpu(), output.cpu())
+            try:
+                self._fidelity.update(reference.cpu(), output.cpu())
+            except ValueError as error:
+                raise ModelError(f"--evaluate: output of {self._options.model}: {error}") from error
 
     def report(self, stream_bytes: int, header_bytes: int) -> dict[str, Any]:
         """Return what the encoding came to, flat.
@@ -455,7 +458,10 @@ class FeatureReference:
             image = normalise(reference.rgb, self._preprocessing).to(self._device)
             features = self._split.edge(image)
         for number, (actual, recovered) in enumerate(zip(features, frame.features, strict=True)):
-            self._nrmse.update(number, actual[0].cpu().numpy(), recovered.cpu().numpy())
+            try:
+                self._nrmse.update(number, actual[0].cpu().numpy(), recovered.cpu().numpy())
+            except ValueError as error:
+                raise ModelError(f"the reference's features: {error}") from error
 
     def nrmse(self) -> float:
         """Return the NRMSE so far; over all frames it is the encoder's figure."""
