@@ -159,6 +159,10 @@ class Encoder:
         self._syntax = FrameSyntax(header, self.profile)
         self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
         self._forward = [ForwardTransform(tensor, device) for tensor in self.profile.tensors]
+        self._means = [
+            torch.from_numpy(tensor.mean.astype(np.float32)).to(device)[:, None, None]
+            for tensor in self.profile.tensors
+        ]
         self._positions = [
             torch.from_numpy(tensor.scan.position).to(device) for tensor in self.profile.tensors
         ]
@@ -254,51 +258,40 @@ class Encoder:
         """Choose key or inter frame, block modes and levels."""
         qp = self.config.qp
         step = step_size(qp)
-        if not key:
-            vectors = None if intra else vectors
+        if not key and not intra:
             predictions = self._reconstructor.predict(vectors)
-            tensors, cost, intra_cost = self._inter_frame(
-                latents, predictions, qp, step, intra=intra
-            )
-            cut = self.config.scene_cut and not intra and intra_cost < SCENE_CUT_MARGIN * cost
-            if not cut:
-                if vectors is not None and all(
-                    (symbols.modes == MODE_INTRA).all() for symbols in tensors
-                ):
+            tensors, cost, intra_cost = self._inter_frame(latents, predictions, qp, step)
+            key = self.config.scene_cut and intra_cost < SCENE_CUT_MARGIN * cost
+            if not key:
+                if all((symbols.modes == MODE_INTRA).all() for symbols in tensors):
                     vectors = None  # nothing is predicted with them
                 return FrameSymbols(False, qp, vectors, tensors), predictions
-        return FrameSymbols(
-            True, qp, None, self._key_frame(latents, qp, step)
-        ), self._reconstructor.predict(None)
+        tensors = self._intra_frame(latents, qp, step, key=key)
+        return FrameSymbols(key, qp, None, tensors), self._reconstructor.predict(None)
 
-    def _key_frame(self, latents: list[Tensor], qp: int, step: int) -> list[TensorSymbols]:
-        expected = self._syntax.expected_classes(True, qp)
+    def _intra_frame(
+        self, latents: list[Tensor], qp: int, step: int, *, key: bool
+    ) -> list[TensorSymbols]:
+        """Return the symbols of a frame all of whose blocks are intra, a key frame or not."""
+        expected = self._syntax.expected_classes(key, qp)
         tensors = []
         for number, latent in enumerate(latents):
-            choice = self._choice(
-                number, latent - self._mean(number), expected[number][INTRA], step, ROUNDING_INTRA
-            )
+            choice = self._intra_choice(number, latent, expected[number], step)
             modes = np.full(choice.levels.shape[1], MODE_INTRA, np.uint8)
             tensors.append(_symbols(modes, choice.levels))
         return tensors
 
     def _inter_frame(
-        self, latents: list[Tensor], predictions: list[Tensor], qp: int, step: int, *, intra: bool
+        self, latents: list[Tensor], predictions: list[Tensor], qp: int, step: int
     ) -> tuple[list[TensorSymbols], float, float]:
-        """Return the symbols of an inter frame, its cost, and what coding all of it intra would
-        cost.
+        """Return the symbols of an inter frame, what coding it without intra blocks would cost, and
+        what coding all of it intra would.
         """
         expected = self._syntax.expected_classes(False, qp)
         tensors, total, intra_total = [], 0.0, 0.0
         for number, (latent, prediction) in enumerate(zip(latents, predictions, strict=True)):
             classes = expected[number]
-            alone = self._choice(
-                number, latent - self._mean(number), classes[INTRA], step, ROUNDING_INTRA
-            )
-            if intra:
-                modes = np.full(alone.levels.shape[1], MODE_INTRA, np.uint8)
-                tensors.append(_symbols(modes, alone.levels))
-                continue
+            alone = self._intra_choice(number, latent, classes, step)
             residual = latent - prediction.to(torch.float32)
             predicted = self._choice(number, residual, classes[INTER], step, ROUNDING_INTER)
             costs = torch.stack(
@@ -314,9 +307,11 @@ class Encoder:
             intra_total += float(alone.cost.sum())
         return tensors, total, intra_total
 
-    def _mean(self, number: int) -> Tensor:
-        mean = torch.from_numpy(self.profile.tensors[number].mean.astype(np.float32))
-        return mean.to(self._device)[:, None, None]
+    def _intra_choice(
+        self, number: int, latent: Tensor, classes: NDArray[np.intp], step: int
+    ) -> _Choice:
+        residual = latent - self._means[number]
+        return self._choice(number, residual, classes[INTRA], step, ROUNDING_INTRA)
 
     def _choice(
         self, number: int, residual: Tensor, classes: NDArray[np.intp], step: int, rounding: float

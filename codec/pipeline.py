@@ -97,10 +97,10 @@ class VideoEncoder:
         self._payload = 0
         self._key_frames = 0
         self._md5: list[str] = []
-        preprocessing = default_preprocessing(options.model, options.native)
+        self._preprocessing = default_preprocessing(options.model, options.native)
         self._reader = VideoReader(
             source,
-            preprocessing,
+            self._preprocessing,
             frames=options.frames,
             export_motion=options.motion == "bitstream",
         )
@@ -166,7 +166,7 @@ class VideoEncoder:
             split=options.split,
             weights=weights,
             weights_hash=digest,
-            preprocessing=default_preprocessing(options.model, options.native),
+            preprocessing=self._preprocessing,
         )
 
     @contextmanager
@@ -187,8 +187,7 @@ class VideoEncoder:
             yield frame
 
     def _features(self, frame: Frame) -> list[Tensor]:
-        preprocessing = default_preprocessing(self._options.model, self._options.native)
-        image = normalise(frame.rgb, preprocessing).to(self._options.device)
+        image = normalise(frame.rgb, self._preprocessing).to(self._options.device)
         features = [tensor[0] for tensor in self.split.edge(image)]
         if not all(bool(torch.isfinite(tensor).all()) for tensor in features):
             raise ModelError(
