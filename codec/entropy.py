@@ -12,7 +12,9 @@ Invariants:
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -205,6 +207,20 @@ class SymbolReader:
             raise CorruptBitstreamError(f"payload: {error}") from error
 
 
+Chooser = Callable[[int, int, NDArray[np.intp]], NDArray[np.int32]]
+"""(first, last, classes) of a pass -> its levels: what walks through the passes of a tensor."""
+
+
+class _NoCoder:
+    """Codes nothing: for code lengths alone."""
+
+    def array(self, symbols: NDArray[np.int32], model: Any) -> NDArray[np.int32]:  # noqa: ANN401
+        return symbols
+
+    def scalar(self, symbol: int, model: Any) -> int:  # noqa: ANN401
+        return symbol
+
+
 # --- the syntax --------------------------------------------------------------------------------
 
 
@@ -224,23 +240,26 @@ class FrameSyntax:
     def _reset(self, qp: int) -> None:
         """Forget everything: at key frames."""
         self._vectors = _VectorSyntax(self.bits)
-        self._tensors = [
-            _TensorSyntax(tensor, spec, qp, self.bits)
+        self._tensors = self._fresh(qp)
+
+    def _fresh(self, qp: int) -> list[TensorSyntax]:
+        return [
+            TensorSyntax(tensor, spec, qp, self.bits)
             for tensor, spec in zip(self._profile.tensors, self._header.tensors, strict=True)
         ]
 
-    def expected_classes(self, key: bool, qp: int) -> list[NDArray[np.intp]]:
-        """Return per tensor the (2, P) scale classes of intra and inter levels that the state makes
-        expected.
+    def vector_bits(self, vectors: NDArray[np.int32]) -> float:
+        """Return the code length that a motion field would have in the next inter frame."""
+        syntax = copy.deepcopy(self._vectors)
+        before = sum(syntax.bits.values())
+        syntax.code(_NoCoder(), vectors.copy())
+        return sum(syntax.bits.values()) - before
 
-        For the encoder's decisions: the classes that are really used follow the activity of the
-        block as well.
+    def tensors_at(self, key: bool, qp: int) -> list[TensorSyntax]:
+        """Return the syntax of each tensor in the state in which the next frame will meet it, for
+        an encoder to plan with.
         """
-        if key:
-            return [
-                classify(expected_level(tensor.scan.scale, qp)) for tensor in self._profile.tensors
-            ]
-        return [classify(tensor.means_at(qp)) for tensor in self._tensors]
+        return self._fresh(qp) if key else self._tensors
 
     def code(self, coder: SymbolCoder, frame: FrameSymbols) -> None:
         """Code one frame; when reading, `frame` comes with arrays of the right shapes, whose
@@ -295,7 +314,7 @@ class _VectorSyntax:
     """
 
     def __init__(self, bits: dict[str, float]) -> None:
-        self._bits = bits
+        self.bits = bits
         self._previous: NDArray[np.int32] | None = None
         self._means = [VECTOR_MEAN] * (3 * VECTOR_CONTEXTS)
         self._precision_flags = [_Flag(bits, "motion") for _ in range(MAX_PRECISION_SHIFT)]
@@ -347,7 +366,7 @@ class _VectorSyntax:
 
     def _difference(self, coder: SymbolCoder, value: int, context: int) -> int:
         mean = self._means[context]
-        value = _code_level(coder, value, int(classify(np.int64(mean))), self._bits, "motion")  # type: ignore[arg-type]
+        value = _code_level(coder, value, int(classify(np.int64(mean))), self.bits, "motion")  # type: ignore[arg-type]
         target = min(abs(value), LEVEL_CAP) << MEAN_BITS
         self._means[context] = max(mean + ((target - mean) >> VECTOR_RATE), 1)
         return value
@@ -388,7 +407,7 @@ def _code_escape(coder: SymbolCoder, value: int, bits: dict[str, float], element
     return -magnitude if negative else magnitude
 
 
-class _TensorSyntax:
+class TensorSyntax:
     """Modes and levels of one tensor."""
 
     def __init__(
@@ -437,6 +456,12 @@ class _TensorSyntax:
             self._code_levels(coder, symbols, coded, kinds)
             self._update(symbols.levels, kinds)
 
+    def plan(self, kind: int, qp: int, choose: Chooser) -> None:
+        """Walk through the passes as `code` would if all blocks were coded and of one kind, for an
+        encoder that chooses levels on the way; the state stays as it is.
+        """
+        self._walk(np.arange(self.count), np.full(self.count, kind), self.means_at(qp), choose)
+
     def _code_modes(self, coder: SymbolCoder, modes: NDArray[np.uint8]) -> None:
         columns, before = self._columns, self._modes.tolist()
         values = modes.tolist()
@@ -458,26 +483,38 @@ class _TensorSyntax:
         coded: NDArray[np.intp],
         kinds: NDArray[np.intp],
     ) -> None:
-        """Code levels pass by pass: a block that turns out more active than expected raises its
-        later means.
-        """
-        bounds = self._scan.bounds
-        found, expected = self._activity[:, coded]
-        for first, last in pairwise(bounds):
-            if first == last:
-                continue
-            base = self._means[:, first:last].T[:, kinds]
-            ratio = ((found + ACTIVITY_PRIOR) << RATIO_BITS) // (expected + ACTIVITY_PRIOR)
-            ratio = np.clip(ratio, RATIO_LOW, RATIO_HIGH)
-            classes = classify(base * ratio >> RATIO_BITS)
+        def code(first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
             symbols.classes[first:last] = classes
             levels = symbols.levels[first:last]
             self._code_pass(coder, levels, classes)
+            return levels
+
+        found, expected = self._walk(coded, kinds, self._means, code)
+        self._activity[:, coded] = np.stack([found, expected]) >> 1
+
+    def _walk(
+        self,
+        coded: NDArray[np.intp],
+        kinds: NDArray[np.intp],
+        means: NDArray[np.int64],
+        visit: Chooser,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Go through the levels pass by pass: a block that turns out more active than expected
+        raises its later means.  `visit` is told the scale classes of a pass and returns its levels.
+        """
+        found, expected = self._activity[:, coded]
+        for first, last in pairwise(self._scan.bounds):
+            if first == last:
+                continue
+            base = means[:, first:last].T[:, kinds]
+            ratio = ((found + ACTIVITY_PRIOR) << RATIO_BITS) // (expected + ACTIVITY_PRIOR)
+            ratio = np.clip(ratio, RATIO_LOW, RATIO_HIGH)
+            levels = visit(first, last, classify(base * ratio >> RATIO_BITS))
             found = found + (
                 np.minimum(np.abs(levels), LEVEL_CAP).sum(0, dtype=np.int64) << MEAN_BITS
             )
             expected = expected + base.sum(0)
-        self._activity[:, coded] = np.stack([found, expected]) >> 1
+        return found, expected
 
     def _code_pass(
         self, coder: SymbolCoder, levels: NDArray[np.int32], classes: NDArray[np.intp]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "BINARY_TABLES",
+    "DEFAULT_POINTS",
     "ESCAPE",
     "MAX_DIRECT_LEVEL",
     "MEAN_BITS",
@@ -41,6 +42,20 @@ BINARY_TABLES = 64
 """Table i of a flag says P(1) = (2i + 1) / 128."""
 
 
+DEFAULT_POINTS = (
+    *zip(
+        (5, 5, 4, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 1, 1),
+        (5,) * 10 + (4, 3, 2, 1) + (0,) * 6,
+        strict=True,
+    ),
+    (-1, -1), (-2, -2), (-4, -3), (-6, -5), (-7, -5), (-8, -6), (-9, -7), (-11, -9), (-11, -10),
+    (-12, -11), *((-12, -12),) * 10,
+)  # fmt: skip
+"""Per class, where coefficients of magnitude 1 and of larger ones lie on average, in 1/64 step
+towards zero: what a profile says that measures nothing better.  Negative in busy classes, whose
+cells begin well below the level (dead zones) and whose density is flat."""
+
+
 class Tables(NamedTuple):
     """The content of `tables.json`."""
 
@@ -51,9 +66,6 @@ class Tables(NamedTuple):
     expected: NDArray[np.int64]
     """Mean magnitude of a level whose coefficient has scale 2^((i + expected_low) / 6) steps."""
     expected_low: int
-    points: NDArray[np.int64]
-    """(classes, 2): reconstruction point of magnitude 1 and of larger ones, in 1/64 step towards
-    zero."""
     bits: NDArray[np.float32]
     """(classes, 64) code length of each symbol, for the encoder's decisions and for reports; not
     normative."""
@@ -70,7 +82,6 @@ def tables() -> Tables:
         np.array(content["thresholds"], np.int64),
         np.array(content["expected"], np.int64),
         int(content["expected_low"]),
-        np.array(content["points"], np.int64),
         -np.log2(probability).astype(np.float32),
     )
 

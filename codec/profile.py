@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from codec.bitstream import (
     SequenceHeader,
 )
 from codec.errors import CorruptBitstreamError, UnsupportedBitstreamError
+from codec.probability import DEFAULT_POINTS
 
 __all__ = ["INTER", "INTRA", "Band", "Profile", "TensorProfile", "profile_of", "shipped_profile"]
 
@@ -40,6 +41,8 @@ MAX_BLOCK_SIZE = 16
 MAX_FRACTION_BITS = 22
 MAX_SHIFT = 40
 MAX_BANDS = 256
+MAX_POINT = 32
+CLASSES = len(DEFAULT_POINTS)
 MAX_MEAN = (1 << 23) - 1
 DIAGONAL, DENSE = 0, 1
 
@@ -72,7 +75,11 @@ class TensorProfile:
     """The profile of one tensor.
 
     `mean`: (C,) int32, latent units.  `band_of`: (B · B,) uint8, band of frequency u · B + v.
+    `ranks`: (B · B,) int64, how many components of a frequency are coded: the first ones of its
+    band; the others are there so that the encoder can invert the matrix.
     `frequency_scale`: (2, B · B) int8, added to the scale of the component.
+    `points`: (K, 2) int8, reconstruction points of each scale class, for magnitude 1 and for larger
+    ones, in 1/64 step towards zero.
     """
 
     fraction_bits: int
@@ -80,7 +87,9 @@ class TensorProfile:
     mean: NDArray[np.int32]
     bands: tuple[Band, ...]
     band_of: NDArray[np.uint8]
+    ranks: NDArray[np.int64]
     frequency_scale: NDArray[np.int8]
+    points: NDArray[np.int8]
 
     def __post_init__(self) -> None:
         """Refuse what FORMAT.md 5 does not allow."""
@@ -97,7 +106,10 @@ class TensorProfile:
                 len(self.bands) > int(self.band_of.max(initial=0)),
                 f"{len(self.bands)} bands, one missing",
             ),
-            (bool((np.abs(self.mean) <= MAX_MEAN).all()), "mean out of range"),
+            (self.ranks.shape == (frequencies,), f"ranks of {self.ranks.shape} frequencies"),
+            (self.points.shape == (CLASSES, 2), f"points of shape {self.points.shape}"),
+            (_within(self.points, MAX_POINT), "point out of range"),
+            (_within(self.mean, MAX_MEAN), "mean out of range"),
             (all(0 <= band.shift <= MAX_SHIFT for band in self.bands), "shift out of range"),
             (
                 all(band.matrix.shape[0] == self.channels for band in self.bands),
@@ -112,6 +124,9 @@ class TensorProfile:
         for holds, what in checks:
             if not holds:
                 raise ValueError(f"profile: {what}")
+        columns = np.array([band.rank for band in self.bands])[self.band_of]
+        if (self.ranks < 0).any() or (self.ranks > columns).any() or not self.ranks.any():
+            raise ValueError("profile: ranks beyond the components of a band, or all zero")
 
     @property
     def channels(self) -> int:
@@ -120,8 +135,8 @@ class TensorProfile:
 
     @property
     def components(self) -> int:
-        """Largest rank of a band."""
-        return max(band.rank for band in self.bands)
+        """Largest number of components coded of a frequency."""
+        return int(self.ranks.max())
 
     @cached_property
     def scan(self) -> Scan:
@@ -155,13 +170,14 @@ class Scan:
             band = profile.bands[number]
             u, v = divmod(frequency, profile.block_size)
             group = FREQUENCY_GROUPS[u + v] if u + v < len(FREQUENCY_GROUPS) else LAST_GROUP
-            first = -(-band.rank // 4)
-            component = np.arange(band.rank)
-            row = np.empty((band.rank, 4), np.int64)
+            rank = int(profile.ranks[frequency])
+            first = -(-rank // 4)
+            component = np.arange(rank)
+            row = np.empty((rank, 4), np.int64)
             row[:, 0] = 2 * group + (component >= first)
             row[:, 1] = frequency * profile.components + component
             row[:, 2:] = (
-                band.scale.astype(np.int64) + profile.frequency_scale[:, frequency, None]
+                band.scale[:, :rank].astype(np.int64) + profile.frequency_scale[:, frequency, None]
             ).T
             rows.append(row)
         table = np.concatenate(rows)
@@ -214,14 +230,18 @@ class Profile:
         """First eight bytes of the SHA-256 of the canonical serialisation."""
         return hashlib.sha256(self.to_bytes()).digest()[:HASH_BYTES]
 
-    def save(self, path: Path) -> None:
+    def to_file(self, file: BinaryIO) -> None:
         """Write a safetensors file: the canonical bytes; the provenance as JSON metadata."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         content = np.frombuffer(self.to_bytes(), np.uint8)
-        save_file(
-            {"profile": content}, path, {"provenance": json.dumps(self.provenance, sort_keys=True)}
-        )
+        metadata = {"provenance": json.dumps(self.provenance, sort_keys=True)}
+        file.write(save({"profile": content}, metadata))
+
+    def save(self, path: Path) -> None:
+        """Write a file by name: see `to_file`."""
+        with path.open("wb") as file:
+            self.to_file(file)
 
     @classmethod
     def load(cls, path: Path) -> Profile:
@@ -232,9 +252,16 @@ class Profile:
             with safe_open(path, framework="numpy") as file:
                 content = file.get_tensor("profile").tobytes()
                 provenance = json.loads((file.metadata() or {}).get("provenance", "{}"))
+            if not isinstance(provenance, dict):
+                raise CorruptBitstreamError("provenance is no JSON object")
         except (SafetensorError, OSError, ValueError) as error:
             raise UnsupportedBitstreamError(f"{path}: not a profile: {error}") from error
         return cls(cls.from_bytes(content).tensors, provenance)
+
+
+def _within(values: NDArray[Any], limit: int) -> bool:
+    """Return whether no magnitude is over `limit`; abs would overflow at the least integer."""
+    return bool(((values >= -limit) & (values <= limit)).all())
 
 
 def _write_tensor(out: ByteWriter, tensor: TensorProfile) -> None:
@@ -245,7 +272,10 @@ def _write_tensor(out: ByteWriter, tensor: TensorProfile) -> None:
         out.signed(value)
     out.varint(len(tensor.bands))
     out.raw(tensor.band_of.tobytes())
+    for value in tensor.ranks.tolist():
+        out.varint(value)
     out.raw(tensor.frequency_scale.tobytes())
+    out.raw(tensor.points.tobytes())
     for band in tensor.bands:
         out.u8(DIAGONAL if band.matrix.ndim == 1 else DENSE)
         out.u8(band.shift)
@@ -260,14 +290,18 @@ def _read_tensor(source: ByteReader) -> TensorProfile:
     if not 1 <= channels <= min(MAX_CHANNELS, source.remaining):
         raise CorruptBitstreamError(f"{channels} channels")
     mean = np.array([source.signed() for _ in range(channels)], np.int64)
-    if (np.abs(mean) > MAX_MEAN).any():
+    if not _within(mean, MAX_MEAN):
         raise CorruptBitstreamError("mean out of range")
     count = source.varint()
     if not 1 <= count <= MAX_BANDS:
         raise CorruptBitstreamError(f"{count} bands")
     frequencies = block_size**2
     band_of = np.frombuffer(source.raw(frequencies), np.uint8)
+    ranks = np.array([source.varint() for _ in range(frequencies)], np.uint64)
+    if (ranks > channels).any():
+        raise CorruptBitstreamError("rank over the channels")
     frequency_scale = np.frombuffer(source.raw(2 * frequencies), np.int8).reshape(2, frequencies)
+    points = np.frombuffer(source.raw(2 * CLASSES), np.int8).reshape(CLASSES, 2)
     bands = []
     for _ in range(count):
         kind, shift = source.u8(), source.u8()
@@ -279,7 +313,14 @@ def _read_tensor(source: ByteReader) -> TensorProfile:
         scale = np.frombuffer(source.raw(2 * rank), np.int8).reshape(2, rank)
         bands.append(Band(matrix.astype(np.int16), shift, scale))
     return TensorProfile(
-        fraction_bits, block_size, mean.astype(np.int32), tuple(bands), band_of, frequency_scale
+        fraction_bits,
+        block_size,
+        mean.astype(np.int32),
+        tuple(bands),
+        band_of,
+        ranks.astype(np.int64),
+        frequency_scale,
+        points,
     )
 
 

@@ -1,17 +1,17 @@
-"""The quantiser: coefficients <-> levels.  FORMAT.md 6.3.
+"""The quantiser: levels -> coefficients.  FORMAT.md 6.3.
 
-`dequantise` is normative.  `quantise` is the encoder's choice: any level may be written.  The
-reconstruction point of a level lies inside its cell and depends on the scale class under which the
-level was coded, since that class says how steep the density of the coefficient is there.
+Which level is written is the encoder's choice (`rate_distortion.py`).  The reconstruction point of
+a level depends on the scale class under which it was coded, since that class says how steep the
+density of the coefficient is there.
 """
 
 import torch
 from torch import Tensor
 
-from codec.bitstream import MAX_LEVEL, MAX_QP
+from codec.bitstream import MAX_QP
 from codec.exact import clip, round_shift
 
-__all__ = ["COEFFICIENT_LIMIT", "dequantise", "quantise", "step_size"]
+__all__ = ["COEFFICIENT_LIMIT", "dequantise", "step_size"]
 
 COEFFICIENT_LIMIT = 1 << 24
 """Largest magnitude of a dequantised coefficient, in 1/64 of the profile's coefficient unit."""
@@ -47,11 +47,3 @@ def dequantise(levels: Tensor, points: Tensor, step: int) -> Tensor:
     magnitude = levels.abs() * (1 << POINT_BITS) - points
     coefficients = round_shift(magnitude * step, POINT_BITS) * torch.sign(levels)
     return clip(coefficients, COEFFICIENT_LIMIT)
-
-
-def quantise(coefficients: Tensor, step: int, rounding_offset: float) -> Tensor:
-    """Turn coefficients (1/64 unit, float) into levels with a dead zone: floor(|c| / step +
-    rounding_offset).
-    """
-    magnitude = torch.floor(coefficients.abs() * (1.0 / step) + rounding_offset)
-    return magnitude.clamp_(max=MAX_LEVEL).copysign_(coefficients)

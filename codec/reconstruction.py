@@ -22,7 +22,6 @@ from codec.bitstream import TensorSpec
 from codec.entropy import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
 from codec.exact import LATENT_LIMIT, clip
 from codec.motion import compensate, latent_displacement
-from codec.probability import tables
 from codec.profile import Profile, TensorProfile
 from codec.quantization import dequantise, step_size
 from codec.transform import InverseTransform, join_blocks, split_blocks
@@ -68,14 +67,18 @@ class Reconstructor:
 
     def reconstruct(self, predictions: Sequence[Tensor], frame: FrameSymbols) -> list[Tensor]:
         """Return the latents of a frame and keep them as the reference of the next one."""
+        self.latents = self.trial(predictions, frame)
+        return self.latents
+
+    def trial(self, predictions: Sequence[Tensor], frame: FrameSymbols) -> list[Tensor]:
+        """Return the latents of a frame without keeping them."""
         step = step_size(frame.qp)
-        self.latents = [
+        return [
             loop.reconstruct(prediction, symbols, step)
             for loop, prediction, symbols in zip(
                 self._loops, predictions, frame.tensors, strict=True
             )
         ]
-        return self.latents
 
 
 class _TensorLoop:
@@ -107,7 +110,7 @@ class _TensorLoop:
         """Dequantise and bring from scan order into (frequency, component, block)."""
         profile = self._profile
         magnitude_over_one = (np.abs(symbols.levels) > 1).astype(np.intp)
-        points = tables().points[symbols.classes, magnitude_over_one]
+        points = profile.points[symbols.classes, magnitude_over_one]
         levels = torch.from_numpy(symbols.levels.astype(np.float64)).to(self._device)
         values = dequantise(
             levels, torch.from_numpy(points.astype(np.float64)).to(self._device), step

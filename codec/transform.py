@@ -12,6 +12,10 @@
 the encoder.
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from codec.exact import clip, exact_matmul, round_shift
-from codec.profile import TensorProfile
+from codec.profile import Band, TensorProfile
 
 __all__ = ["ForwardTransform", "InverseTransform", "dct_basis", "join_blocks", "split_blocks"]
 
@@ -71,15 +75,16 @@ def dct_basis(size: int) -> NDArray[np.int64]:
     return basis
 
 
-def split_blocks(tensor: Tensor, size: int) -> Tensor:
-    """Cut (C, H, W) into (rows · columns, C, size, size), the last row and column padded by
-    repetition.
+def split_blocks(tensor: Tensor, size: int, *, outside: str = "repeated") -> Tensor:
+    """Cut (C, H, W) into (rows · columns, C, size, size), the last row and column repeated beyond
+    the edges, or "zero".
     """
     channels, height, width = tensor.shape
     rows, columns = -(-height // size), -(-width // size)
     below, right = rows * size - height, columns * size - width
     if below or right:
-        tensor = pad(tensor[None], (0, right, 0, below), mode="replicate")[0]
+        mode = "constant" if outside == "zero" else "replicate"
+        tensor = pad(tensor[None], (0, right, 0, below), mode=mode)[0]
     blocks = tensor.reshape(channels, rows, size, columns, size).permute(1, 3, 0, 2, 4)
     # a copy even where the shape would allow a view: the loop writes into blocks
     return blocks.reshape(rows * columns, channels, size, size).clone()
@@ -93,6 +98,42 @@ def join_blocks(blocks: Tensor, height: int, width: int) -> Tensor:
     return tensor.reshape(channels, rows * size, columns * size)[:, :height, :width]
 
 
+class _Group:
+    """Bands that span equally many frequencies and code about as many components, so that their
+    matrices multiply in one call.
+    """
+
+    def __init__(self, profile: TensorProfile, numbers: Sequence[int], *, dense: bool) -> None:
+        members = [np.flatnonzero(profile.band_of == number) for number in numbers]
+        self.dense = dense
+        self.shape = (len(numbers), len(members[0]))
+        self.frequencies = np.concatenate(members)
+        self.bands = [profile.bands[number] for number in numbers]
+        self.columns = int(profile.ranks[self.frequencies].max())
+
+    def stacked(self, matrices: Sequence[NDArray[Any]], axis: int) -> NDArray[np.float64]:
+        """Stack matrices, their axis of components cut or filled with zeros to `columns`."""
+        shape = list(matrices[0].shape)
+        shape[axis] = self.columns
+        stack = np.zeros((len(matrices), *shape))
+        for out, matrix in zip(stack, matrices, strict=True):
+            part = matrix.swapaxes(0, axis)[: self.columns]
+            out.swapaxes(0, axis)[: len(part)] = part
+        return stack
+
+
+def _groups(profile: TensorProfile) -> list[_Group]:
+    """Group the bands; those of which nothing is coded are left out."""
+    numbers: dict[tuple[bool, int, int], list[int]] = defaultdict(list)
+    for number, band in enumerate(profile.bands):
+        ranks = profile.ranks[profile.band_of == number]
+        # in octaves, so that a small matrix is never filled up to the size of a large one
+        octave = int(ranks.max(initial=0)).bit_length()
+        if octave:
+            numbers[band.matrix.ndim == 2, len(ranks), octave].append(number)
+    return [_Group(profile, members, dense=key[0]) for key, members in numbers.items()]
+
+
 class InverseTransform:
     """Coefficients -> residual, for one tensor.  Normative."""
 
@@ -102,61 +143,85 @@ class InverseTransform:
         self._basis = (
             torch.from_numpy(dct_basis(self._size)).to(device, torch.float64).t().contiguous()
         )
-        self._bands = [
-            (
-                torch.from_numpy(np.flatnonzero(profile.band_of == number)).to(device),
-                torch.from_numpy(band.matrix.copy()).to(device, torch.float64),
-                band.shift,
+        self._groups = []
+        for group in _groups(profile):
+            matrices = group.stacked([band.matrix for band in group.bands], -1)
+            shifts = np.array([band.shift for band in group.bands])
+            self._groups.append(
+                (
+                    group,
+                    torch.from_numpy(group.frequencies).to(device),
+                    torch.from_numpy(matrices).to(device),
+                    torch.from_numpy(0.5**shifts).to(device),
+                    torch.from_numpy(np.where(shifts > 0, 0.5, 0.0)).to(device),
+                )
             )
-            for number, band in enumerate(profile.bands)
-        ]
 
     def __call__(self, coefficients: Tensor) -> Tensor:
         """Transform blocks.
 
         Args:
             coefficients: (B · B, R, N) float64 integers, magnitude at most 2^24; zero beyond the
-                rank of a band.
+                rank of a frequency.
 
         Returns:
             (N, C, B, B) float64 integers, latent units.  Bounds: synthesis 2^24 · 2^15 · 2^13 =
             2^52, clipped to 2^26; rows 2^26 · 2^13 · 2^4 = 2^43, shifted to 2^30; columns 2^47.
         """
-        size, blocks = self._size, coefficients.shape[2]
-        spectrum = coefficients.new_empty((size * size, self._channels, blocks))
-        for frequencies, matrix, shift in self._bands:
-            if matrix.ndim == 1:
-                mixed = matrix[:, None] * coefficients[frequencies, : self._channels]
+        size, blocks, channels = self._size, coefficients.shape[2], self._channels
+        spectrum = coefficients.new_zeros((size * size, channels, blocks))
+        for group, frequencies, matrices, scale, half in self._groups:
+            bands, count = group.shape
+            columns = group.columns
+            taken = coefficients[frequencies, :columns].reshape(bands, count, columns, blocks)
+            if group.dense:
+                mixed = exact_matmul(
+                    matrices, taken.transpose(1, 2).reshape(bands, columns, count * blocks)
+                )
+                mixed = mixed.reshape(bands, channels, count, blocks).transpose(1, 2)
             else:
-                mixed = exact_matmul(matrix, coefficients[frequencies, : matrix.shape[1]])
-            spectrum[frequencies] = clip(round_shift(mixed, shift), SPECTRUM_LIMIT)
-        rows = exact_matmul(self._basis, spectrum.reshape(size, size, self._channels * blocks))
+                mixed = matrices[:, None, :, None] * taken
+            # round_shift, with a shift for each band
+            shape = (bands, 1, 1, 1)
+            rounded = torch.floor(mixed * scale.reshape(shape) + half.reshape(shape))
+            spectrum[frequencies, : rounded.shape[2]] = clip(rounded, SPECTRUM_LIMIT).flatten(0, 1)
+        rows = exact_matmul(self._basis, spectrum.reshape(size, size, channels * blocks))
         rows = round_shift(rows, BASIS_BITS)
-        residual = exact_matmul(self._basis, rows.reshape(size, size * self._channels * blocks))
+        residual = exact_matmul(self._basis, rows.reshape(size, size * channels * blocks))
         residual = round_shift(residual, BASIS_BITS + SPECTRUM_BITS)
-        return residual.reshape(size, size, self._channels, blocks).permute(3, 2, 0, 1)
+        return residual.reshape(size, size, channels, blocks).permute(3, 2, 0, 1)
 
 
 class ForwardTransform:
-    """Residual -> coefficients, for one tensor: float, encoder only."""
+    """Residual -> coefficients, for one tensor: float, encoder only.
 
-    def __init__(self, profile: TensorProfile, device: torch.device | str = "cpu") -> None:
+    `adjoint`: the transpose of the inverse transform in its place, gradients by residual ->
+    gradients by coefficient.
+    """
+
+    def __init__(
+        self,
+        profile: TensorProfile,
+        device: torch.device | str = "cpu",
+        *,
+        adjoint: bool = False,
+    ) -> None:
         self._size = profile.block_size
         self._components = profile.components
         basis = dct_basis(self._size) * 0.5**BASIS_BITS
         # two-dimensional basis: one matrix product for all channels and blocks
         self._basis = torch.from_numpy(np.kron(basis, basis)).to(device, torch.float32)
-        self._bands = []
-        for number, band in enumerate(profile.bands):
-            synthesis = band.matrix.astype(np.float64) * 0.5 ** (band.shift + SPECTRUM_BITS)
-            if synthesis.ndim == 1:
-                analysis = np.divide(
-                    1.0, synthesis, out=np.zeros_like(synthesis), where=synthesis != 0
+        self._groups = []
+        for group in _groups(profile):
+            inverse = _transposed if adjoint else _analysis
+            analysis = group.stacked([inverse(band) for band in group.bands], 0)
+            self._groups.append(
+                (
+                    group,
+                    torch.from_numpy(group.frequencies).to(device),
+                    torch.from_numpy(analysis).to(device, torch.float32),
                 )
-            else:
-                analysis = np.linalg.pinv(synthesis)
-            frequencies = torch.from_numpy(np.flatnonzero(profile.band_of == number)).to(device)
-            self._bands.append((frequencies, torch.from_numpy(analysis).to(device, torch.float32)))
+            )
 
     def __call__(self, residual: Tensor) -> Tensor:
         """Transform blocks.
@@ -171,11 +236,26 @@ class ForwardTransform:
         flat = residual.reshape(blocks * channels, self._size * self._size)
         spectrum = (self._basis @ flat.t()).reshape(-1, blocks, channels).transpose(1, 2)
         coefficients = residual.new_zeros((self._size * self._size, self._components, blocks))
-        for frequencies, analysis in self._bands:
-            if analysis.ndim == 1:
-                coefficients[frequencies, : analysis.shape[0]] = (
-                    analysis[:, None] * spectrum[frequencies]
-                )
+        for group, frequencies, analysis in self._groups:
+            bands, count = group.shape
+            taken = spectrum[frequencies].reshape(bands, count, channels, blocks)
+            if group.dense:
+                found = analysis @ taken.transpose(1, 2).reshape(bands, channels, count * blocks)
+                found = found.reshape(bands, group.columns, count, blocks).transpose(1, 2)
             else:
-                coefficients[frequencies, : analysis.shape[0]] = analysis @ spectrum[frequencies]
+                found = analysis[:, None, :, None] * taken[:, :, : group.columns]
+            coefficients[frequencies, : group.columns] = found.flatten(0, 1)
         return coefficients
+
+
+def _analysis(band: Band) -> NDArray[np.float64]:
+    """Return the (R, C) or (C,) inverse of a synthesis matrix, in 1/64 of the coefficient unit."""
+    synthesis = band.matrix.astype(np.float64) * 0.5 ** (band.shift + SPECTRUM_BITS)
+    if synthesis.ndim == 1:
+        return np.divide(1.0, synthesis, out=np.zeros_like(synthesis), where=synthesis != 0)
+    return np.asarray(np.linalg.pinv(synthesis), np.float64)
+
+
+def _transposed(band: Band) -> NDArray[np.float64]:
+    """Return the (R, C) or (C,) transpose of a synthesis matrix."""
+    return np.asarray(band.matrix.T * 0.5 ** (band.shift + SPECTRUM_BITS))

@@ -21,7 +21,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 @pytest.fixture(autouse=True)
 def _isolation() -> Iterator[None]:
-    """One torch thread at the start of each test, and random generators as they were at its end.
+    """One torch thread at the start of each test; at its end random generators as they were, and
+    gradients on, which commands of tools/ switch off.
 
     torch is looked up rather than imported: the tests of the lower floors run without it.
     """
@@ -37,6 +38,7 @@ def _isolation() -> Iterator[None]:
     np.random.set_state(numpy_state)  # noqa: NPY002
     if torch is not None:
         torch.set_rng_state(torch_state)
+        torch.set_grad_enabled(True)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,8 @@ from codec.bitstream import (
 )
 from codec.encoder import EncodedFrame, Encoder, EncoderConfig
 from codec.entropy import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
-from codec.profile import Band, Profile, TensorProfile
+from codec.probability import DEFAULT_POINTS
+from codec.profile import MAX_POINT, Band, Profile, TensorProfile
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -126,21 +127,29 @@ def tensor_profiles(draw, max_block_size=4):
     block_size = draw(st.integers(1, max_block_size))
     frequencies = block_size**2
     bands = []
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, 5))):
         dense = draw(st.booleans())
         rank = draw(st.integers(1, channels)) if dense else channels
         shape = (channels, rank) if dense else (channels,)
         matrix = draw(hnp.arrays(np.int16, shape))
         scale = draw(hnp.arrays(np.int8, (2, rank)))
         bands.append(Band(matrix, draw(st.integers(0, 40)), scale))
-    band_of = st.integers(0, len(bands) - 1)
+    of = draw(hnp.arrays(np.uint8, frequencies, elements=st.integers(0, len(bands) - 1)))
+    ranks = np.array([draw(st.integers(0, bands[number].rank)) for number in of])
+    if not ranks.any():
+        ranks[draw(st.integers(0, frequencies - 1))] = 1
+    points = hnp.arrays(
+        np.int8, (len(DEFAULT_POINTS), 2), elements=st.integers(-MAX_POINT, MAX_POINT)
+    )
     return TensorProfile(
         draw(st.integers(0, 22)),
         block_size,
         draw(hnp.arrays(np.int32, channels, elements=st.integers(1 - (1 << 23), (1 << 23) - 1))),
         tuple(bands),
-        draw(hnp.arrays(np.uint8, frequencies, elements=band_of)),
+        of,
+        ranks,
         draw(hnp.arrays(np.int8, (2, frequencies))),
+        draw(points),
     )
 
 
@@ -153,9 +162,18 @@ def profiles(max_block_size=4):
 
 
 def plausible_profile(
-    rng: np.random.Generator, channels: int, block_size: int, *, bands: int = 1, dense: bool = False
+    rng: np.random.Generator,
+    channels: int,
+    block_size: int,
+    *,
+    bands: int = 1,
+    dense: bool = False,
+    cut: bool = False,
 ) -> TensorProfile:
-    """A profile for features of standard deviation around 1: steps equal it at about qp 24."""
+    """A profile for features of standard deviation around 1: steps equal it at about qp 24.
+
+    `cut`: of each frequency only some components are coded, perhaps none, and any points are used.
+    """
     made = []
     for _ in range(bands):
         if dense:
@@ -168,13 +186,23 @@ def plausible_profile(
         scale = rng.integers(8, 30, (2, rank)).astype(np.int8)
         made.append(Band(matrix, 13, scale))
     frequencies = block_size**2
+    mean = rng.integers(-100, 100, channels).astype(np.int32)
+    band_of = rng.integers(0, bands, frequencies).astype(np.uint8)
+    ranks = np.array([band.rank for band in made])[band_of]
+    points = np.array(DEFAULT_POINTS, np.int8)
+    if cut:
+        ranks = rng.integers(0, ranks + 1)
+        ranks[0] = max(ranks[0], 1)
+        points = rng.integers(-MAX_POINT, MAX_POINT + 1, points.shape).astype(np.int8)
     return TensorProfile(
         6,
         block_size,
-        rng.integers(-100, 100, channels).astype(np.int32),
+        mean,
         tuple(made),
-        rng.integers(0, bands, frequencies).astype(np.uint8),
+        band_of,
+        ranks,
         rng.integers(-12, 1, (2, frequencies)).astype(np.int8),
+        points,
     )
 
 
@@ -213,6 +241,7 @@ def stream_headers(draw, max_tensors=3):
                 draw(st.sampled_from((1, 2, 3, 4, 5, 7, 8, 16))),
                 bands=draw(st.integers(1, 3)),
                 dense=draw(st.booleans()),
+                cut=draw(st.booleans()),
             )
         )
     grid = draw(st.sampled_from((4, 8, 16, 32, 33)))

@@ -111,6 +111,24 @@ def test_invalid_stream_raises_its_error(row):
     assert "\n" not in str(caught.value)
 
 
+HISTORY = sorted((FOLDER / "history").glob("*.lmc"))
+"""Streams of earlier versions, named after them."""
+
+
+@pytest.mark.parametrize("path", HISTORY, ids=lambda path: path.stem)
+def test_streams_of_earlier_versions_are_refused_by_their_version(path):
+    version = int(path.stem.partition("_")[0].removeprefix("v"))
+    assert version < FORMAT_VERSION
+    message = f"format version {version}, this decoder reads {FORMAT_VERSION}"
+    with pytest.raises(errors.UnsupportedBitstreamError, match=message):
+        decode(path.read_bytes())
+
+
+def test_every_earlier_version_has_a_stream():
+    versions = {int(path.stem.partition("_")[0].removeprefix("v")) for path in HISTORY}
+    assert versions == set(range(1, FORMAT_VERSION))
+
+
 @pytest.fixture(scope="module")
 def regenerated(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bitstreams")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -14,6 +16,7 @@ import click
 import pytest
 
 from codec import cli
+from codec.bitstream import FORMAT_VERSION
 from codec.container import StreamReader
 from codec.pipeline import decode_frames
 
@@ -99,13 +102,32 @@ def test_links_between_documents_lead_somewhere(document):
             assert (document.parent / target).exists(), target
 
 
+FORMAT = ROOT / "bitstreams" / "FORMAT.md"
+
+
+def test_the_specification_is_of_this_version():
+    text = FORMAT.read_text(encoding="utf-8")
+    assert text.startswith(f"# The latent-motion stream format, version {FORMAT_VERSION}\n")
+    assert f"| version | u(8) | {FORMAT_VERSION};" in text
+    versions = re.findall(r"^\| (\d+) \| ", text.partition("\n## C ")[2], flags=re.MULTILINE)
+    assert versions == [str(number) for number in range(FORMAT_VERSION, 0, -1)]
+
+
+def test_the_specification_names_the_tables_by_their_hash():
+    content = json.loads((ROOT / "codec" / "tables.json").read_text(encoding="utf-8"))
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    appendix = FORMAT.read_text(encoding="utf-8").partition("\n## A ")[2].partition("\n## B ")[0]
+    assert f"SHA-256: {hashlib.sha256(canonical).hexdigest()}\n" in appendix
+    assert set(re.findall(r"^\| (\w+) \| [\d× ]+ \|", appendix, flags=re.MULTILINE)) == set(content)
+
+
 def dumped_stream() -> tuple[bytes, str]:
     """The stream of appendix B and the text of the appendix.
 
     Its rows are an offset, bytes in hexadecimal and their meaning, in a table or in columns two
     spaces apart.  Every offset has to be that of the bytes before it.
     """
-    text = (ROOT / "bitstreams" / "FORMAT.md").read_text(encoding="utf-8")
+    text = FORMAT.read_text(encoding="utf-8")
     appendix = re.split(r"^## ", text.partition("\n## B ")[2], flags=re.MULTILINE)[0]
     content = b""
     for line in appendix.splitlines():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import SEEDS, header_of, random_symbols, stream_headers
+from strategies import SEEDS, header_of, random_symbols, random_vectors, stream_headers
 
 from codec.bitstream import MAX_LEVEL, MAX_VECTOR, FramePacket, SequenceHeader, TensorSpec
 from codec.entropy import (
@@ -27,8 +27,15 @@ from codec.entropy import (
     _level_models,
 )
 from codec.errors import CorruptBitstreamError
-from codec.probability import BINARY_TABLES, ESCAPE, PROBABILITY_BITS, binary_weights, tables
-from codec.profile import Band, Profile, TensorProfile, profile_of
+from codec.probability import (
+    BINARY_TABLES,
+    DEFAULT_POINTS,
+    ESCAPE,
+    PROBABILITY_BITS,
+    binary_weights,
+    tables,
+)
+from codec.profile import INTER, INTRA, Band, Profile, TensorProfile, profile_of
 
 LEVELS = st.one_of(
     st.integers(-40, 40), st.sampled_from((-MAX_LEVEL, -MAX_LEVEL + 1, MAX_LEVEL - 1, MAX_LEVEL))
@@ -220,6 +227,66 @@ def test_payloads_that_nobody_wrote_are_symbols_or_corrupt(header, seed, payload
             assert np.abs(symbols.levels).max(initial=0) <= MAX_LEVEL
 
 
+# --- what an encoder asks before it codes ---------------------------------------------------------
+
+
+def code_some(header: SequenceHeader, rng: np.random.Generator, frames: int) -> FrameSyntax:
+    """A syntax with a history."""
+    profile = profile_of(header)
+    syntax = FrameSyntax(header, profile)
+    for frame in random_symbols(rng, header, profile, frames):
+        syntax.code(SymbolWriter(), frame)
+    return syntax
+
+
+@settings(max_examples=20)
+@given(stream_headers(), SEEDS, st.integers(1, 3))
+def test_vector_bits_are_those_of_the_next_frame_and_change_nothing(header, seed, frames):
+    rng = np.random.default_rng(seed)
+    syntax = code_some(header, rng, frames)
+    vectors = random_vectors(rng, header, 40)
+    before = vectors.copy()
+    estimates = [syntax.vector_bits(vectors) for _ in range(2)]
+    np.testing.assert_array_equal(vectors, before)
+    syntax.bits.clear()
+    skipped = [
+        TensorSymbols(np.zeros(one.count, np.uint8), np.zeros((0, 0), np.int32), np.zeros((0, 0)))
+        for one in syntax.tensors_at(False, 20)
+    ]
+    syntax.code(SymbolWriter(), FrameSymbols(False, 20, vectors, skipped))
+    assert estimates == [pytest.approx(syntax.bits["motion"])] * 2
+
+
+@settings(max_examples=20)
+@given(stream_headers(), SEEDS, st.integers(1, 3), st.sampled_from((INTRA, INTER)), st.booleans())
+def test_plans_meet_the_classes_of_coding_and_change_nothing(header, seed, frames, kind, key):
+    rng = np.random.default_rng(seed)
+    profile = profile_of(header)
+    syntax = code_some(header, rng, frames)
+    (frame,) = random_symbols(rng, header, profile, 1)
+    qp = int(rng.integers(52))
+    key = key and kind == INTRA
+    frame = FrameSymbols(key, qp, None, frame.tensors)  # of a key frame: every block is coded
+    planned = []
+    for tensor, symbols in zip(syntax.tensors_at(key, qp), frame.tensors, strict=True):
+        symbols.modes[:] = MODE_INTRA if kind == INTRA else MODE_INTER
+        classes = np.zeros(symbols.levels.shape, np.uint8)
+
+        def choose(first, last, found, levels=symbols.levels, classes=classes):
+            classes[first:last] = found
+            return levels[first:last]
+
+        for _ in range(2):  # the second time finds the same state
+            tensor.plan(kind, qp, choose)
+        planned.append(classes)
+    syntax.code(SymbolWriter(), frame)
+    for classes, symbols in zip(planned, frame.tensors, strict=True):
+        np.testing.assert_array_equal(classes, symbols.classes)
+
+
+# --- escapes and limits ---------------------------------------------------------------------------
+
+
 def escape_payload(excess_bits: int, negative: int) -> bytes:
     """A level escape of a given length, all of its bits set, written by hand."""
     writer = SymbolWriter()
@@ -271,7 +338,9 @@ def golden_stream() -> tuple[SequenceHeader, Profile]:
         np.array([-96, 25], np.int32),
         (band,),
         np.zeros(4, np.uint8),
+        np.full(4, 2),
         np.array([[0, -6, -6, -12], [0, -3, -3, -6]], np.int8),
+        np.array(DEFAULT_POINTS, np.int8),
     )
     profile = Profile((tensor,))
     spec = TensorSpec("t", 2, 4, 6, 8, 8)

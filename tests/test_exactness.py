@@ -17,6 +17,7 @@ from codec.decoder import Decoder
 from codec.encoder import EncoderConfig
 from codec.exact import EXACT_LIMIT, LATENT_LIMIT, clip, exact_matmul, round_shift
 from codec.motion import compensate, interpolation_filters
+from codec.probability import DEFAULT_POINTS
 from codec.profile import Band, Profile, TensorProfile
 from codec.transform import InverseTransform, dct_basis
 
@@ -30,7 +31,7 @@ def stream() -> tuple[SequenceHeader, list[FramePacket], list[str]]:
     rng = np.random.default_rng(0)
     profile = Profile(
         (
-            plausible_profile(rng, 112, 7, bands=2, dense=True),
+            plausible_profile(rng, 112, 7, bands=49, dense=True, cut=True),
             plausible_profile(rng, 24, 8, bands=1),
         )
     )
@@ -126,22 +127,26 @@ def test_clip_and_matmul():
 # --- the bounds -----------------------------------------------------------------------------------
 
 
-def largest_transform(channels: int, size: int) -> tuple[TensorProfile, torch.Tensor]:
+def largest_transform(
+    channels: int, size: int, shifts: tuple[int, ...] = (0, 24, 40)
+) -> tuple[TensorProfile, torch.Tensor]:
     """Dense matrices and coefficients at their limits, with signs that add up and that do not."""
     rng = np.random.default_rng(1)
     signs = rng.choice((-1, 1), (channels, channels))
     signs[0] = 1
     matrix = np.where(signs > 0, (1 << 15) - 1, -(1 << 15)).astype(np.int16)
     zeros = np.zeros((2, channels), np.int8)
-    bands = (Band(matrix, 0, zeros), Band(matrix, 24, zeros), Band(matrix, 40, zeros))
+    bands = tuple(Band(matrix, shift, zeros) for shift in shifts)
     frequencies = size * size
     profile = TensorProfile(
         0,
         size,
         np.zeros(channels, np.int32),
         bands,
-        (np.arange(frequencies) % 3).astype(np.uint8),
+        (np.arange(frequencies) % len(shifts)).astype(np.uint8),
+        np.full(frequencies, channels),
         np.zeros((2, frequencies), np.int8),
+        np.zeros((len(DEFAULT_POINTS), 2), np.int8),
     )
     coefficients = rng.choice((-1, 1), (frequencies, channels, 4)) * float(1 << 24)
     coefficients[..., 0] = float(1 << 24)
@@ -154,9 +159,19 @@ def largest_transform(channels: int, size: int) -> tuple[TensorProfile, torch.Te
     return profile, torch.from_numpy(coefficients)
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, 1), (5, 3), (64, 8), (96, 16)])
-def test_the_transform_at_its_limits_equals_integers(channels, size):
-    profile, coefficients = largest_transform(channels, size)
+@pytest.mark.parametrize(
+    ("channels", "size", "shifts"),
+    [
+        (1, 1, (0,)),
+        (5, 3, (0, 24, 40)),
+        (64, 8, (0, 24, 40)),
+        (96, 16, (0, 24, 40)),
+        (5, 3, (40, 0, 1, 13, 24, 2, 39, 25, 3)),  # a band for each frequency
+        (24, 7, tuple(7 * number % 41 for number in range(49))),
+    ],
+)
+def test_the_transform_at_its_limits_equals_integers(channels, size, shifts):
+    profile, coefficients = largest_transform(channels, size, shifts)
     integers = coefficients.numpy().astype(np.int64)
     spectrum = np.zeros((size * size, channels, integers.shape[2]), np.int64)
     for frequency, band in enumerate(profile.band_of):

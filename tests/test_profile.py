@@ -13,7 +13,10 @@ from strategies import header_of, plausible_profile, profiles, tensor_profiles
 
 from codec.bitstream import MAX_CHANNELS, ByteWriter, TensorSpec
 from codec.errors import BitstreamError, CorruptBitstreamError, UnsupportedBitstreamError
+from codec.probability import DEFAULT_POINTS
 from codec.profile import Band, Profile, profile_of
+
+POINT_BYTES = 2 * len(DEFAULT_POINTS)
 
 
 def one(rng: np.random.Generator, channels: int = 3, **options) -> Profile:
@@ -28,7 +31,7 @@ def test_bytes_round_trip(profile):
     assert parsed.hash == profile.hash
     for mine, theirs in zip(profile.tensors, parsed.tensors, strict=True):
         assert (mine.fraction_bits, mine.block_size) == (theirs.fraction_bits, theirs.block_size)
-        for name in ("mean", "band_of", "frequency_scale"):
+        for name in ("mean", "band_of", "ranks", "frequency_scale", "points"):
             a, b = getattr(mine, name), getattr(theirs, name)
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
@@ -69,7 +72,7 @@ def test_damaged_bytes_are_parsed_or_corrupt(profile, data):
         return
     assert parsed.to_bytes() == content
     for tensor in parsed.tensors:
-        assert len(tensor.scan.position) == sum(tensor.bands[b].rank for b in tensor.band_of)
+        assert len(tensor.scan.position) == tensor.ranks.sum()
 
 
 @pytest.mark.parametrize("channels", [1 << 20, 1 << 40, (1 << 63) - 1])
@@ -82,17 +85,39 @@ def test_huge_counts_are_refused_before_they_are_allocated(channels):
         Profile.from_bytes(bytes(out.content) + bytes(1000))
 
 
-def test_a_huge_rank_is_refused_before_it_is_allocated():
+def test_a_huge_matrix_is_refused_before_it_is_allocated():
     out = ByteWriter()
     out.varint(1)
     out.raw(bytes([6, 1]))
     out.varint(1)  # channels
     out.signed(0)
     out.varint(1)  # bands
-    out.raw(bytes([0, 0, 0, 1, 13]))
+    out.raw(bytes([0, 1, 0, 0]))  # band, rank, scales of the frequency
+    out.raw(bytes(POINT_BYTES))
+    out.raw(bytes([1, 13]))
     out.varint(1 << 50)
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match="needed"):
         Profile.from_bytes(bytes(out.content) + bytes(1000))
+
+
+@pytest.mark.parametrize("rank", [2, 3, 1 << 40, 1 << 62, (1 << 63) - 1])
+def test_ranks_beyond_the_components_are_corrupt(rank):
+    """One of two channels, for a dense matrix of one column: where it says so does not matter."""
+    profile = plausible_profile(np.random.default_rng(0), 2, 2)
+    band = Band(np.ones((2, 1), np.int16), 1, np.zeros((2, 1), np.int8))
+    profile = dataclasses.replace(profile, bands=(band,), ranks=np.array([1, 1, 0, 1]))
+    assert Profile.from_bytes(Profile((profile,)).to_bytes()) == Profile((profile,))
+    object.__setattr__(profile, "ranks", np.array([1, rank, 0, 1]))
+    with pytest.raises(CorruptBitstreamError, match="rank"):
+        Profile.from_bytes(Profile((profile,)).to_bytes())
+
+
+@pytest.mark.parametrize("point", [-128, -33, 33, 127])
+def test_points_out_of_range_are_corrupt(point):
+    profile = plausible_profile(np.random.default_rng(0), 2, 2)
+    profile.points[39, 1] = point
+    with pytest.raises(CorruptBitstreamError, match="point"):
+        Profile.from_bytes(Profile((profile,)).to_bytes())
 
 
 def serialised(channels: int, bands: int) -> bytes:
@@ -103,7 +128,8 @@ def serialised(channels: int, bands: int) -> bytes:
     out.varint(channels)
     out.raw(bytes(channels))
     out.varint(bands)
-    out.raw(bytes(3))
+    out.raw(bytes([0, 1, 0, 0]))
+    out.raw(bytes(POINT_BYTES))
     out.raw((bytes([0, 13]) + bytes(4 * channels)) * bands)
     return bytes(out.content)
 
@@ -112,19 +138,20 @@ def test_more_channels_or_bands_than_can_be_used_are_corrupt():
     """Few bytes inflate to millions of them, and parsing those takes minutes."""
     Profile.from_bytes(serialised(MAX_CHANNELS, 1))
     Profile.from_bytes(serialised(1, 256))
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match="channels"):
         Profile.from_bytes(serialised(MAX_CHANNELS + 1, 1))
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match="bands"):
         Profile.from_bytes(serialised(1, 257))
 
 
 @given(tensor_profiles())
-def test_scan_visits_every_coefficient_once_low_frequencies_first(profile):
+def test_scan_visits_the_first_components_of_each_frequency_once_low_frequencies_first(profile):
     scan = profile.scan
+    assert profile.components == max(profile.ranks)
     expected = {
         frequency * profile.components + component
-        for frequency, band in enumerate(profile.band_of)
-        for component in range(profile.bands[band].rank)
+        for frequency, rank in enumerate(profile.ranks.tolist())
+        for component in range(rank)
     }
     assert len(scan.position) == len(expected)
     assert set(scan.position.tolist()) == expected
@@ -136,7 +163,7 @@ def test_scan_visits_every_coefficient_once_low_frequencies_first(profile):
         u, v = divmod(frequency, profile.block_size)
         band = profile.bands[profile.band_of[frequency]]
         group = min(u + v, 3) if u + v < 5 else 4
-        number = 2 * group + (4 * component >= band.rank)
+        number = 2 * group + (4 * component >= profile.ranks[frequency])
         assert scan.bounds[number] <= index < scan.bounds[number + 1]
         for kind in (0, 1):
             scale = int(band.scale[kind, component]) + int(profile.frequency_scale[kind, frequency])
@@ -152,10 +179,19 @@ def test_scan_visits_every_coefficient_once_low_frequencies_first(profile):
         {"block_size": 17},
         {"block_size": 2},
         {"mean": np.full(3, (1 << 23) + 1, np.int32)},
+        {"mean": np.full(3, -(1 << 31), np.int32)},
         {"mean": np.zeros(4, np.int32)},
         {"bands": ()},
         {"band_of": np.ones(9, np.uint8)},
+        {"ranks": np.ones(8, np.int64)},
+        {"ranks": np.full(9, 4)},
+        {"ranks": np.array([3] * 8 + [-1])},
+        {"ranks": np.zeros(9, np.int64)},
         {"frequency_scale": np.zeros((2, 8), np.int8)},
+        {"points": np.zeros((39, 2), np.int8)},
+        {"points": np.zeros((40, 1), np.int8)},
+        {"points": np.full((40, 2), 33, np.int8)},
+        {"points": np.full((40, 2), -128, np.int8)},
         {"bands": (Band(np.ones(3, np.int16), 41, np.zeros((2, 3), np.int8)),)},
         {"bands": (Band(np.ones(3, np.int16), 1, np.zeros((2, 2), np.int8)),)},
         {"bands": (Band(np.ones((3, 4), np.int16), 1, np.zeros((2, 4), np.int8)),)},

@@ -12,6 +12,7 @@ and values occur that no sensible encoder would choose.  No weights, no video, n
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import math
@@ -61,12 +62,15 @@ from codec.entropy import (
 )
 from codec.errors import BitstreamError, CorruptBitstreamError
 from codec.exact import LATENT_LIMIT
-from codec.profile import Band, Profile, TensorProfile, profile_of
+from codec.probability import DEFAULT_POINTS
+from codec.profile import MAX_POINT, Band, Profile, TensorProfile, profile_of
 from codec.reconstruction import Reconstructor, checksum, integers_of
 
 __all__ = ["INVALID", "VALID", "decode", "stream_md5", "write_all"]
 
 SUFFIX = ".lmc"
+REVISION = 2
+"""Of all streams: version 2 of the format changed the bytes of every one."""
 CRC_BYTES = 4
 LARGEST_FILE, LARGEST_TOTAL = 32 << 10, 500 << 10
 
@@ -128,7 +132,20 @@ def plain_profile(
             ),
         ),
         np.zeros(block_size**2, np.uint8),
+        np.full(block_size**2, channels),
         np.stack([-3 * slope, -2 * slope]).astype(np.int8),
+        np.array(DEFAULT_POINTS, np.int8),
+    )
+
+
+def dense_band(label: str, channels: int, columns: int, shift: int, scale: int = 30) -> Band:
+    """Return a band with a matrix of noise, of a gain around one."""
+    matrix = noise(f"{label} matrix", channels, columns).astype(np.int16) - 128
+    scales = scale - 2 * np.arange(columns)
+    return Band(
+        (matrix * (1 << shift >> 7)).astype(np.int16),
+        shift,
+        np.stack([scales, scales - 8]).astype(np.int8),
     )
 
 
@@ -271,10 +288,10 @@ VALID: list[Valid] = []
 def valid(
     exercises: str, clause: str, maker: str = "symbols"
 ) -> Callable[[Callable[[str], bytes]], Callable[[str], bytes]]:
-    """Enter a function in the list of valid streams, under its name, letter a, revision 1."""
+    """Enter a function in the list of valid streams, under its name and letter a."""
 
     def enter(make: Callable[[str], bytes]) -> Callable[[str], bytes]:
-        name = f"{make.__name__}_a_1"
+        name = f"{make.__name__}_a_{REVISION}"
         VALID.append(Valid(name, exercises, clause, maker, lambda: make(name)))
         return make
 
@@ -429,31 +446,119 @@ def multi_tensor(label: str) -> bytes:
     return stream.content()
 
 
-@valid("several bands, dense matrices of low rank, a band that no frequency uses", "5.1, 6.4, 7.4")
+@valid("several bands, dense matrices of few columns, a band without a frequency", "5.1, 6.4, 7.4")
 def dense_profile(label: str) -> bytes:
     channels, size = 6, 4
-    bands = []
-    for number, (rank, shift) in enumerate(((6, 14), (4, 12), (1, 15), (2, 0))):
-        matrix = noise(f"{label} matrix {number}", channels, rank).astype(np.int16) - 128
-        scale = 30 - 6 * number - 2 * np.arange(rank)
-        bands.append(
-            Band(
-                (matrix * (1 << shift >> 7)).astype(np.int16),
-                shift,
-                np.stack([scale, scale - 8]).astype(np.int8),
-            )
-        )
+    bands = [
+        dense_band(f"{label} {number}", channels, columns, shift, 30 - 6 * number)
+        for number, (columns, shift) in enumerate(((6, 14), (4, 12), (1, 15), (2, 0)))
+    ]
     bands.insert(1, plain_profile(channels).bands[0])
     frequency = np.arange(size**2)
+    band_of = np.minimum(frequency // size + frequency % size, 3).astype(np.uint8)
     profile = replace(
         plain_profile(channels, size),
         bands=tuple(bands),
-        band_of=np.minimum(frequency // size + frequency % size, 3).astype(np.uint8),
+        band_of=band_of,
+        ranks=np.array([band.rank for band in bands])[band_of],
     )
-    stream = Composer(header_of([TensorSpec("features", channels, 8, 8, 8, 8)], [profile]), label)
+    return _five_frames(label, profile)
+
+
+def _five_frames(label: str, profile: TensorProfile, density: int = 120) -> bytes:
+    """Return a stream of an 8 x 8 tensor with this profile: a key frame, then inter frames."""
+    spec = TensorSpec("features", profile.channels, 8, 8, 8, 8)
+    stream = Composer(header_of([spec], [profile]), label)
     for number in range(5):
-        stream.frame(key=not number)
+        stream.frame(key=not number, density=density)
     return stream.content()
+
+
+@valid(
+    "ranks below the columns of a dense matrix, other ones in every frequency, some 0", "5.1, 7.4"
+)
+def ranks_dense(label: str) -> bytes:
+    channels, size = 7, 4
+    bands = (dense_band(f"{label} 0", channels, 6, 14), dense_band(f"{label} 1", channels, 7, 13))
+    profile = replace(
+        plain_profile(channels, size),
+        bands=bands,
+        band_of=(np.arange(size**2) % 3 % 2).astype(np.uint8),
+        ranks=np.array([5, 7, 4, 3, 0, 5, 3, 2, 4, 1, 1, 0, 2, 1, 0, 0]),
+    )
+    return _five_frames(label, profile)
+
+
+@valid("ranks of a diagonal band, the one of the lowest frequency 0", "5.1, 6.4, 7.4")
+def ranks_diagonal(label: str) -> bytes:
+    profile = replace(plain_profile(5, 3), ranks=np.array([0, 5, 4, 1, 2, 3, 0, 1, 0]))
+    return _five_frames(label, profile)
+
+
+@valid("one coefficient a block: all ranks but one are 0", "5.1, 7.4")
+def ranks_single(label: str) -> bytes:
+    profile = replace(plain_profile(3, 2), ranks=np.array([0, 0, 1, 0]))
+    return _five_frames(label, profile)
+
+
+@valid("reconstruction points at their bounds and of either sign", "5.1, 6.3")
+def points_extreme(label: str) -> bytes:
+    profile = plain_profile(4)
+    points = np.tile(np.array([[1, -1], [-1, 1]], np.int8) * MAX_POINT, (20, 1))
+    return _five_frames(label, replace(profile, points=points.astype(np.int8)), density=240)
+
+
+@valid("reconstruction points that differ in every class", "5.1, 6.3")
+def points_all(label: str) -> bytes:
+    profile = plain_profile(4, fraction_bits=10)
+    drawn = noise(f"{label} points", len(DEFAULT_POINTS), 2) % (2 * MAX_POINT + 1)
+    profile = replace(profile, points=(drawn.astype(np.int16) - MAX_POINT).astype(np.int8))
+    stream = Composer(header_of([TensorSpec("features", 4, 8, 8, 8, 8)], [profile]), label)
+    for number, qp in enumerate((24, 0, 51, 12, 40)):
+        stream.frame(key=not number, qp=qp, density=200)
+    return stream.content()
+
+
+@valid("a dense band for each of 49 frequencies, ranks falling with the frequency", "5.1, 6.4, 7.4")
+def many_bands(label: str) -> bytes:
+    channels, size = 8, 7
+    frequency = np.arange(size**2)
+    profile = replace(
+        plain_profile(channels, size),
+        bands=tuple(
+            dense_band(f"{label} {number}", channels, channels, 13 + number % 3)
+            for number in range(size**2)
+        ),
+        band_of=frequency.astype(np.uint8),
+        ranks=np.maximum(channels - (frequency // size + frequency % size), 0),
+    )
+    return _five_frames(label, profile, density=60)
+
+
+@valid(
+    "bands of one frequency each, diagonal and dense, of unlike columns, shifts and ranks",
+    "5.1, 6.4, 7.4",
+)
+def mixed_bands(label: str) -> bytes:
+    channels, size = 6, 4
+    bands: list[Band] = []
+    for number in range(size**2):
+        if number % 3 == 1:
+            bands.append(plain_profile(channels, gain=4096 << number % 2, shift=12).bands[0])
+        else:
+            shift = (14, 7, 13, 15, 11)[number % 5]
+            bands.append(
+                dense_band(f"{label} {number}", channels, 1 + 5 * number % channels, shift)
+            )
+    band_of = np.arange(size**2)[::-1].astype(np.uint8)
+    columns = np.array([band.rank for band in bands])[band_of]
+    profile = replace(
+        plain_profile(channels, size),
+        bands=tuple(bands),
+        band_of=band_of,
+        ranks=np.maximum(columns - np.arange(size**2) % 3, 0),
+    )
+    return _five_frames(label, profile)
 
 
 @valid("every block size from 1 to 16, blocks that reach beyond the tensor", "6.2, 6.4, 7.4")
@@ -780,6 +885,22 @@ def _profile(content: bytes) -> bytes:
     return _other_header(replace(base().header, profile=content, profile_hash=digest))
 
 
+def _unchecked(**changes: object) -> bytes:
+    """Return the base stream with a profile that its own class would refuse."""
+    (tensor,) = profile_of(base().header).tensors
+    damaged = copy.copy(tensor)
+    for name, value in changes.items():
+        object.__setattr__(damaged, name, value)
+    return _profile(Profile((damaged,)).to_bytes())
+
+
+def _point(value: int) -> NDArray[np.int8]:
+    """Return points all of which are right but one."""
+    points = np.array(DEFAULT_POINTS, np.int8)
+    points[17, 1] = value
+    return points
+
+
 def _cut(part: int, size: int) -> bytes:
     """Return the base stream up to `size` bytes into a part."""
     pieces = parts(base().content())
@@ -848,7 +969,9 @@ def _enter_invalid() -> None:
          lambda: _changed(0, 0, 32, sealed=True)),
         ("text_transfer", UNSUPPORTED, "4.2", "CR LF became LF on the way", "magic",
          lambda: base().content().replace(b"\r\n", b"\n")),
-        ("bad_version", UNSUPPORTED, "4.2", "format version 2", "format version 2",
+        ("bad_version", UNSUPPORTED, "4.2", "format version 3", "format version 3",
+         lambda: _changed(0, len(MAGIC), 1, sealed=True)),
+        ("old_version", UNSUPPORTED, "4.2", "format version 1", "format version 1",
          lambda: _changed(0, len(MAGIC), 3, sealed=True)),
         ("crc_header", CORRUPT, "4.2", "a bit of the header body flipped", "CRC-32",
          lambda: _changed(0, 20, 4, sealed=False)),
@@ -916,6 +1039,25 @@ def _enter_invalid() -> None:
          lambda: _profile(profile[:1] + b"\x17" + profile[2:])),
         ("profile_block_size", CORRUPT, "5.1", "block size 0", "profile",
          lambda: _profile(profile[:2] + b"\x00" + profile[3:])),
+        ("profile_rank_columns", CORRUPT, "5.1",
+         "rank 2 in a frequency whose matrix has one column", "ranks beyond",
+         lambda: _unchecked(bands=(dense_band("one column", 2, 1, 14),))),
+        ("profile_rank_channels", CORRUPT, "5.1", "rank 3 of two channels", "rank over",
+         lambda: _unchecked(ranks=np.array([3] + [2] * 15))),
+        ("profile_rank_huge", CORRUPT, "5.1", "a rank of 2^62", "rank over",
+         lambda: _unchecked(ranks=np.array([2] * 15 + [1 << 62]))),
+        ("profile_ranks_zero", CORRUPT, "5.1", "nothing is coded of any frequency", "all zero",
+         lambda: _unchecked(ranks=np.zeros(16, np.int64))),
+        ("profile_ranks_short", CORRUPT, "5.1", "the profile ends within its ranks", "needed",
+         lambda: _profile(profile[:30])),
+        ("profile_point_large", CORRUPT, "5.1", "a reconstruction point of 33", "point out of",
+         lambda: _unchecked(points=_point(33))),
+        ("profile_point_small", CORRUPT, "5.1", "a reconstruction point of -33", "point out of",
+         lambda: _unchecked(points=_point(-33))),
+        ("profile_point_least", CORRUPT, "5.1", "a reconstruction point of -128", "point out of",
+         lambda: _unchecked(points=_point(-128))),
+        ("profile_points_short", CORRUPT, "5.1", "the profile ends within its points", "needed",
+         lambda: _profile(profile[:100])),
         ("profile_deflate", CORRUPT, "4.2",
          "the packed profile is not a zlib stream", "embedded profile",
          lambda: _embedding(b"\xff" * 20, 100)),
@@ -983,7 +1125,7 @@ def _enter_invalid() -> None:
     ]
     # fmt: on
     INVALID.extend(
-        Invalid(f"{name}_1", error, note, clause, message, make)
+        Invalid(f"{name}_{REVISION}", error, note, clause, message, make)
         for name, error, clause, note, message, make in rows
     )
 

@@ -44,30 +44,6 @@ DEAD_ZONE = 0.75
 """Magnitude from which a coefficient of the initial state is taken to become a level, in steps."""
 LEAST_MEAN = 8
 
-POINTS = [
-    *zip(
-        [5, 5, 4, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 1, 1],
-        [5] * 10 + [4, 3, 2, 1] + [0] * 6,
-        strict=True,
-    ),
-    *[
-        (-1, -1),
-        (-2, -2),
-        (-4, -3),
-        (-6, -5),
-        (-7, -5),
-        (-8, -6),
-        (-9, -7),
-        (-11, -9),
-        (-11, -10),
-        (-12, -11),
-    ],
-    *[(-12, -12)] * (CLASSES - 30),
-]
-"""Where coefficients of magnitude 1, and of larger ones, lie on average: 1/64 step towards zero.
-Negative in busy classes, whose cells begin well below the level (dead zones) and whose density is
-flat."""
-
 
 def interpolate(points: dict[float, float], x: float) -> float:
     """Interpolate linearly between control points in log y."""
@@ -117,7 +93,6 @@ def tables() -> dict[str, object]:
         ],
         "expected_low": EXPECTED_LOW,
         "expected": [expected_mean(scale) for scale in range(EXPECTED_LOW, EXPECTED_HIGH + 1)],
-        "points": POINTS,
     }
 
 
