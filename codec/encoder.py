@@ -1,15 +1,16 @@
 """Features in, packets out: the encoder's decisions around the normative loop.
 
-Every decision (levels, block modes, key frames) is written into the stream, so floating point is
-welcome here. Where vectors come from is left to `motion_search.py`, or to the caller.
+Every decision (levels, block modes, fields, key frames) is written into the stream, so floating
+point is welcome here.  Levels are chosen in `rate_distortion.py`, at the highest efforts once more
+in `task_refinement.py`; where vectors come from is left to `motion_search.py`, or to the caller.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -18,47 +19,75 @@ from torch import Tensor
 
 from codec.bitstream import DEFAULT_LIMITS, MAX_QP, MAX_VECTOR, FramePacket, Limits, SequenceHeader
 from codec.entropy import (
-    MODE_INTER,
     MODE_INTRA,
     MODE_SKIP,
     FrameSymbols,
     FrameSyntax,
     SymbolWriter,
-    TensorSymbols,
+    TensorSyntax,
 )
 from codec.errors import BitstreamError
 from codec.exact import LATENT_LIMIT
-from codec.probability import MAX_DIRECT_LEVEL, tables
 from codec.profile import INTER, INTRA, profile_of
-from codec.quantization import quantise, step_size
+from codec.quantization import step_size
+from codec.rate_distortion import PRICE, LevelChoice, TensorPlan, estimated_cost
 from codec.reconstruction import Reconstructor, checksum, features_of
+from codec.task_refinement import CloudFunction, TaskRefinement
 from codec.transform import ForwardTransform, split_blocks
 
-__all__ = ["EncodedFrame", "Encoder", "EncoderConfig"]
+__all__ = ["DEFAULT_EFFORT", "MAX_EFFORT", "EncodedFrame", "Encoder", "EncoderConfig"]
 
-LAMBDA = 0.14
-"""Lagrangian per squared step: what a bit may cost in squared error.  High-rate theory says 0.116
-(6 dB a bit and a uniform cell of step²/12); dead zones at low rate want more."""
-ROUNDING_INTRA, ROUNDING_INTER = 0.30, 0.22
-"""Of magnitudes: one half would be plain rounding, less widens the dead zone."""
+KEY_OFFSET = 9
+"""How much finer the qp of key frames is where 64 frames or more inherit their errors."""
 INTRA_BITS = 2
 """What the mode of an intra block costs beside that of another, about."""
-ESCAPE_BITS = 8
-"""What an escape costs beside its symbol, about."""
 SCENE_CUT_MARGIN = 0.75
 """A frame becomes a key frame when coding all of it intra costs less than this share of its inter
 cost."""
+QP_PER_HALVING = 4.5
+"""How many qp halve the rate, about."""
+DEFAULT_EFFORT, MAX_EFFORT = 4, 9
+
+
+@dataclass(frozen=True, slots=True)
+class _Effort:
+    """What an effort tries.
+
+    `without`: code without the field as well, and keep what is cheaper.  `fields`: the same with
+    the field before and with one vector for all.  `intra_margin`: a block is tried intra when its
+    estimated cost is below this multiple of the predicted one's.  `rounds` and `directions`: those
+    of the task refinement.
+    """
+
+    without: bool = True
+    fields: bool = False
+    intra_margin: float = 1.25
+    rounds: int = 0
+    directions: int = 0
+
+
+EFFORTS = (
+    _Effort(without=False, intra_margin=0.8),
+    *(_Effort(without=False),) * 2,
+    *(_Effort(),) * 2,
+    _Effort(fields=True),
+    _Effort(fields=True, intra_margin=1e9),
+    _Effort(fields=True, intra_margin=1e9, rounds=1, directions=8),
+    _Effort(fields=True, intra_margin=1e9, rounds=2, directions=16),
+    _Effort(fields=True, intra_margin=1e9, rounds=3, directions=24),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
     """What the user chooses: `qp` 0…51 (6 = factor 2 in step), `keyint` frames from key frame to
-    key frame at most.
+    key frame at most, `effort` 0…9.
     """
 
     qp: int = 24
     keyint: int = 64
     scene_cut: bool = True
+    effort: int = DEFAULT_EFFORT
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges."""
@@ -66,6 +95,8 @@ class EncoderConfig:
             raise ValueError(f"qp {self.qp} is outside 0 … {MAX_QP}")
         if self.keyint < 1:
             raise ValueError(f"keyint {self.keyint} is below 1")
+        if not 0 <= self.effort <= MAX_EFFORT:
+            raise ValueError(f"effort {self.effort} is outside 0 … {MAX_EFFORT}")
 
     def to_json(self) -> str:
         """Return the configuration as a JSON object."""
@@ -89,46 +120,14 @@ class EncodedFrame:
     bits: dict[str, float]
 
 
-class _Choice:
-    """One way to code the blocks of a tensor: (P, N) levels in scan order, and per block D, R and J
-    = D + lambda R.
-
-    Distortion is in squared steps; `energy` is the distortion of sending nothing.
-    """
-
-    def __init__(
-        self,
-        coefficients: Tensor,
-        position: Tensor,
-        classes: NDArray[np.intp],
-        step: int,
-        rounding: float,
-    ) -> None:
-        values = coefficients.reshape(-1, coefficients.shape[2])[position]
-        self.levels = quantise(values, step, rounding)
-        magnitude = self.levels.abs()
-        scaled = values.abs() * (1.0 / step)
-        self.energy = (scaled * scaled).sum(0)
-        self.distortion = (scaled - magnitude).square().sum(0)
-        symbol = magnitude.clamp(max=MAX_DIRECT_LEVEL + 1).long()
-        rates = _rates().to(values.device)[torch.from_numpy(classes).to(values.device)]
-        self.rate = torch.gather(rates, 1, symbol).sum(0)
-        self.cost = self.distortion + LAMBDA * self.rate
-
-
-@cache
-def _rates() -> Tensor:
-    """Return (classes, 33) code lengths by magnitude; the last entry stands for escapes."""
-    bits = torch.from_numpy(tables().bits)
-    return torch.cat([bits[:, MAX_DIRECT_LEVEL:-1], bits[:, -1:] + ESCAPE_BITS], 1)
-
-
 class Encoder:
     """Encodes the feature tensors of one stream, frame by frame.
 
     Args:
         header: what the stream is: tensors, frame size, profile.
         config: how to code it.
+        cloud: the cloud sub-model, features (batched) to output; from effort 7 on, levels are
+            chosen by what they do to its output.  Without one, these efforts are like 6.
         device: where the arithmetic runs; the bits do not depend on it, the decisions may.
         limits: those of the decoders that the stream is for.
 
@@ -145,11 +144,13 @@ class Encoder:
         header: SequenceHeader,
         config: EncoderConfig | None = None,
         *,
+        cloud: CloudFunction | None = None,
         device: torch.device | str = "cpu",
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.header = header
         self.config = config or EncoderConfig()
+        self._effort = EFFORTS[self.config.effort]
         try:  # what no decoder would read must not be written
             SequenceHeader.from_bytes(header.to_bytes(), limits)
             self.profile = profile_of(header, limits)
@@ -166,8 +167,21 @@ class Encoder:
         self._positions = [
             torch.from_numpy(tensor.scan.position).to(device) for tensor in self.profile.tensors
         ]
+        # the fewer frames inherit the errors of a key frame, the less its bits are worth
+        self.key_offset = min(round(math.log2(self.config.keyint) * KEY_OFFSET / 6), KEY_OFFSET)
         self._previous: FramePacket | None = None
         self._since_key = 0
+        self._field: NDArray[np.int32] | None = None
+        self._refinement = None
+        if cloud is not None and self._effort.rounds:
+            self._refinement = TaskRefinement(
+                cloud,
+                self.profile,
+                header.tensors,
+                rounds=self._effort.rounds,
+                directions=self._effort.directions,
+                device=device,
+            )
 
     def encode(
         self,
@@ -177,6 +191,8 @@ class Encoder:
         pts: int | None = None,
         intra: bool = False,
         key: bool = False,
+        qp: int | None = None,
+        most_bytes: float | None = None,
     ) -> EncodedFrame:
         """Encode one frame.
 
@@ -188,6 +204,8 @@ class Encoder:
                 last.
             intra: predict no block from the frame before.
             key: make this a key frame.
+            qp: for this frame, in place of the configuration's; key frames are coded finer.
+            most_bytes: if the payload looks like getting larger, plan again with a larger qp.
 
         Returns:
             The packet, its reconstruction and its cost.
@@ -195,16 +213,23 @@ class Encoder:
         Raises:
             ValueError: shapes do not fit the header, or values are not finite.
         """
-        latents = self._latents_of(features)
         vectors = self._checked(vectors)
         if pts is None:
             pts = 0 if self._previous is None else self._previous.pts + self._previous.duration
         key = key or self._previous is None or self._since_key >= self.config.keyint
-        frame, predictions = self._decide(latents, vectors, key=key, intra=intra)
+        plan = self._plan(
+            features,
+            vectors,
+            key=key,
+            intra=intra,
+            qp=self.config.qp if qp is None else qp,
+            most_bytes=math.inf if most_bytes is None else most_bytes,
+        )
+        frame = plan.symbols()
         self._syntax.bits.clear()
         writer = SymbolWriter()
         self._syntax.code(writer, frame)
-        reconstruction = self._reconstructor.reconstruct(predictions, frame)
+        reconstruction = self._reconstructor.reconstruct(plan.predictions, frame)
         duration = self.header.frame_duration
         if not frame.key and self._previous is not None:
             duration = pts - self._previous.pts
@@ -217,7 +242,7 @@ class Encoder:
             payload=writer.finish(),
             duration=duration,
         )
-        self._previous = packet
+        self._previous, self._field = packet, frame.vectors
         self._since_key = 1 if frame.key else self._since_key + 1
         recovered = features_of(reconstruction, self.profile)
         return EncodedFrame(
@@ -235,7 +260,7 @@ class Encoder:
         for tensor, spec, profile in zip(features, specs, self.profile.tensors, strict=True):
             # in float64, so that no finite feature overflows before it is clipped
             latent = torch.round(
-                tensor.to(self._device, torch.float64) * 2.0**profile.fraction_bits
+                tensor.detach().to(self._device, torch.float64) * 2.0**profile.fraction_bits
             )
             if not bool(torch.isfinite(latent).all()):
                 raise ValueError(f"features of {spec.name!r} are not finite")
@@ -252,77 +277,188 @@ class Encoder:
             return None  # says the same in fewer bytes
         return np.clip(vectors, -MAX_VECTOR, MAX_VECTOR).astype(np.int32)
 
+    def _plan(
+        self,
+        features: Sequence[Tensor],
+        vectors: NDArray[np.int32] | None,
+        *,
+        key: bool,
+        intra: bool,
+        qp: int,
+        most_bytes: float,
+    ) -> _FramePlan:
+        """Decide what to code, with larger and larger qp until it fits."""
+        latents = self._latents_of(features)
+        while True:
+            plan = self._decide(latents, vectors, key=key, intra=intra, qp=qp)
+            if self._refinement is not None:
+                plan = self._refined(plan, features)
+            excess = self._estimated_bytes(plan) / max(most_bytes, 1)
+            if excess <= 1 or plan.qp == MAX_QP:
+                return plan
+            qp += max(math.ceil(QP_PER_HALVING * math.log2(excess)), 1)
+
     def _decide(
-        self, latents: list[Tensor], vectors: NDArray[np.int32] | None, *, key: bool, intra: bool
-    ) -> tuple[FrameSymbols, list[Tensor]]:
-        """Choose key or inter frame, block modes and levels."""
-        qp = self.config.qp
-        step = step_size(qp)
+        self,
+        latents: list[Tensor],
+        vectors: NDArray[np.int32] | None,
+        *,
+        key: bool,
+        intra: bool,
+        qp: int,
+    ) -> _FramePlan:
+        """Choose key or inter frame, field, block modes and levels.
+
+        A qp above the largest is one that only key frames, which are coded finer, make use of.
+        """
+        key_qp = min(max(qp - self.key_offset, 0), MAX_QP)
+        qp = min(qp, MAX_QP)
         if not key and not intra:
-            predictions = self._reconstructor.predict(vectors)
-            tensors, cost, intra_cost = self._inter_frame(latents, predictions, qp, step)
+            residuals = self._predicted(latents, vectors, qp)
+            tensors, cost, intra_cost = self._inter_frame(latents, residuals, qp)
             key = self.config.scene_cut and intra_cost < SCENE_CUT_MARGIN * cost
             if not key:
-                if all((symbols.modes == MODE_INTRA).all() for symbols in tensors):
-                    vectors = None  # nothing is predicted with them
-                return FrameSymbols(False, qp, vectors, tensors), predictions
-        tensors = self._intra_frame(latents, qp, step, key=key)
-        return FrameSymbols(key, qp, None, tensors), self._reconstructor.predict(None)
+                field = residuals.vectors
+                if all((tensor.modes == MODE_INTRA).all() for tensor in tensors):
+                    field = None  # nothing is predicted with it
+                return _FramePlan(False, qp, field, tensors, residuals.predictions)
+        if key:
+            qp = key_qp
+        tensors = self._intra_frame(latents, qp, key=key)
+        return _FramePlan(key, qp, None, tensors, self._reconstructor.predict(None))
 
-    def _intra_frame(
-        self, latents: list[Tensor], qp: int, step: int, *, key: bool
-    ) -> list[TensorSymbols]:
-        """Return the symbols of a frame all of whose blocks are intra, a key frame or not."""
-        expected = self._syntax.expected_classes(key, qp)
-        tensors = []
+    def _estimated_bytes(self, plan: _FramePlan) -> float:
+        bits = sum(tensor.bits() for tensor in plan.tensors)
+        if plan.vectors is not None:
+            bits += self._syntax.vector_bits(plan.vectors)
+        return bits / 8
+
+    def _refined(self, plan: _FramePlan, features: Sequence[Tensor]) -> _FramePlan:
+        """Choose levels once more, by the output of the cloud sub-model."""
+        assert self._refinement is not None  # noqa: S101 - `_plan` has looked
+
+        def reconstruct(tensors: list[TensorPlan]) -> list[Tensor]:
+            trial = replace(plan, tensors=tensors).symbols()
+            # scale classes, which points depend on, are found by coding
+            for symbols, tensor in zip(trial.tensors, tensors, strict=True):
+                symbols.classes = tensor.classes[:, tensor.modes != MODE_SKIP]
+            return features_of(self._reconstructor.trial(plan.predictions, trial), self.profile)
+
+        tensors = self._refinement.refine(features, plan.tensors, reconstruct, plan.qp, PRICE)
+        return replace(plan, tensors=tensors)
+
+    def _predicted(
+        self, latents: list[Tensor], vectors: NDArray[np.int32] | None, qp: int
+    ) -> _Residuals:
+        """Predict with the field and its rivals, and keep what looks cheapest, vectors included."""
+        fields = [vectors]
+        if vectors is not None and self._effort.without:
+            fields.append(None)
+        if vectors is not None and self._effort.fields:
+            median = np.median(vectors.reshape(-1, 2), 0).astype(np.int32)
+            fields.append(np.broadcast_to(median, vectors.shape).copy())
+            if self._field is not None:
+                fields.append(self._field)
+        found = []
+        for field in fields:
+            predictions = self._reconstructor.predict(field)
+            values = [
+                self._values(number, latent - prediction.to(torch.float32), qp)
+                for number, (latent, prediction) in enumerate(
+                    zip(latents, predictions, strict=True)
+                )
+            ]
+            costs = [estimated_cost(value, PRICE) for value in values]
+            total = sum(float(cost.sum()) for cost in costs)
+            if field is not None and len(fields) > 1:
+                total += PRICE * self._syntax.vector_bits(field)
+            found.append((total, _Residuals(field, predictions, values, costs)))
+        return min(found, key=lambda one: one[0])[1]
+
+    def _intra_frame(self, latents: list[Tensor], qp: int, *, key: bool) -> list[TensorPlan]:
+        """Plan a frame all of whose blocks are intra, a key frame or not."""
+        syntaxes = self._syntax.tensors_at(key, qp)
+        plans = []
         for number, latent in enumerate(latents):
-            choice = self._intra_choice(number, latent, expected[number], step)
-            modes = np.full(choice.levels.shape[1], MODE_INTRA, np.uint8)
-            tensors.append(_symbols(modes, choice.levels))
-        return tensors
+            values = self._values(number, latent - self._means[number], qp)
+            choice = self._choice(number, values, syntaxes[number], INTRA, qp)
+            modes = np.full(len(choice.cost), MODE_INTRA, np.uint8)
+            plans.append(TensorPlan(modes, values, choice.levels, choice.classes))
+        return plans
 
     def _inter_frame(
-        self, latents: list[Tensor], predictions: list[Tensor], qp: int, step: int
-    ) -> tuple[list[TensorSymbols], float, float]:
-        """Return the symbols of an inter frame, what coding it without intra blocks would cost, and
+        self, latents: list[Tensor], residuals: _Residuals, qp: int
+    ) -> tuple[list[TensorPlan], float, float]:
+        """Plan an inter frame; return as well what coding it without intra blocks would cost, and
         what coding all of it intra would.
         """
-        expected = self._syntax.expected_classes(False, qp)
-        tensors, total, intra_total = [], 0.0, 0.0
-        for number, (latent, prediction) in enumerate(zip(latents, predictions, strict=True)):
-            classes = expected[number]
-            alone = self._intra_choice(number, latent, classes, step)
-            residual = latent - prediction.to(torch.float32)
-            predicted = self._choice(number, residual, classes[INTER], step, ROUNDING_INTER)
-            costs = torch.stack(
-                [predicted.energy, predicted.cost, alone.cost + LAMBDA * INTRA_BITS]
-            )
-            chosen = costs.argmin(0)  # numbered as the modes are
-            modes = chosen.cpu().numpy().astype(np.uint8)
-            empty = (predicted.levels == 0).all(0).cpu().numpy()
-            modes[(modes == MODE_INTER) & empty] = MODE_SKIP
-            levels = torch.where(chosen == MODE_INTRA, alone.levels, predicted.levels)
-            tensors.append(_symbols(modes, levels))
-            total += float(torch.minimum(predicted.energy, predicted.cost).sum())
-            intra_total += float(alone.cost.sum())
-        return tensors, total, intra_total
+        syntaxes = self._syntax.tensors_at(False, qp)
+        plans, total, intra_total = [], 0.0, 0.0
+        for number, latent in enumerate(latents):
+            syntax = syntaxes[number]
+            predicted = self._choice(number, residuals.values[number], syntax, INTER, qp)
+            plan = TensorPlan(
+                np.full(len(predicted.cost), MODE_SKIP, np.uint8),
+                predicted.values,
+                predicted.levels,
+                predicted.classes,
+            ).with_levels(np.where(predicted.cost < predicted.energy, predicted.levels, 0))
+            best = np.minimum(predicted.energy, predicted.cost)
+            intra_values = self._values(number, latent - self._means[number], qp)
+            intra_costs = estimated_cost(intra_values, PRICE)
+            if (intra_costs < self._effort.intra_margin * residuals.costs[number]).any():
+                alone = self._choice(number, intra_values, syntax, INTRA, qp)
+                intra_costs = alone.cost
+                chosen = alone.cost + PRICE * INTRA_BITS < best
+                plan = TensorPlan(
+                    np.where(chosen, MODE_INTRA, plan.modes).astype(np.uint8),
+                    np.where(chosen, alone.values, plan.values),
+                    np.where(chosen, alone.levels, plan.levels),
+                    np.where(chosen, alone.classes, plan.classes),
+                )
+            plans.append(plan)
+            total += float(best.sum())
+            intra_total += float(intra_costs.sum())
+        return plans, total, intra_total
 
-    def _intra_choice(
-        self, number: int, latent: Tensor, classes: NDArray[np.intp], step: int
-    ) -> _Choice:
-        residual = latent - self._means[number]
-        return self._choice(number, residual, classes[INTRA], step, ROUNDING_INTRA)
+    def _values(self, number: int, residual: Tensor, qp: int) -> NDArray[np.float32]:
+        """Transform a residual: (P, N) coefficients in scan order, in steps."""
+        blocks = split_blocks(residual, self.profile.tensors[number].block_size)
+        coefficients = self._forward[number](blocks)
+        values = coefficients.reshape(-1, coefficients.shape[2])[self._positions[number]]
+        return np.asarray((values * (1 / step_size(qp))).cpu().numpy())
 
     def _choice(
-        self, number: int, residual: Tensor, classes: NDArray[np.intp], step: int, rounding: float
-    ) -> _Choice:
-        blocks = split_blocks(residual, self.profile.tensors[number].block_size)
-        return _Choice(
-            self._forward[number](blocks), self._positions[number], classes, step, rounding
+        self, number: int, values: NDArray[np.float32], syntax: TensorSyntax, kind: int, qp: int
+    ) -> LevelChoice:
+        points = self.profile.tensors[number].points
+        return LevelChoice(syntax, values, points, kind, qp, PRICE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Residuals:
+    """A field, what it predicts, and per tensor the (P, N) coefficients and estimated cost of each
+    block.
+    """
+
+    vectors: NDArray[np.int32] | None
+    predictions: list[Tensor]
+    values: list[NDArray[np.float32]]
+    costs: list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class _FramePlan:
+    """What will be coded of a frame, and what its blocks are predicted from."""
+
+    key: bool
+    qp: int
+    vectors: NDArray[np.int32] | None
+    tensors: list[TensorPlan]
+    predictions: list[Tensor]
+
+    def symbols(self) -> FrameSymbols:
+        """Return the symbols to code."""
+        return FrameSymbols(
+            self.key, self.qp, self.vectors, [tensor.symbols() for tensor in self.tensors]
         )
-
-
-def _symbols(modes: NDArray[np.uint8], levels: Tensor) -> TensorSymbols:
-    """Keep the levels of the blocks that are not skipped."""
-    coded = levels.cpu().numpy()[:, modes != MODE_SKIP].astype(np.int32)
-    return TensorSymbols(modes, coded, np.zeros(coded.shape, np.uint8))

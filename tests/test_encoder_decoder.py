@@ -21,7 +21,7 @@ from strategies import (
 
 from codec.bitstream import MAX_QP, ByteReader, FramePacket, Limits, SequenceHeader, TensorSpec
 from codec.decoder import Decoder
-from codec.encoder import EncodedFrame, Encoder, EncoderConfig
+from codec.encoder import MAX_EFFORT, EncodedFrame, Encoder, EncoderConfig
 from codec.errors import BitstreamError, CorruptBitstreamError, LimitExceededError
 from codec.profile import Profile, profile_of
 
@@ -30,6 +30,7 @@ CONFIGS = st.builds(
     qp=st.integers(0, MAX_QP),
     keyint=st.sampled_from((1, 2, 3, 64)),
     scene_cut=st.booleans(),
+    effort=st.integers(0, MAX_EFFORT),
 )
 
 
@@ -115,15 +116,7 @@ def test_seeking_in_a_decoder_that_has_decoded_before():
 @given(stream_headers(), SEEDS)
 def test_the_reconstruction_approaches_the_features(header, seed):
     """Of full rank, distortion falls with the step, and a static clip costs almost nothing."""
-    profile = profile_of(header)
-    dense = [
-        dataclasses.replace(
-            tensor, bands=tuple(band for band in tensor.bands if band.rank == tensor.channels)
-        )
-        for tensor in profile.tensors
-        if all(band.rank == tensor.channels for band in tensor.bands)
-    ]
-    if len(dense) != len(profile.tensors):
+    if any((tensor.ranks < tensor.channels).any() for tensor in profile_of(header).tensors):
         return
     features, _ = clip(header, seed, 1)
     errors = []
@@ -314,7 +307,9 @@ def test_wrong_fields_are_refused(value):
         Encoder(header).encode([torch.zeros(4, 9, 11)], np.full((2, 2, 2), value, np.int32))
 
 
-@pytest.mark.parametrize("options", [{"qp": -1}, {"qp": 52}, {"keyint": 0}])
+@pytest.mark.parametrize(
+    "options", [{"qp": -1}, {"qp": 52}, {"keyint": 0}, {"effort": -1}, {"effort": MAX_EFFORT + 1}]
+)
 def test_configurations_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         EncoderConfig(**options)

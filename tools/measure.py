@@ -3,14 +3,15 @@
     python -m tools.measure CLIPS... -o results.csv
 
 For every combination: the stream is written to a file, decoded again, and the MD5 of every decoded
-frame compared with the encoder's; bytes are those of the file.  Not a rate-distortion study: no
-anchors, no BD-rate.
+frame compared with the encoder's; bytes are those of the file.  `tools/anchors.py` measures what to
+compare with, `tools/bd_rate.py` compares.
 """
 
 import csv
 import io
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ import click
 import torch
 
 from codec.container import StreamReader, StreamWriter
-from codec.encoder import EncoderConfig
+from codec.encoder import DEFAULT_EFFORT, EncoderConfig
 from codec.pipeline import MOTION_SOURCES, EncodeOptions, VideoEncoder, decode_frames
 
 COLUMNS = (
-    "clip", "model", "split", "motion", "qp", "frames", "key_frames", "bytes", "bytes_per_frame",
-    "kbit_per_s", "bits_per_element", "bytes_header", "bytes_framing", "bytes_motion",
-    "bytes_modes", "bytes_levels", "nrmse", "kl", "top1_agreement", "seconds_edge",
+    "clip", "model", "split", "motion", "effort", "grid", "qp", "frames", "key_frames", "bytes",
+    "bytes_per_frame", "kbit_per_s", "bits_per_element", "bytes_header", "bytes_framing",
+    "bytes_motion", "bytes_modes", "bytes_levels", "nrmse", "kl", "top1_agreement", "seconds_edge",
     "seconds_motion", "seconds_coding", "seconds_decode",
 )  # fmt: skip
 
@@ -66,6 +67,9 @@ def measure(clip: Path, options: EncodeOptions) -> dict[str, Any]:
 @click.option(
     "--motion", "motions", multiple=True, type=click.Choice(MOTION_SOURCES), default=("search",)
 )
+@click.option("--effort", "efforts", multiple=True, type=int, default=(DEFAULT_EFFORT,))
+@click.option("--grid", "grids", multiple=True, type=int, default=(32,))
+@click.option("--keyint", default=64, show_default=True)
 @click.option("--frames", default=64, show_default=True)
 def main(
     clips: tuple[Path, ...],
@@ -75,6 +79,9 @@ def main(
     splits: tuple[str, ...],
     qps: tuple[int, ...],
     motions: tuple[str, ...],
+    efforts: tuple[int, ...],
+    grids: tuple[int, ...],
+    keyint: int,
     frames: int,
 ) -> None:
     """Measure CLIPS and write one CSV row for each combination."""
@@ -82,26 +89,27 @@ def main(
     with output.open("w", newline="") as file:
         rows = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         rows.writeheader()
-        for clip in clips:
-            for split in splits:
-                for motion in motions:
-                    for qp in qps:
-                        options = EncodeOptions(
-                            model=model,
-                            split=split,
-                            weights=weights,
-                            frames=(0, frames),
-                            motion=motion,
-                            evaluate=True,
-                            config=EncoderConfig(qp=qp),
-                        )
-                        report = measure(clip, options)
-                        rows.writerow(report)
-                        click.echo(
-                            f"{clip.name} {split} {motion} qp {qp}: "
-                            f"{report['bytes_per_frame']:.1f} B/frame, KL {report['kl']:.4f}",
-                            file=sys.stderr,
-                        )
+        for clip, split, motion, effort, grid, qp in product(
+            clips, splits, motions, efforts, grids, qps
+        ):
+            options = EncodeOptions(
+                model=model,
+                split=split,
+                weights=weights,
+                frames=(0, frames),
+                motion=motion,
+                grid=grid,
+                evaluate=True,
+                config=EncoderConfig(qp=qp, keyint=keyint, effort=effort),
+            )
+            report = measure(clip, options)
+            rows.writerow(report)
+            file.flush()
+            click.echo(
+                f"{clip.name} {split} {motion} effort {effort} grid {grid} qp {qp}: "
+                f"{report['bytes_per_frame']:.1f} B/frame, KL {report['kl']:.4f}",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

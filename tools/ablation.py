@@ -1,0 +1,145 @@
+"""What each tool of the encoder is worth: BD-rate and time, with it and without.
+
+    python -m tools.ablation CLIPS... -o ablation.csv                   (needs the extra `study`)
+
+The reference is the default effort.  A tool that it has is taken away; one that it lacks is added.
+Rates and KL are those of `tools.measure`, streams decoded and checked; the comparison is that of
+`tools.bd_rate`.  Decoder-side tools are not here: without them there is no stream to decode.
+"""
+
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from codec import encoder
+from codec.bitstream import MAX_LEVEL
+from codec.encoder import DEFAULT_EFFORT, EncoderConfig
+from codec.pipeline import EncodeOptions
+from codec.probability import MAX_DIRECT_LEVEL
+from codec.rate_distortion import LevelChoice, level_bits
+from tools.bd_rate import MARGIN, bd_rate, envelope
+from tools.measure import measure
+
+ROUNDING = 0.3
+"""Of magnitudes, where levels are not chosen by rate and distortion: a plain dead zone."""
+
+
+class _RoundedLevels(LevelChoice):
+    """Levels by a dead zone alone."""
+
+    def _choose(self, first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
+        values, levels = self.values[first:last], self.levels[first:last]
+        self.classes[first:last] = classes
+        magnitude = np.minimum(np.floor(np.abs(values) + ROUNDING), MAX_LEVEL).astype(np.int32)
+        levels[:] = np.where(values < 0, -magnitude, magnitude)
+        point = self._points[classes, np.minimum(np.maximum(magnitude, 1) - 1, 1)]
+        recovered = np.where(magnitude == 0, 0, magnitude - point)
+        self.distortion += (np.square(np.abs(values) - recovered) - np.square(values)).sum(0)
+        self.rate += level_bits()[classes, np.minimum(magnitude, MAX_DIRECT_LEVEL + 1)].sum(0)
+        return levels
+
+
+@contextmanager
+def _patched(name: str, value: object) -> Iterator[None]:
+    with patch.object(encoder, name, value):
+        yield
+
+
+Setting = tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]
+"""What to patch, and options of the encoder's configuration and of the whole encoding."""
+
+SETTINGS: dict[str, Setting] = {
+    "default": (nullcontext, {}, {}),
+    "without rate-distortion optimised levels": (
+        partial(_patched, "LevelChoice", _RoundedLevels),
+        {},
+        {},
+    ),
+    "without finer key frames": (partial(_patched, "KEY_OFFSET", 0), {}, {}),
+    "without the choice between field and none (effort 2)": (nullcontext, {"effort": 2}, {}),
+    "with more fields to choose from (effort 5)": (nullcontext, {"effort": 5}, {}),
+    "with every block tried intra (effort 6)": (nullcontext, {"effort": 6}, {}),
+    "with a 16-pixel grid": (nullcontext, {}, {"grid": 16}),
+    "without motion": (nullcontext, {}, {"motion": "zero"}),
+    "without prediction": (nullcontext, {}, {"motion": "none"}),
+}
+
+
+@click.command()
+@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--split", default="blocks.10", show_default=True)
+@click.option("--qp", "qps", multiple=True, type=int, default=tuple(range(20, 40, 2)))
+@click.option("--frames", default=64, show_default=True)
+def main(
+    clips: tuple[Path, ...], output: Path, split: str, qps: tuple[int, ...], frames: int
+) -> None:
+    """Measure CLIPS with and without each tool; print BD-rates, write one CSV row a point."""
+    torch.set_grad_enabled(False)
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    with output.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("setting", "clip", "split", "qp", "bytes_per_frame", "kl", "seconds_coding"))
+        for setting, (changed, config, options) in SETTINGS.items():
+            found[setting] = {}
+            for clip in clips:
+                reports = []
+                for qp in qps:
+                    with changed():
+                        reports.append(
+                            measure(
+                                clip,
+                                EncodeOptions(
+                                    split=split,
+                                    frames=(0, frames),
+                                    evaluate=True,
+                                    config=EncoderConfig(
+                                        **{"qp": qp, "effort": DEFAULT_EFFORT, **config}
+                                    ),
+                                    **options,
+                                ),
+                            )
+                        )
+                    report = reports[-1]
+                    cells = (report[key] for key in ("bytes_per_frame", "kl", "seconds_coding"))
+                    rows.writerow((setting, clip.name, split, qp, *cells))
+                    file.flush()
+                found[setting][clip.name] = reports
+            click.echo(_line(setting, found), file=sys.stdout)
+
+
+def _line(setting: str, found: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """Compare one setting with the default."""
+    cells, seconds = [], [0.0, 0.0]
+    for clip, reports in found[setting].items():
+        both = (found["default"][clip], reports)
+        fronts = [
+            envelope(((row["bytes_per_frame"], row["kl"]) for row in one), margin=MARGIN)
+            for one in both
+        ]
+        for number, one in enumerate(both):
+            seconds[number] += sum(row["seconds_coding"] for row in one)
+        (rate_a, kl_a), (rate_b, kl_b) = (tuple(zip(*front, strict=True)) for front in fronts)
+        try:
+            cells.append(bd_rate(rate_a, kl_a, rate_b, kl_b).percent)
+        except ValueError:
+            cells.append(float("nan"))
+    listed = " ".join(f"{cell:+7.1f}" for cell in cells)
+    return (
+        f"{setting:52} {listed}   mean {np.nanmean(cells):+6.1f} %, "
+        f"coding time x {seconds[1] / seconds[0]:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()
