@@ -1,8 +1,9 @@
 """Features -> profile: measured statistics, no labels, no training.
 
-The simple profile: every channel its own component (diagonal synthesis, one scale for the whole
-tensor), the mean of each channel, and the scale of every coefficient as a sum of one number per
-channel and one per frequency.
+The simple profile: every channel its own component (diagonal synthesis; one step for the whole
+tensor, or one for each channel by its weight), the mean of each channel, and the scale of every
+coefficient as a sum of one number per channel and one per frequency.  A few hundred bytes: it is
+what travels in streams without a profile of `calibrator.py`.
 """
 
 import math
@@ -15,10 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.bitstream import SequenceHeader, TensorSpec
-from codec.profile import Band, Profile, TensorProfile
+from codec.probability import DEFAULT_POINTS
+from codec.profile import MAX_FRACTION_BITS, Band, Profile, TensorProfile
 from codec.transform import ForwardTransform, split_blocks
 
-__all__ = ["measure_profile", "simple_header"]
+__all__ = [
+    "MAX_MATRIX",
+    "STEP_LATENTS",
+    "STEP_UNITS",
+    "block_size_for",
+    "measure_profile",
+    "simple_header",
+    "to_int8",
+]
 
 STEP_LATENTS = 8
 """Latent units in a step at qp 0: rounding to latents then adds 1/64 of the quantisation noise even
@@ -26,6 +36,8 @@ there."""
 SPECTRUM_UNITS = 16
 STEP_UNITS = 64
 MATRIX_BITS = 14
+MAX_MATRIX = (1 << 15) - 1
+"""Largest entry of a synthesis matrix: they are int16."""
 INTER_SCALE = 8
 """How many qp smaller than the intra one the scale of inter residuals is taken to be: a factor of
 2.5."""
@@ -34,7 +46,23 @@ NOMINAL_QP = 26
 deviation."""
 LEAST_UNIT, LARGEST_UNIT = 2.0**-21, 2.0**16
 """Steps at qp 0 that fraction bits and shifts can express."""
+FACTORS_PER_OCTAVE = 2
+"""Steps of channels are told apart to half an octave, so that few values occur and pack well."""
 PREFERRED_BLOCK_SIZES = (7, 8)
+
+
+def block_size_for(spec: TensorSpec) -> int:
+    """Return 7 or 8, whichever divides both sides; else 8, or less in a smaller tensor."""
+    return next(
+        (b for b in PREFERRED_BLOCK_SIZES if spec.height % b == 0 and spec.width % b == 0),
+        min(PREFERRED_BLOCK_SIZES[-1], max(spec.height, spec.width)),
+    )
+
+
+def to_int8(values: NDArray[Any]) -> NDArray[np.int8]:
+    """Round to int8, values outside to the nearest end."""
+    rounded: NDArray[np.int8] = np.clip(np.round(values), -128, 127).astype(np.int8)
+    return rounded
 
 
 def measure_profile(
@@ -42,6 +70,7 @@ def measure_profile(
     samples: Iterable[Sequence[Tensor]],
     *,
     units: Sequence[float] | None = None,
+    weights: Sequence[NDArray[np.float64]] | None = None,
     provenance: dict[str, object] | None = None,
 ) -> Profile:
     """Measure a simple profile.
@@ -51,6 +80,8 @@ def measure_profile(
         samples: for each image or frame, one (C, H, W) float tensor per spec; at least one.
         units: per tensor, the quantiser step at qp 0 in feature units; default: such that the step
             at qp 26 is the standard deviation of the tensor around its channel means.
+        weights: per tensor (C,), what an error in a channel costs (`channel_weights`); default:
+            alike in all.
         provenance: what to note in the profile about its origin.
 
     Raises:
@@ -64,7 +95,12 @@ def measure_profile(
     for number, moments in enumerate(collected):
         if not moments.count:
             raise ValueError("a profile is measured on at least one frame; none came")
-        tensors.append(moments.profile(None if units is None else units[number]))
+        tensors.append(
+            moments.profile(
+                None if units is None else units[number],
+                None if weights is None else weights[number],
+            )
+        )
     return Profile(tuple(tensors), dict(provenance or {}))
 
 
@@ -97,16 +133,15 @@ class _Moments:
 
     def __init__(self, spec: TensorSpec) -> None:
         self._spec = spec
-        self._size = next(
-            (b for b in PREFERRED_BLOCK_SIZES if spec.height % b == 0 and spec.width % b == 0),
-            min(PREFERRED_BLOCK_SIZES[-1], max(spec.height, spec.width)),
-        )
+        self._size = block_size_for(spec)
         frequencies = self._size**2
         self.count = 0
         self._sum = torch.zeros(spec.channels, dtype=torch.float64)
         self._squares = torch.zeros(frequencies, spec.channels, dtype=torch.float64)
         self._direct = torch.zeros(spec.channels, dtype=torch.float64)
-        self._forward = ForwardTransform(self._assemble(0, np.zeros(spec.channels), 1, 0))
+        self._forward = ForwardTransform(
+            self._assemble(0, np.zeros(spec.channels), np.ones(spec.channels), 0)
+        )
 
     def update(self, tensor: Tensor) -> None:
         tensor = tensor.detach().cpu().float()
@@ -120,7 +155,9 @@ class _Moments:
         self._squares += spectrum.square().sum(2)
         self._direct += spectrum[0].sum(1)
 
-    def profile(self, unit: float | None) -> TensorProfile:
+    def profile(
+        self, unit: float | None, weight: NDArray[np.float64] | None = None
+    ) -> TensorProfile:
         mean = (self._sum / self.count).numpy()
         squares = (self._squares / self.count).numpy() / SPECTRUM_UNITS**2
         # around the mean: only the constant frequency has one, block size times that of the channel
@@ -136,14 +173,24 @@ class _Moments:
                 f"features of {self._spec.name!r}: a step of {unit:.3g} at qp 0 is outside "
                 f"{LEAST_UNIT:g} … {LARGEST_UNIT:g}; scale them"
             )
-        fraction_bits = min(max(math.ceil(math.log2(STEP_LATENTS / unit)), 0), 22)
+        # how many units the step of a channel is
+        octaves = np.zeros(self._spec.channels) if weight is None else -0.5 * np.log2(weight)
+        factors = 2.0 ** (np.round(octaves * FACTORS_PER_OCTAVE) / FACTORS_PER_OCTAVE)
+        factors = np.clip(factors, LEAST_UNIT / unit, LARGEST_UNIT / unit)
+        finest, coarsest = unit * float(factors.min()), unit * float(factors.max())
+        fraction_bits = min(
+            max(math.ceil(math.log2(STEP_LATENTS / finest)), 0),
+            math.floor(math.log2(LARGEST_UNIT / coarsest)),  # or the shift would be negative
+            MAX_FRACTION_BITS,
+        )
         latent = 2.0**fraction_bits
         # spectrum = matrix · coefficient >> shift: a level of one at qp 0 (64) becomes unit ·
         # latent · 16
         gain = unit * latent * SPECTRUM_UNITS / STEP_UNITS
-        shift = MATRIX_BITS - max(math.ceil(math.log2(gain)), 0)
-        synthesis = min(round(gain * 2.0**shift), (1 << 15) - 1)
-        scale = 6 * np.log2(np.maximum(np.sqrt(squares), unit * 2.0**-12) / unit)
+        shift = MATRIX_BITS - max(math.ceil(math.log2(gain * float(factors.max()))), 0)
+        synthesis = np.minimum(np.round(gain * factors * 2.0**shift), MAX_MATRIX)
+        steps = unit * factors
+        scale = 6 * np.log2(np.maximum(np.sqrt(squares), steps * 2.0**-12) / steps)
         per_component = scale.mean(0)
         per_frequency = scale.mean(1) - scale.mean()
         return self._assemble(
@@ -159,7 +206,7 @@ class _Moments:
         self,
         fraction_bits: int,
         mean: NDArray[Any],
-        synthesis: int,
+        synthesis: NDArray[Any],
         shift: int,
         component_scale: NDArray[Any] | None = None,
         frequency_scale: NDArray[Any] | None = None,
@@ -170,16 +217,14 @@ class _Moments:
         if frequency_scale is None:
             frequency_scale = np.zeros((2, frequencies))
         limit = (1 << 23) - 1
-        band = Band(np.full(channels, synthesis, np.int16), shift, _int8(component_scale))
+        band = Band(synthesis.astype(np.int16), shift, to_int8(component_scale))
         return TensorProfile(
             fraction_bits,
             self._size,
             np.clip(np.round(mean), -limit, limit).astype(np.int32),
             (band,),
             np.zeros(frequencies, np.uint8),
-            _int8(frequency_scale),
+            np.full(frequencies, channels),
+            to_int8(frequency_scale),
+            np.array(DEFAULT_POINTS, np.int8),
         )
-
-
-def _int8(values: NDArray[Any]) -> NDArray[Any]:
-    return np.clip(np.round(values), -128, 127).astype(np.int8)

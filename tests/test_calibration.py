@@ -60,6 +60,41 @@ def test_units_are_the_steps_of_qp_0(unit):
     assert step_at_qp0(profile) == pytest.approx(unit, rel=0.01)
 
 
+def test_channels_that_matter_get_finer_steps():
+    weights = np.array([1.0, 4.0, 0.25, 1.1])
+    plain = measure_profile([SPEC], gaussian(50)).tensors[0]
+    profile = measure_profile([SPEC], gaussian(50), weights=[weights]).tensors[0]
+    gains = [
+        band.matrix * 2.0 ** -(band.shift + p.fraction_bits)
+        for p in (plain, profile)
+        for band in p.bands
+    ]
+    np.testing.assert_allclose(gains[1] / gains[0], [1, 0.5, 2, 1], rtol=1e-3)
+    difference = profile.bands[0].scale.astype(int) - plain.bands[0].scale
+    assert difference.tolist() == [[0, 6, -6, 0]] * 2
+    assert profile.fraction_bits == plain.fraction_bits + 1
+
+
+def test_large_features_with_weights_are_coded():
+    spec = TensorSpec("t", 3, 16, 16, 8, 8)
+    generator = torch.Generator().manual_seed(0)
+    samples = [[torch.randn(spec.shape, generator=generator) * 1e6] for _ in range(4)]
+    profile = measure_profile([spec], samples, weights=[np.array([0.01, 1, 4])])
+    assert Profile.from_bytes(profile.to_bytes()).hash == profile.hash
+    header = header_of((spec,), profile, size=(128, 128))
+    frame = Encoder(header, EncoderConfig(qp=0)).encode(samples[0])
+    error = (frame.features[0] - samples[0][0]).square().mean((1, 2)).sqrt() / 1e6
+    assert float(error.max()) < 0.1
+
+
+@pytest.mark.parametrize("unit", [2.0**-21, 1e-3, 1.0, 300.0, 2.0**16])
+def test_weights_of_any_spread_are_in_the_format(unit):
+    weights = np.array([1e-4, 1.0, 1e3, 1.0])
+    profile = measure_profile([SPEC], gaussian(2), units=[unit], weights=[weights])
+    assert Profile.from_bytes(profile.to_bytes()).hash == profile.hash
+    assert (profile.tensors[0].bands[0].matrix > 0).all()
+
+
 def test_smooth_features_have_low_frequencies():
     ramp = torch.linspace(-1, 1, 16).expand(4, 16, 16)
     generator = torch.Generator().manual_seed(1)
