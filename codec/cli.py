@@ -8,6 +8,7 @@ is at fault, said in one line; 2: wrong usage.  Heavy imports happen inside the 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -69,6 +70,32 @@ class _FrameRange(click.ParamType):  # type: ignore[type-arg,unused-ignore] # ne
         return start, stop
 
 
+class _Target(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
+    """A number within the limits of the rate control."""
+
+    name = "number"
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        from codec.rate_control import LIMITS
+
+        least, largest = LIMITS[self._target]
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not least <= number <= largest:
+            self.fail(f"{value!r} is not a number from {least:g} to {largest:g}", param, ctx)
+        return number
+
+
 @click.group(cls=_Lmc, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lmc")
 def main() -> None:
@@ -83,20 +110,33 @@ DEVICE = click.option(
 )
 
 
+MODEL = click.option(
+    "--model", default="efficientnet_lite0", show_default=True, help="See `lmc models`."
+)
+SPLIT = click.option(
+    "--split", default=None, help="Where to cut the model; default: blocks.7 of EfficientNet-Lite0."
+)
+WEIGHTS = click.option(
+    "--weights",
+    default="default",
+    show_default=True,
+    help="default, FILE (safetensors, pth) or random:SEED.",
+)
+
+
 @main.command()
 @click.argument("video")
 @click.option(
     "-o", "--output", required=True, help="Stream to write, usually *.lmc; - is standard output."
 )
-@click.option("--model", default="efficientnet_lite0", show_default=True, help="See `lmc models`.")
+@MODEL
+@SPLIT
+@WEIGHTS
 @click.option(
-    "--split", default=None, help="Where to cut the model; default: blocks.7 of EfficientNet-Lite0."
-)
-@click.option(
-    "--weights",
-    default="default",
-    show_default=True,
-    help="default, FILE (safetensors, pth) or random:SEED.",
+    "--profile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file of `lmc calibrate`, which travels in the stream, 0.1 to 1.5 MB, unless it is one "
+    "of the shipped; default: the shipped profile, or one measured on the first frames.",
 )
 @click.option(
     "--native", is_flag=True, help="Whole frames at their own size instead of a 224 x 224 crop."
@@ -105,9 +145,22 @@ DEVICE = click.option(
 @click.option(
     "--qp",
     type=click.IntRange(0, 51),
-    default=24,
-    show_default=True,
+    default=None,
+    show_default="24",
     help="6 more double the step.",
+)
+@click.option(
+    "--bitrate",
+    type=_Target("bitrate"),
+    metavar="KBIT",
+    help="Kbit/s to keep in place of a qp, counting the whole file; from 100 frames on at most 5 % "
+    "above it, if qp 51 allows it.",
+)
+@click.option(
+    "--target-nrmse",
+    type=_Target("target_nrmse"),
+    metavar="X",
+    help="NRMSE of the whole clip to come to, in place of a qp.",
 )
 @click.option(
     "--keyint",
@@ -115,6 +168,13 @@ DEVICE = click.option(
     default=64,
     show_default=True,
     help="Most frames between key frames.",
+)
+@click.option(
+    "--effort",
+    type=click.IntRange(0, 9),
+    default=4,
+    show_default=True,
+    help="From fast to thorough; 7 to 9 also run the cloud sub-model to lower the task loss.",
 )
 @click.option("--no-scene-cut", is_flag=True, help="No key frames but those of --keyint.")
 @click.option(
@@ -153,10 +213,14 @@ def encode(
     model: str,
     split: str | None,
     weights: str,
+    profile: Path | None,
     native: bool,
     frames: tuple[int, int | None] | None,
-    qp: int,
+    qp: int | None,
+    bitrate: float | None,
+    target_nrmse: float | None,
     keyint: int,
+    effort: int,
     no_scene_cut: bool,
     motion: str,
     grid: int,
@@ -170,14 +234,13 @@ def encode(
     """Encode VIDEO (a file, or - for standard input) to a stream of feature tensors."""
     from codec.container import StreamWriter, check_output, open_output
     from codec.encoder import EncoderConfig
-    from codec.pipeline import DEFAULT_SPLIT, EncodeOptions, VideoEncoder
+    from codec.pipeline import EncodeOptions, VideoEncoder
 
-    if split is None:
-        if model != "efficientnet_lite0":
-            raise click.UsageError(
-                f"--split is needed for {model}; `lmc models {model}` lists its split points"
-            )
-        split = DEFAULT_SPLIT
+    split = _split_or_default(model, split)
+    aims = {"--qp": qp, "--bitrate": bitrate, "--target-nrmse": target_nrmse}
+    given = [option for option, value in aims.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other; give one of them")
     _refuse_shared_output("-o", output, "--report", report)
     check_output(output, force=force)
     if report is not None:
@@ -186,6 +249,7 @@ def encode(
         model=model,
         split=split,
         weights=weights,
+        profile=profile,
         native=native,
         frames=frames,
         motion=motion,
@@ -193,7 +257,14 @@ def encode(
         search_range=search_range,
         evaluate=evaluate,
         device=_device(device),
-        config=EncoderConfig(qp=qp, keyint=keyint, scene_cut=not no_scene_cut),
+        config=EncoderConfig(
+            qp=EncoderConfig().qp if qp is None else qp,
+            keyint=keyint,
+            scene_cut=not no_scene_cut,
+            effort=effort,
+        ),
+        bitrate=bitrate,
+        target_nrmse=target_nrmse,
     )
     encoder = VideoEncoder(video, options)
     rate = float(encoder.frame_rate)
@@ -209,6 +280,38 @@ def encode(
         _write_json(report, found, force=force)
     if not quiet:
         _print_report(found, to_stderr="-" in (output, report))
+    _warn_of_missed_target(found)
+
+
+def _warn_of_missed_target(report: dict[str, Any]) -> None:
+    from codec.rate_control import SETTLED
+
+    if report.get("target_met", True):
+        return
+    notes = ""
+    if "target_nrmse" in report:
+        text = f"nrmse {report['nrmse']:.4g} instead of {report['target_nrmse']:g}"
+    else:
+        text = f"{report['kbit_per_s']:.4g} kbit/s instead of {report['target_kbit_per_s']:g}"
+        allowed = report["target_kbit_per_s"] * 125 * report["frames"] / report["frame_rate"]
+        if report["bytes_header"] > allowed:
+            notes += f"; the header alone, {report['bytes_header']} bytes, is more than that"
+        if report["frames"] < SETTLED:
+            notes += f"; clips under {SETTLED} frames may be over"
+    qp = f"qp {report['qp_min']} to {report['qp_max']}"
+    click.echo(f"lmc: warning: {text}; {qp}{notes}", err=True)
+
+
+def _split_or_default(model: str, split: str | None) -> str:
+    from codec.pipeline import DEFAULT_SPLIT
+
+    if split is not None:
+        return split
+    if model != "efficientnet_lite0":
+        raise click.UsageError(
+            f"--split is needed for {model}; `lmc models {model}` lists its split points"
+        )
+    return DEFAULT_SPLIT
 
 
 def _print_report(report: dict[str, Any], *, to_stderr: bool) -> None:
@@ -217,6 +320,89 @@ def _print_report(report: dict[str, Any], *, to_stderr: bool) -> None:
             continue
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
         click.echo(f"{key:22} {text}", err=to_stderr)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--output", required=True, help="Profile to write, usually *.safetensors.")
+@MODEL
+@SPLIT
+@WEIGHTS
+@click.option(
+    "--views",
+    type=click.IntRange(1, 4096),
+    default=8,
+    show_default=True,
+    help="Views cut from a photograph, pairs of frames taken from a video.",
+)
+@click.option(
+    "--probes",
+    type=click.IntRange(1, 4096),
+    default=8,
+    show_default=True,
+    help="Random gradients of the task for each of them.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of views and probes."
+)
+@click.option("-q", "--quiet", is_flag=True, help="Nothing on the terminal.")
+@DEVICE
+@FORCE
+def calibrate(
+    sources: tuple[Path, ...],
+    output: str,
+    model: str,
+    split: str | None,
+    weights: str,
+    views: int,
+    probes: int,
+    seed: int,
+    quiet: bool,
+    device: str,
+    force: bool,
+) -> None:
+    """Measure the profile of a model and split on SOURCES: photographs or videos, no labels.
+
+    A few hundred photographs of any kind do well. A run that was interrupted goes on from
+    OUTPUT.partial when it is started again with the same arguments; the file is the same.
+    """
+    import torch
+
+    from codec.calibrator import CalibrationOptions, calibrate
+    from codec.container import check_output, open_output
+    from codec.submodels import default_preprocessing, load_model, split_model, weights_hash
+
+    split = _split_or_default(model, split)
+    check_output(output, force=force)
+    place = _device(device)
+    checkpoint: Path | None = Path(f"{output}.partial")
+    if output == "-" or (Path(output).exists() and not Path(output).is_file()):
+        checkpoint = None  # there is no file to be beside
+    warnings: list[str] = []
+    with torch.no_grad():
+        network = load_model(model, weights, device=place)
+        with _progress(len(sources), quiet=quiet, unit="input") as advance:
+            profile = calibrate(
+                split_model(network, split, (224, 224), model),
+                sources,
+                default_preprocessing(model, native=False),
+                CalibrationOptions(views=views, probes=probes, seed=seed),
+                weights_hash=weights_hash(network),
+                device=place,
+                checkpoint=checkpoint,
+                force=force,
+                advance=lambda count: advance("", count),
+                warn=warnings.append,
+            )
+    with open_output(output, force=force) as file:
+        profile.to_file(file)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    if not quiet:
+        for text in warnings:
+            click.echo(f"lmc: warning: {text}", err=True)
+        found = profile.provenance | {"profile_bytes": len(profile.to_bytes())}
+        _print_report(found, to_stderr=output == "-")
 
 
 @main.command()
@@ -510,17 +696,19 @@ def _open_stream(path: str) -> Iterator[StreamReader]:
 
 
 @contextmanager
-def _progress(total: int | None, *, quiet: bool) -> Iterator[Any]:
-    """Yield a function that moves a progress bar on by a frame and notes a text behind it."""
+def _progress(total: int | None, *, quiet: bool, unit: str = "frame") -> Iterator[Any]:
+    """Yield a function that notes a text behind a progress bar and moves it on, by one if no number
+    is given.
+    """
     from tqdm import tqdm
 
     with tqdm(
-        total=total, unit="frame", disable=quiet or not sys.stderr.isatty(), file=sys.stderr
+        total=total, unit=unit, disable=quiet or not sys.stderr.isatty(), file=sys.stderr
     ) as bar:
 
-        def advance(note: str) -> None:
+        def advance(note: str, count: int = 1) -> None:
             bar.set_postfix_str(note, refresh=False)
-            bar.update()
+            bar.update(count)
 
         yield advance
 

@@ -32,7 +32,9 @@ from codec.errors import CorruptBitstreamError, ModelError, VideoError
 from codec.metrics import FeatureNrmse, TaskFidelity
 from codec.motion_search import MotionSearch, field_of_blocks, luma
 from codec.profile import Profile, shipped_profile
+from codec.rate_control import LIMITS, TOLERANCE, BitrateControl, NrmseControl, RateControl
 from codec.reconstruction import md5_of
+from codec.sensitivity import channel_weights
 from codec.submodels import (
     DEFAULT_MODEL,
     SplitModel,
@@ -57,11 +59,21 @@ __all__ = [
 DEFAULT_SPLIT = "blocks.7"
 MOTION_SOURCES = ("search", "zero", "none", "bitstream")
 CALIBRATION_FRAMES = 8
+NRMSE_TOLERANCE = 0.1
+"""Deviations from `target_nrmse` that are not worth a warning."""
+WEIGHTED_PIXELS = 1 << 20
+"""Largest frames whose gradients are taken: they need several times the memory of the features."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """What `lmc encode` is asked for; `frames` is half-open."""
+    """What `lmc encode` is asked for; `frames` is half-open.
+
+    `profile` is a file of `lmc calibrate`; without one, the shipped profile is used, or, where the
+    model, the split or the weights are others, one measured on the first frames of the video.
+    `bitrate` (kbit/s, of the whole file) or `target_nrmse` (of the whole clip) is kept by choosing
+    the qp of every frame, in place of `config.qp`.
+    """
 
     model: str = DEFAULT_MODEL
     split: str = DEFAULT_SPLIT
@@ -73,12 +85,21 @@ class EncodeOptions:
     search_range: int = 16
     evaluate: bool = False
     device: str = "cpu"
+    profile: Path | None = None
     config: EncoderConfig = field(default_factory=EncoderConfig)
+    bitrate: float | None = None
+    target_nrmse: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown source of motion."""
+        """Refuse an unknown source of motion and targets that are none."""
         if self.motion not in MOTION_SOURCES:
             raise ValueError(f"motion {self.motion!r} is none of {', '.join(MOTION_SOURCES)}")
+        if self.bitrate is not None and self.target_nrmse is not None:
+            raise ValueError("bitrate and target_nrmse are both given; one of them can be kept")
+        for name, (least, largest) in LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= largest:
+                raise ValueError(f"{name} {value} is not from {least:g} to {largest:g}")
 
 
 class VideoEncoder:
@@ -121,21 +142,24 @@ class VideoEncoder:
                     f"the {self._reader.codec_name} stream gives no motion vectors "
                     "(H.264 and MPEG-4 do); use --motion search"
                 )
-            profile = shipped_profile(f"{options.model}@{options.split}")
-            embedded = profile is None
+            digest = weights_hash(model)
+            profile = _chosen_profile(options, digest)
             if profile is None:
                 with torch.no_grad():
                     samples = [self._features(frame) for frame in first]
                 try:
-                    profile = measure_profile(self.split.tensors, samples)
+                    profile = measure_profile(
+                        self.split.tensors, samples, weights=self._channel_weights(samples)
+                    )
                 except ValueError as error:
                     raise ModelError(f"{options.model} at {options.split}: {error}") from error
-            self.header = self._header(
-                profile=profile, embedded=embedded, digest=weights_hash(model)
-            )
+            embedded = shipped_profile(profile.hash.hex()) is None
+            self.header = self._header(profile=profile, embedded=embedded, digest=digest)
             self._frames = chain(first, self._frames)
             try:
-                self._encoder = Encoder(self.header, options.config, device=options.device)
+                self._encoder = Encoder(
+                    self.header, options.config, cloud=self.split.cloud, device=options.device
+                )
             except ValueError as error:
                 raise ModelError(f"{options.model} at {options.split}: {error}") from error
         except BaseException:
@@ -144,7 +168,33 @@ class VideoEncoder:
         self._nrmse = FeatureNrmse(len(self.split.tensors))
         self._fidelity = TaskFidelity() if options.evaluate else None
         self.frame_rate = self._reader.frame_rate
+        self._control = self._rate_control()
+        self._qps: list[int] = []
         self.frame_count_hint = self._reader.frame_count_hint
+
+    def _rate_control(self) -> RateControl | None:
+        options = self._options
+        if options.target_nrmse is not None:
+            return NrmseControl(options.target_nrmse, keyint=options.config.keyint)
+        if options.bitrate is None:
+            return None
+        return BitrateControl(
+            options.bitrate,
+            float(self.frame_rate),
+            keyint=options.config.keyint,
+            key_offset=self._encoder.key_offset,
+            header_bytes=len(self.header.to_bytes()),
+            elements=sum(spec.elements for spec in self.split.tensors),
+        )
+
+    def _channel_weights(self, samples: list[list[Tensor]]) -> list[NDArray[np.float64]] | None:
+        """Ask the cloud which channels matter, where that is possible and not too much work."""
+        if self._reader.height * self._reader.width > WEIGHTED_PIXELS:
+            return None
+        try:
+            return channel_weights(self.split.tensors, samples, self.split.cloud)
+        except ModelError:  # whatever it puts out, its features can be coded
+            return None
 
     def _header(self, *, profile: Profile, embedded: bool, digest: bytes) -> SequenceHeader:
         options, reader = self._options, self._reader
@@ -198,7 +248,8 @@ class VideoEncoder:
 
     def __iter__(self) -> Iterator[EncodedFrame]:
         """Yield encoded frames in presentation order."""
-        options = self._options
+        options, control = self._options, self._control
+        previous: FramePacket | None = None
         search = MotionSearch(self.header, qp=options.config.qp, search_range=options.search_range)
         try:
             for frame in self._frames:
@@ -208,13 +259,28 @@ class VideoEncoder:
                     with self._clock("motion"):
                         vectors = self._vectors(search, frame)
                     with self._clock("coding"):
+                        qp, most_bytes = (None, None) if control is None else control.next()
                         encoded = self._encoder.encode(
-                            features, vectors, pts=frame.pts, intra=options.motion == "none"
+                            features,
+                            vectors,
+                            pts=frame.pts,
+                            intra=options.motion == "none",
+                            qp=qp,
+                            most_bytes=most_bytes,
                         )
                         if not encoded.packet.has_vectors:
                             search.forget()
                     with self._clock("measuring"):
                         self._measure(features, encoded)
+                        if control is not None:
+                            packet = encoded.packet
+                            control.update(
+                                packet_bytes=len(packet.to_bytes(previous)),
+                                key=packet.key,
+                                qp=packet.qp,
+                                nrmse=self._nrmse.combined(),
+                            )
+                            previous = packet
                 yield encoded
         finally:
             self._reader.close()
@@ -230,6 +296,7 @@ class VideoEncoder:
     def _measure(self, features: list[Tensor], encoded: EncodedFrame) -> None:
         self._key_frames += encoded.packet.key
         self._payload += len(encoded.packet.payload)
+        self._qps.append(encoded.packet.qp)
         self._md5.append(md5_of(encoded.latents))
         for element, bits in encoded.bits.items():
             self._bits["levels" if element.startswith("levels") else element] += bits
@@ -287,14 +354,49 @@ class VideoEncoder:
             "model": options.model,
             "split": options.split,
             "weights": self.header.weights,
-            "qp": options.config.qp,
+            **self._report_control(report),
+            "qp_min": min(self._qps),
+            "qp_mean": sum(self._qps) / frames,
+            "qp_max": max(self._qps),
             "keyint": options.config.keyint,
+            "effort": options.config.effort,
             "motion": options.motion,
             "grid": options.grid,
             "frame_rate": float(self.frame_rate),
             "frame_md5": self._md5,
         }
         return report
+
+    def _report_control(self, report: dict[str, Any]) -> dict[str, Any]:
+        options = self._options
+        if options.bitrate is not None:
+            met = report["kbit_per_s"] <= TOLERANCE * options.bitrate
+            return {"target_kbit_per_s": options.bitrate, "target_met": met}
+        if options.target_nrmse is not None:
+            met = abs(report["nrmse"] / options.target_nrmse - 1) <= NRMSE_TOLERANCE
+            return {"target_nrmse": options.target_nrmse, "target_met": met}
+        return {"qp": options.config.qp}
+
+
+def _chosen_profile(options: EncodeOptions, digest: bytes) -> Profile | None:
+    """Return the profile asked for or shipped for these very weights, or None."""
+    if options.profile is None:
+        profile = shipped_profile(f"{options.model}@{options.split}")
+        # sensitivities are those of the weights: of others they say nothing
+        fits = profile is not None and profile.provenance.get("weights_hash") == digest.hex()
+        return profile if fits else None
+    with options.profile.open("rb"):
+        pass  # a file that is missing says so, rather than that it is no profile
+    profile = Profile.load(options.profile)
+    asked = {"model": options.model, "split": options.split, "weights_hash": digest.hex()}
+    for key, expected in asked.items():
+        found = profile.provenance.get(key, expected)
+        if found != expected:
+            raise ModelError(
+                f"{options.profile}: measured for {key.replace('_', ' of the ')} {found}, "
+                f"asked for {expected}; run lmc calibrate for it"
+            )
+    return profile
 
 
 def _without_profile(header: SequenceHeader) -> bytes:

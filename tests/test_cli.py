@@ -218,6 +218,91 @@ def test_the_networks_of_the_paper(model, split, tensors, here):
         assert len(loaded) == tensors + 1
 
 
+# --- calibrate ------------------------------------------------------------------------------------
+
+
+CALIBRATE = ["calibrate", CLIP, "--views", 1, "--probes", 1]
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile of the model of `RANDOM`, measured on one pair of frames."""
+    path = tmp_path_factory.mktemp("calibrated") / "p.safetensors"
+    assert succeed(*CALIBRATE, "-o", path, *RANDOM).output == ""
+    return path
+
+
+def test_a_profile_is_measured_and_travels_in_the_stream(calibrated, here):
+    options = ["--frames", 3, *RANDOM, "--profile", calibrated, "--report", "r.json"]
+    succeed("encode", CLIP, "-o", "x.lmc", *options)
+    found = json.loads(Path("r.json").read_text())
+    assert 10_000 < found["bytes_header_profile"] < found["bytes_header"] < found["bytes"]
+    assert "embedded" in succeed("inspect", "x.lmc").stdout
+    assert succeed("decode", "x.lmc", "--md5").stdout.split()[::2] == found["frame_md5"]
+
+
+def test_the_same_command_gives_the_same_file_and_a_report(calibrated, here):
+    arguments = [word for word in RANDOM if word != "-q"]
+    result = succeed(*CALIBRATE, "-o", "p.safetensors", *arguments)
+    report = result.stdout
+    assert result.stderr.startswith("lmc: warning: few inputs: ")
+    assert Path("p.safetensors").read_bytes() == calibrated.read_bytes()
+    for key in ("weights_hash", "inputs_sha256", "seed", "kl_at_qp_28", "profile_bytes"):
+        assert key in report
+    assert names(here) == ["p.safetensors"]
+
+
+def test_shipped_profiles_are_not_embedded(here):
+    profile = profile_of_split("blocks.4")
+    options = ["--frames", 1, "--split", "blocks.4", "-q", "--report", "r.json", "-f"]
+    sizes = []
+    for more in ([], ["--profile", profile]):
+        succeed("encode", CLIP, "-o", "x.lmc", *options, *more)
+        found = json.loads(Path("r.json").read_text())
+        assert found["bytes_header_profile"] == 0
+        sizes.append(found["bytes"])
+    assert sizes[0] == sizes[1]
+    # other weights have other sensitivities: the shipped profile is not theirs
+    succeed("encode", CLIP, "-o", "x.lmc", *options, "--weights", "random:0")
+    assert json.loads(Path("r.json").read_text())["bytes_header_profile"] > 0
+
+
+def profile_of_split(split: str) -> Path:
+    folder = Path(cli.__file__).parent / "profiles"
+    index = json.loads((folder / "index.json").read_text())
+    return folder / index[f"efficientnet_lite0@{split}"]
+
+
+def test_profiles_of_something_else_are_refused(calibrated, here):
+    encode = ["encode", CLIP, "-o", "x.lmc", "--profile", calibrated]
+    other = ["--model", "resnet18", "--split", "add_1", "--weights", "random:0"]
+    assert "measured for split add, asked for add_1" in fail(*encode, *other)
+    other = ["--model", "resnet18", "--split", "add", "--weights", "random:1"]
+    assert "lmc calibrate" in fail(*encode, *other)
+    assert "measured for model resnet18" in fail(*encode)
+    Path("text").write_text("no profile")
+    assert "text: not a profile" in fail("encode", CLIP, "-o", "x", "--profile", "text")
+    assert "missing: no such file" in fail("encode", CLIP, "-o", "x", "--profile", "missing")
+    assert names(here) == ["text"]
+
+
+def test_what_cannot_be_calibrated_on(here):
+    Path("text.jpg").write_text("no picture")
+    Path("p").write_text("mine")
+    random = ["--views", 1, "--probes", 1, *RANDOM]
+    assert "text.jpg" in fail("calibrate", "text.jpg", "-o", "q", *random)
+    assert "missing.jpg: no such file" in fail("calibrate", "missing.jpg", "-o", "q", *random)
+    assert "--force" in fail(*CALIBRATE, "-o", "p", *RANDOM)
+    assert "SOURCES" in fail("calibrate", "-o", "q", *RANDOM, code=2)
+    assert "--split" in fail(*CALIBRATE, "-o", "q", "--model", "resnet18", code=2)
+    assert names(here) == ["p", "text.jpg"]
+    Path("q.partial").write_text("mine too")
+    assert "q.partial: exists" in fail(*CALIBRATE, "-o", "q", *RANDOM)
+    assert Path("q.partial").read_text() == "mine too"
+    succeed(*CALIBRATE, "-o", "q", *RANDOM, "--force")
+    assert names(here) == ["p", "q", "text.jpg"]
+
+
 # --- inspect and models ---------------------------------------------------------------------------
 
 
@@ -468,7 +553,7 @@ def test_help_is_instant():
     assert fastest < 0.3
 
 
-@pytest.mark.parametrize("command", ["", "encode", "decode", "inspect", "models"])
+@pytest.mark.parametrize("command", ["", "encode", "decode", "calibrate", "inspect", "models"])
 def test_help_explains_every_option(command):
     result = succeed(*command.split(), "--help")
     parameters = cli.main.commands[command].params if command else []
