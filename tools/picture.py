@@ -27,7 +27,7 @@ FRAMES = 48
 @click.argument("clip", type=click.Path(exists=True, path_type=Path))
 @click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--split", default="blocks.4", show_default=True)
-@click.option("--qp", default=22, show_default=True)
+@click.option("--qp", default=28, show_default=True)
 @click.option("--frame", type=click.IntRange(0, FRAMES - 1), default=40, show_default=True)
 def main(clip: Path, output: Path, split: str, qp: int, frame: int) -> None:
     """Encode the first frames of CLIP and draw one of them."""
