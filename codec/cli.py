@@ -174,7 +174,7 @@ WEIGHTS = click.option(
     type=click.IntRange(0, 9),
     default=4,
     show_default=True,
-    help="From fast to thorough; 7 to 9 also run the cloud sub-model to lower the task loss.",
+    help="From fast to thorough; 5 to 9 also run the cloud sub-model to lower the task loss.",
 )
 @click.option("--no-scene-cut", is_flag=True, help="No key frames but those of --keyint.")
 @click.option(

@@ -41,6 +41,8 @@ KEY_OFFSET = 9
 """How much finer the qp of key frames is where 64 frames or more inherit their errors."""
 INTRA_BITS = 2
 """What the mode of an intra block costs beside that of another, about."""
+INTRA_MARGIN = 1.25
+"""A block is tried intra when its estimated cost is below this multiple of the predicted one's."""
 SCENE_CUT_MARGIN = 0.75
 """A frame becomes a key frame when coding all of it intra costs less than this share of its inter
 cost."""
@@ -53,28 +55,23 @@ DEFAULT_EFFORT, MAX_EFFORT = 4, 9
 class _Effort:
     """What an effort tries.
 
-    `without`: code without the field as well, and keep what is cheaper.  `fields`: the same with
-    the field before and with one vector for all.  `intra_margin`: a block is tried intra when its
-    estimated cost is below this multiple of the predicted one's.  `rounds` and `directions`: those
-    of the task refinement.
+    `without`: code without the field as well, and keep what is cheaper.  `rounds` and `directions`:
+    those of the task refinement.
     """
 
     without: bool = True
-    fields: bool = False
-    intra_margin: float = 1.25
     rounds: int = 0
     directions: int = 0
 
 
 EFFORTS = (
-    _Effort(without=False, intra_margin=0.8),
     *(_Effort(without=False),) * 2,
-    *(_Effort(),) * 2,
-    _Effort(fields=True),
-    _Effort(fields=True, intra_margin=1e9),
-    _Effort(fields=True, intra_margin=1e9, rounds=1, directions=8),
-    _Effort(fields=True, intra_margin=1e9, rounds=2, directions=16),
-    _Effort(fields=True, intra_margin=1e9, rounds=3, directions=24),
+    *(_Effort(),) * 3,
+    _Effort(rounds=1, directions=2),
+    _Effort(rounds=1, directions=4),
+    _Effort(rounds=1, directions=8),
+    _Effort(rounds=2, directions=16),
+    _Effort(rounds=3, directions=24),
 )
 
 
@@ -126,8 +123,8 @@ class Encoder:
     Args:
         header: what the stream is: tensors, frame size, profile.
         config: how to code it.
-        cloud: the cloud sub-model, features (batched) to output; from effort 7 on, levels are
-            chosen by what they do to its output.  Without one, these efforts are like 6.
+        cloud: the cloud sub-model, features (batched) to output; from effort 5 on, levels are
+            chosen by what they do to its output.  Without one, these efforts are like 4.
         device: where the arithmetic runs; the bits do not depend on it, the decisions may.
         limits: those of the decoders that the stream is for.
 
@@ -171,7 +168,6 @@ class Encoder:
         self.key_offset = min(round(math.log2(self.config.keyint) * KEY_OFFSET / 6), KEY_OFFSET)
         self._previous: FramePacket | None = None
         self._since_key = 0
-        self._field: NDArray[np.int32] | None = None
         self._refinement = None
         if cloud is not None and self._effort.rounds:
             self._refinement = TaskRefinement(
@@ -242,7 +238,7 @@ class Encoder:
             payload=writer.finish(),
             duration=duration,
         )
-        self._previous, self._field = packet, frame.vectors
+        self._previous = packet
         self._since_key = 1 if frame.key else self._since_key + 1
         recovered = features_of(reconstruction, self.profile)
         return EncodedFrame(
@@ -350,15 +346,10 @@ class Encoder:
     def _predicted(
         self, latents: list[Tensor], vectors: NDArray[np.int32] | None, qp: int
     ) -> _Residuals:
-        """Predict with the field and its rivals, and keep what looks cheapest, vectors included."""
+        """Predict with the field and without, and keep what looks cheaper, vectors included."""
         fields = [vectors]
         if vectors is not None and self._effort.without:
             fields.append(None)
-        if vectors is not None and self._effort.fields:
-            median = np.median(vectors.reshape(-1, 2), 0).astype(np.int32)
-            fields.append(np.broadcast_to(median, vectors.shape).copy())
-            if self._field is not None:
-                fields.append(self._field)
         found = []
         for field in fields:
             predictions = self._reconstructor.predict(field)
@@ -406,7 +397,7 @@ class Encoder:
             best = np.minimum(predicted.energy, predicted.cost)
             intra_values = self._values(number, latent - self._means[number], qp)
             intra_costs = estimated_cost(intra_values, PRICE)
-            if (intra_costs < self._effort.intra_margin * residuals.costs[number]).any():
+            if (intra_costs < INTRA_MARGIN * residuals.costs[number]).any():
                 alone = self._choice(number, intra_values, syntax, INTRA, qp)
                 intra_costs = alone.cost
                 chosen = alone.cost + PRICE * INTRA_BITS < best
