@@ -173,7 +173,6 @@ class Encoder:
             self._refinement = TaskRefinement(
                 cloud,
                 self.profile,
-                header.tensors,
                 rounds=self._effort.rounds,
                 directions=self._effort.directions,
                 device=device,

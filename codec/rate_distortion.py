@@ -19,7 +19,7 @@ from codec.bitstream import MAX_LEVEL
 from codec.entropy import MODE_INTER, MODE_SKIP, TensorSymbols, TensorSyntax
 from codec.probability import MAX_DIRECT_LEVEL, tables
 
-__all__ = ["PRICE", "LevelChoice", "TensorPlan", "estimated_cost", "level_bits"]
+__all__ = ["PRICE", "LevelChoice", "TensorPlan", "estimated_cost", "level_bits", "recovered_values"]
 
 PRICE = 0.08
 """Lagrangian per squared step: what a bit may cost in squared error.  High-rate theory says 0.116
@@ -39,6 +39,13 @@ def level_bits() -> NDArray[np.float32]:
     """Return (classes, 33) code lengths by magnitude; the last entry stands for escapes."""
     bits = tables().bits
     return np.concatenate([bits[:, MAX_DIRECT_LEVEL:-1], bits[:, -1:] + ESCAPE_BITS], 1)
+
+
+def recovered_values(levels: NDArray[np.int32], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what levels are decoded to, in steps; (..., 2) points in steps, towards zero."""
+    magnitude = np.abs(levels)
+    shift = np.where(magnitude == 1, points[..., 0], points[..., 1])
+    return np.where(levels == 0, 0.0, np.sign(levels) * (magnitude - shift))
 
 
 def estimated_cost(values: NDArray[np.float32], price: float) -> NDArray[np.float32]:
@@ -142,9 +149,7 @@ class TensorPlan:
 
     def distortion(self, points: NDArray[np.int8]) -> float:
         """Return the squared error in squared steps."""
-        magnitude = np.abs(self.levels)
-        moved = magnitude - points[self.classes, np.minimum(np.maximum(magnitude, 1) - 1, 1)] / 64
-        recovered = np.where(magnitude == 0, 0.0, np.sign(self.levels) * moved)
+        recovered = recovered_values(self.levels, points[self.classes] / 64)
         return float(np.square(self.values - recovered).sum())
 
     def bits(self) -> float:

@@ -25,12 +25,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.bitstream import MAX_LEVEL, TensorSpec
+from codec.bitstream import MAX_LEVEL
 from codec.entropy import MODE_INTRA
 from codec.probability import MAX_DIRECT_LEVEL
 from codec.profile import Profile
 from codec.quantization import step_size
-from codec.rate_distortion import TensorPlan, level_bits
+from codec.rate_distortion import TensorPlan, level_bits, recovered_values
 from codec.transform import ForwardTransform, split_blocks
 
 __all__ = ["CloudFunction", "TaskRefinement"]
@@ -53,7 +53,6 @@ class TaskRefinement:
     Args:
         cloud: the cloud sub-model.
         profile: of the stream.
-        specs: its tensors.
         rounds: linearisations.
         directions: of the output, in each.
         device: where the cloud sub-model runs.
@@ -63,13 +62,12 @@ class TaskRefinement:
         self,
         cloud: CloudFunction,
         profile: Profile,
-        specs: Sequence[TensorSpec],
         *,
         rounds: int,
         directions: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._cloud, self._profile, self._specs = cloud, profile, specs
+        self._cloud, self._profile = cloud, profile
         self._rounds, self._directions, self._device = rounds, directions, device
         self._adjoint = [
             ForwardTransform(tensor, device, adjoint=True) for tensor in profile.tensors
@@ -225,11 +223,9 @@ class _Moves:
         rates = level_bits()
 
         def cost(level: NDArray[np.int32]) -> NDArray[np.float64]:
-            magnitude = np.abs(level)
-            shift = np.where(magnitude == 1, point[:, 0], point[:, 1])
-            recovered = np.where(level == 0, 0.0, np.sign(level) * (magnitude - shift))
-            bits = rates[number, np.minimum(magnitude, MAX_DIRECT_LEVEL + 1)]
-            return np.asarray(PROFILE_SHARE * np.square(value - recovered) + self._price * bits)
+            error = np.square(value - recovered_values(level, point))
+            bits = rates[number, np.minimum(np.abs(level), MAX_DIRECT_LEVEL + 1)]
+            return np.asarray(PROFILE_SHARE * error + self._price * bits)
 
         change = cost(new) - cost(old)
         change[np.abs(new) > MAX_LEVEL] = np.inf

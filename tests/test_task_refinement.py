@@ -87,7 +87,6 @@ class Frame:
         refinement = TaskRefinement(
             cloud or self.cloud,
             self.profile,
-            self.header.tensors,
             rounds=rounds,
             directions=directions,
         )

@@ -26,7 +26,7 @@ from codec.bitstream import MAX_LEVEL
 from codec.encoder import DEFAULT_EFFORT, EncoderConfig
 from codec.pipeline import EncodeOptions
 from codec.probability import MAX_DIRECT_LEVEL
-from codec.rate_distortion import LevelChoice, level_bits
+from codec.rate_distortion import LevelChoice, level_bits, recovered_values
 from tools.bd_rate import MARGIN, bd_rate, envelope
 from tools.measure import measure
 
@@ -42,8 +42,7 @@ class _RoundedLevels(LevelChoice):
         self.classes[first:last] = classes
         magnitude = np.minimum(np.floor(np.abs(values) + ROUNDING), MAX_LEVEL).astype(np.int32)
         levels[:] = np.where(values < 0, -magnitude, magnitude)
-        point = self._points[classes, np.minimum(np.maximum(magnitude, 1) - 1, 1)]
-        recovered = np.where(magnitude == 0, 0, magnitude - point)
+        recovered = recovered_values(magnitude, self._points[classes])
         self.distortion += (np.square(np.abs(values) - recovered) - np.square(values)).sum(0)
         self.rate += level_bits()[classes, np.minimum(magnitude, MAX_DIRECT_LEVEL + 1)].sum(0)
         return levels
