@@ -1,20 +1,24 @@
-"""BD-rate over log KL: known answers, the reference package, refusals, fronts, and the command."""
+"""BD-rate and BD-KL: known answers, the reference package, refusals, fronts, comparisons."""
 
 from __future__ import annotations
 
-import csv
 import math
-import re
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 pytest.importorskip("scipy", reason="BD-rate needs the extra `study`")
 
-from tools.bd_rate import bd_rate, envelope, main, restrict
+from tools.bd_rate import (
+    Comparison,
+    Curve,
+    bd_kl,
+    bd_rate,
+    bootstrap,
+    envelope,
+    render,
+    restrict,
+)
 
 RATE = [60.0, 110.0, 250.0, 600.0, 1300.0, 2900.0]
 KL = [1.4, 0.6, 0.21, 0.07, 0.018, 0.004]
@@ -89,6 +93,42 @@ def test_agrees_with_the_package_bjontegaard(method: str) -> None:
         assert found.percent == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_bd_kl_agrees_with_the_package_bjontegaard(method: str) -> None:
+    """Its BD-PSNR is a mean difference of quality at equal rate, over log10 of the rate."""
+    reference = pytest.importorskip(
+        "bjontegaard", reason="the cross-check needs the extra `study` (package bjontegaard)"
+    )
+    rng = np.random.default_rng(6)
+    for _ in range(20):
+        curves = []
+        for points in rng.integers(4, 9, 2):
+            inner = np.sort(rng.uniform(60, 4000, points - 2))
+            rate = np.array([rng.uniform(20, 50), *inner, rng.uniform(4500, 6000)])
+            curves += [rate, np.sort(np.exp(rng.uniform(-6, 0, points)))[::-1]]
+        rate_a, kl_a, rate_b, kl_b = curves
+        expected = reference.bd_psnr(
+            rate_a,
+            -np.log(kl_a),
+            rate_b,
+            -np.log(kl_b),
+            method=method,
+            require_matching_points=False,
+            min_overlap=0,
+        )
+        found = bd_kl(list(rate_a), list(kl_a), list(rate_b), list(kl_b), method)
+        assert found.percent == pytest.approx(100 * math.expm1(-expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_factor_of_kl(method: str) -> None:
+    found = bd_kl(RATE, KL, RATE, [kl * 3 for kl in KL], method)
+    assert found.percent == pytest.approx(200)
+    assert (found.low, found.high) == (pytest.approx(60), pytest.approx(2900))
+    with pytest.raises(ValueError, match=r"span rate 60 to 2\.9e"):
+        bd_kl(RATE, KL, [rate * 100 for rate in RATE], KL, method)
+
+
 @pytest.mark.parametrize(
     ("rate", "kl", "message"),
     [
@@ -144,106 +184,69 @@ def test_restrict_keeps_one_neighbour_on_either_side() -> None:
     assert restrict(front, (0.08, 0.1)) == []
 
 
-# --- the command ------------------------------------------------------------------------------
+# --- comparisons ------------------------------------------------------------------------------
 
 
-def write(path: Path, rows: list[Any]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def curve(factor: float = 1.0, frames: int = 64, points: int = 6) -> Curve:
+    pairs = zip([rate * factor for rate in RATE], KL, strict=True)
+    return Curve.from_points(list(pairs)[:points], frames)
 
 
-def measured(clip: str, factor: float, **changed: object) -> list[dict[str, object]]:
-    """Rows as of `tools.measure`."""
-    row = {"clip": clip, "model": "m", "split": "blocks.4", "motion": "search", "frames": 64}
-    return [
-        row | {"qp": number, "bytes_per_frame": rate * factor, "kl": kl} | changed
-        for number, (rate, kl) in enumerate(zip(RATE, KL, strict=True))
-    ]
-
-
-def anchored(clip: str, anchor: str, variant: str, factor: float, **changed: object) -> list[Any]:
-    """Rows as of `tools.anchors`."""
-    row = {"clip": clip, "model": "m", "split": "blocks.4", "anchor": anchor, "variant": variant}
-    return [
-        row | {"point": number, "frames": 64, "bytes_per_frame": rate * factor, "kl": kl} | changed
-        for number, (rate, kl) in enumerate(zip(RATE, KL, strict=True))
-    ]
-
-
-def run(tmp_path: Path, test: list[Any], anchors: list[Any], *options: str) -> Result:
-    write(tmp_path / "test.csv", test)
-    write(tmp_path / "anchors.csv", anchors)
-    arguments = [str(tmp_path / "test.csv"), str(tmp_path / "anchors.csv"), *options]
-    return CliRunner().invoke(main, arguments)
-
-
-def test_table(tmp_path: Path) -> None:
-    """Variants merge to the better of them; an empty split serves every split."""
-    result = run(
-        tmp_path,
-        [*measured("one.mp4", 1), *measured("two.mp4", 1)],
-        [
-            *anchored("one.mp4", "tiles", "default", 3),
-            *anchored("one.mp4", "tiles", "plain", 2),
-            *anchored("two.mp4", "tiles", "default", 0.8),
-            *anchored("one.mp4", "pixels", "gbrp", 4, split=""),
-            *anchored("two.mp4", "pixels", "gbrp", 4, split="", frames=32),
-            *anchored("two.mp4", "other", "default", 4, split="blocks.9"),
-        ],
+def compare(
+    anchor: dict[str, Curve], test: dict[str, Curve], measure: str = "bd_rate"
+) -> Comparison:
+    return Comparison.of(
+        "blocks.10", ("lmc", "tiles"), anchor, test, limits=(0.005, 1.0), measure=measure
     )
-    assert result.exit_code == 0, result.output
-    lines = [re.split(r"  +", line) for line in result.output.splitlines()]
-    assert lines == [
-        ["blocks.4", "tiles", "pixels"],
-        ["one.mp4", "-50.0 % (-50.0 %) 0.005–1", "-75.0 % (-75.0 %) 0.005–1"],
-        ["two.mp4", "+25.0 % (+25.0 %) 0.005–1", "refused"],
-        ["mean", "-12.5 %", "-75.0 % (of 1 clips)"],
-        ["geometric mean", "-20.9 %", "-75.0 % (of 1 clips)"],
-        ["worst", "+25.0 % two.mp4", "-75.0 % one.mp4"],
-        ["refused: two.mp4 against pixels: measured over 32 frames, not 64"],
-        [""],
-    ]
 
 
-def test_codec_against_codec(tmp_path: Path) -> None:
-    result = run(
-        tmp_path,
-        measured("one.mp4", 0.5),
-        [*measured("one.mp4", 1), *measured("one.mp4", 2, motion="zero")],
-        "--kl",
-        "0.01:0.5",
-    )
-    assert result.exit_code == 0, result.output
-    header, row, *_ = (re.split(r"  +", line) for line in result.output.splitlines())
-    assert header == ["blocks.4", "anchors search", "anchors zero"]
-    assert row == ["one.mp4", "-50.0 % (-50.0 %) 0.01–0.5", "-75.0 % (-75.0 %) 0.01–0.5"]
+def test_all_variants_make_one_front() -> None:
+    doubled = [(rate * factor, kl) for rate, kl in zip(RATE, KL, strict=True) for factor in (1, 2)]
+    assert Curve.from_points(doubled, 64) == curve()
+    assert Curve.from_points([(100, 0.0), (50, 0.1)], 64).front == ((50, 0.1),)
 
 
-def test_rows_are_chosen_by_column(tmp_path: Path) -> None:
-    test = [*measured("one.mp4", 0.5), *measured("one.mp4", 0.7, motion="zero")]
-    anchors = measured("one.mp4", 1)
-    result = run(tmp_path, test, anchors, "--test-where", "motion=zero")
-    assert "-30.0 %" in result.output
-    result = run(tmp_path, test, anchors)
-    assert result.exit_code == 1
-    assert "two rows for point 0 (motion=search and zero" in result.output
-    assert "choose with --test-where COLUMN=VALUE" in result.output
-    result = run(tmp_path, test, anchors, "--test-where", "motion=none")
-    assert "no row has motion=none" in result.output
-    result = run(tmp_path, test, anchors, "--test-where", "effort=3")
-    assert "has no column 'effort'" in result.output
+def test_comparison_clip_by_clip() -> None:
+    test = {"a": curve(0.5), "b": curve(0.8), "c": curve(1.1), "d": curve(), "e": curve()}
+    anchor = {"a": curve(), "b": curve(), "c": curve(), "d": curve(frames=32)}
+    found = compare(anchor, test)
+    assert found.figures() == pytest.approx({"a": -50, "b": -20, "c": 10})
+    assert found.mean() == pytest.approx(-20)
+    assert found.clips["d"] == "measured over 32 frames, not 64"
+    assert found.clips["e"] == "not measured"
+    content = found.to_json()
+    assert content["clips_compared"] == 3
+    assert content["clips"]["a"]["low"] == pytest.approx(0.005)
+    assert content["clips"]["d"] == {"refusal": "measured over 32 frames, not 64"}
+    low, high = content["interval"]
+    assert -50.001 < low < -20 < high < 10.001
+    text = render([found])
+    assert "-50.0 % (-50.0)" in text
+    assert "+10.0 % c" in text
+    assert "-20.0 % (of 3 clips)" in text
+    assert "refused: d against tiles: measured over 32 frames, not 64" in text
 
 
-def test_what_the_command_refuses(tmp_path: Path) -> None:
-    test, anchors = measured("one.mp4", 1), anchored("one.mp4", "tiles", "default", 1)
-    assert "no row has split=blocks.9" in run(tmp_path, test, anchors, "--split", "blocks.9").output
-    other = anchored("one.mp4", "tiles", "default", 1, model="n")
-    assert "the files hold the models m, n" in run(tmp_path, test, other).output
-    assert "LOW:HIGH" in run(tmp_path, test, anchors, "--kl", "1").output
-    assert "LOW:HIGH" in run(tmp_path, test, anchors, "--kl", "1:0.5").output
-    assert "COLUMN=VALUE" in run(tmp_path, test, anchors, "--test-where", "motion").output
-    short = run(tmp_path, test, anchors[:3])
-    assert short.exit_code == 0
-    assert "against tiles: the curve of the anchor has 3 rates" in short.output
+def test_short_curves_are_refused_with_the_reason() -> None:
+    found = compare({"a": curve()}, {"a": curve(points=3)})
+    assert "expected at least 4" in str(found.clips["a"])
+    assert found.mean() is None
+    assert found.to_json()["interval"] is None
+    assert "refused" in render([found])
+
+
+def test_comparison_by_kl() -> None:
+    worse = Curve.from_points([(rate, kl * 1.5) for rate, kl in zip(RATE, KL, strict=True)], 64)
+    found = compare({"a": curve()}, {"a": worse}, "bd_kl")
+    assert found.figures() == pytest.approx({"a": 50})
+
+
+def test_bootstrap_is_the_spread_of_the_mean() -> None:
+    rng = np.random.default_rng(0)
+    values = list(rng.normal(-40, 10, 400))
+    low, high = bootstrap(values)
+    assert low < np.mean(values) < high
+    assert high - low == pytest.approx(2 * 1.96 * 10 / 20, rel=0.15)
+    assert bootstrap(values) == (low, high)
+    assert bootstrap([1.0, 1.0, 1.0]) == (1.0, 1.0)
+    assert bootstrap([1.0, 2.0]) is None

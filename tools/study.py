@@ -1,0 +1,324 @@
+"""A rate-distortion study as a value: measured points, what follows from them, and their files.
+
+    results of jobs ──► Study ──► results.csv   a row per clip × codec × point, with its provenance
+                          │       frames.csv    a row per frame of each
+                          │       study.json    all of it, comparisons and pictures included
+                          └─ comparisons, averages, findings
+
+`Study.to_json` returns
+
+    format       1
+    provenance   command, commit, date, versions, machine
+    settings     model, weights, frames, test, kl, splits, clips
+    points       one object per clip × codec × point: the columns of results.csv, `seconds` by
+                 stage, `parameters`, and `per_frame`: kl, top1, dense, bytes, and bytes by part
+    refused      clip, split, codec, variant, point, reason
+    comparisons  every test against every other codec, by BD-rate and BD-KL, clip by clip
+    averages     points that all clips share, averaged over the clips, with intervals
+    findings     in words: where the tests are strongest and weakest
+    showcases    see `tools/showcase.py`
+
+Nothing here measures or draws.
+"""
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from tools.bd_rate import MEASURES, Comparison, Curve, bootstrap
+
+__all__ = ["COLUMNS", "Study", "curves", "parse_limits", "read_points", "write_text"]
+
+Point = Mapping[str, Any]
+
+STAGES = ("video", "edge", "motion", "encode", "decode", "cloud")
+PARTS = ("header", "motion", "residual")
+KEY = ("clip", "model", "weights", "split", "codec", "variant", "point", "frames")
+FIGURES = (
+    "bytes", "bytes_per_frame", "kbit_per_s", "bits_per_element", "kl", "top1_agreement",
+    "dense_agreement", "nrmse", "accuracy",
+)  # fmt: skip
+PROVENANCE = ("parameters", "date", "commit", "versions", "machine", "command")
+COLUMNS = (
+    *KEY,
+    *FIGURES,
+    *(f"bytes_{part}" for part in PARTS),
+    *(f"seconds_{stage}" for stage in STAGES),
+    "peak_memory_mb",
+    *PROVENANCE,
+)
+FRAME_COLUMNS = (
+    *KEY,
+    "frame",
+    "kl",
+    "top1",
+    "dense",
+    "bytes",
+    *(f"bytes_{part}" for part in PARTS),
+)
+
+OWN = "lmc"
+"""What the names of our own codec and its variants begin with."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8", newline="")
+    temporary.replace(path)
+
+
+def curves(points: Iterable[Point]) -> dict[tuple[str, str], dict[str, Curve]]:
+    """Make the curve of every split, codec and clip: split, codec -> clip -> curve.
+
+    All variants of a codec make one curve.  The split of what does not depend on one is empty.
+    """
+    groups: dict[tuple[str, str, str], list[Point]] = defaultdict(list)
+    for point in points:
+        groups[point["split"], point["codec"], point["clip"]].append(point)
+    found: dict[tuple[str, str], dict[str, Curve]] = defaultdict(dict)
+    for (split, codec, clip), members in groups.items():
+        frames = {member["frames"] for member in members}
+        if len(frames) > 1:
+            raise click.ClickException(
+                f"{clip}, {codec}: measured over {' and '.join(map(str, sorted(frames)))} frames; "
+                "a curve has one number of frames"
+            )
+        found[split, codec][clip] = Curve.from_points(
+            ((member["bytes_per_frame"], member["kl"]) for member in members), frames.pop()
+        )
+    return dict(found)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Settings and measured points; everything else follows.
+
+    Args:
+        settings: as in the module's docstring; `test` names the codecs that are compared with all
+            others, `kl` the range in which.
+        provenance: of the command that put it together.
+        points: measured.
+        refused: what codecs would not code, and why.
+        showcases: pictures.
+    """
+
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    points: Sequence[Point]
+    refused: Sequence[Point] = ()
+    showcases: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+    @property
+    def splits(self) -> list[str]:
+        """Name the splits."""
+        return [split["name"] for split in self.settings["splits"]]
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Compare every test with every other codec at every split, by both measures."""
+        low, high = self.settings["kl"]
+        found = curves(self.points)
+        names = list(dict.fromkeys(point["codec"] for point in self.points))
+        comparisons = []
+        for split in self.splits:
+            for test in self.settings["test"]:
+                own = found.get((split, test)) or found.get(("", test))
+                if own is None:
+                    continue
+                for anchor in names:
+                    other = found.get((split, anchor)) or found.get(("", anchor))
+                    if anchor == test or other is None or not any(c.front for c in other.values()):
+                        continue
+                    comparisons += [
+                        Comparison.of(
+                            split, (test, anchor), other, own, limits=(low, high), measure=measure
+                        )
+                        for measure in MEASURES
+                    ]
+        return comparisons
+
+    def averages(self) -> list[dict[str, Any]]:
+        """Average the points that every clip has over the clips, with 95 % intervals."""
+        clips = {clip["name"] for clip in self.settings["clips"]}
+        groups: dict[tuple[Any, ...], list[Point]] = defaultdict(list)
+        for point in self.points:
+            groups[tuple(point[name] for name in ("split", "codec", "variant", "point"))].append(
+                point
+            )
+        averages = []
+        for (split, codec, variant, value), members in groups.items():
+            if {member["clip"] for member in members} != clips or len(clips) < 2:
+                continue
+            average: dict[str, Any] = {
+                "split": split,
+                "codec": codec,
+                "variant": variant,
+                "point": value,
+                "clips": len(members),
+            }
+            for name in FIGURES[1:]:
+                values = [member[name] for member in members if member.get(name) is not None]
+                average[name] = float(np.mean(values)) if len(values) == len(members) else None
+                if name in {"bytes_per_frame", "kl"}:
+                    average[f"{name}_interval"] = bootstrap(values)
+            averages.append(average)
+        return averages
+
+    def findings(self) -> list[str]:
+        """Say where each test is strongest and weakest, and whether its own tools pay."""
+        lines = []
+        for split in self.splits:
+            for test in self.settings["test"]:
+                rates = [
+                    one
+                    for one in self.comparisons
+                    if (one.split, one.test, one.measure) == (split, test, "bd_rate")
+                    and one.figures()
+                ]
+                anchors = [one for one in rates if not one.anchor.startswith(OWN)]
+                if anchors:
+                    lines.append(_against_anchors(split, test, anchors))
+                own = [one for one in rates if one.anchor.startswith(OWN)]
+                if own and test == OWN:
+                    lines.append(_against_itself(split, own))
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON can say it."""
+        return {
+            "format": 1,
+            "provenance": dict(self.provenance),
+            "settings": dict(self.settings),
+            "points": [dict(point) for point in self.points],
+            "refused": [dict(one) for one in self.refused],
+            "comparisons": [one.to_json() for one in self.comparisons],
+            "averages": self.averages(),
+            "findings": self.findings(),
+            "showcases": [dict(one) for one in self.showcases],
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write results.csv, frames.csv and study.json."""
+        command = self.provenance["command"]
+        write_text(folder / "results.csv", _csv(COLUMNS, _rows(self.points, command)))
+        write_text(folder / "frames.csv", _csv(FRAME_COLUMNS, _frame_rows(self.points)))
+        write_text(folder / "study.json", json.dumps(self.to_json(), allow_nan=False))
+
+
+def _against_anchors(split: str, test: str, anchors: Sequence[Comparison]) -> str:
+    means = {one.anchor: one.mean() or 0.0 for one in anchors}
+    strongest = max(means, key=lambda name: means[name])
+    figures = [
+        (percent, clip, one.anchor) for one in anchors for clip, percent in one.figures().items()
+    ]
+    clips = {clip for _, clip, _ in figures}
+    beaten = sorted({clip for percent, clip, _ in figures if percent > 0})
+    percent, clip, anchor = max(figures)
+    first = (
+        f"{split}, {test}: the strongest anchor is {strongest} ({means[strongest]:+.0f} % on "
+        f"average); weakest on {clip} against {anchor} ({percent:+.0f} %)"
+    )
+    if not beaten:
+        return f"{first}; it needs the fewest bytes of all on {len(clips)} of {len(clips)} clips."
+    return (
+        f"{first}; on {len(beaten)} of {len(clips)} clips some anchor needs fewer bytes: "
+        f"{', '.join(beaten)}."
+    )
+
+
+def _against_itself(split: str, own: Sequence[Comparison]) -> str:
+    parts = []
+    for one in own:
+        worse = {clip: value for clip, value in one.figures().items() if value > 0}
+        listed = ", ".join(f"{clip} {value:+.1f} %" for clip, value in sorted(worse.items()))
+        mean = f"{one.anchor} {one.mean() or 0.0:+.1f} %"
+        parts.append(f"{mean} (worse on {listed})" if worse else mean)
+    return f"{split}, {OWN} against its own variants: " + "; ".join(parts) + "."
+
+
+def _rows(points: Iterable[Point], command: str) -> Iterator[dict[str, Any]]:
+    for point in points:
+        parts = point["per_frame"]["parts"]
+        row = {name: point.get(name) for name in (*KEY, *FIGURES, "peak_memory_mb", *PROVENANCE)}
+        row |= {f"bytes_{part}": round(sum(parts[part]), 2) for part in PARTS if part in parts}
+        row |= {f"seconds_{stage}": point["seconds"].get(stage) for stage in STAGES}
+        row |= {name: json.dumps(point[name]) for name in ("parameters", "versions", "machine")}
+        yield row | {"command": command}
+
+
+def _frame_rows(points: Iterable[Point]) -> Iterator[dict[str, Any]]:
+    for point in points:
+        frames = point["per_frame"]
+        for number, kl in enumerate(frames["kl"]):
+            row = {name: point.get(name) for name in KEY} | {"frame": number, "kl": kl}
+            for name in ("top1", "dense", "bytes"):
+                if frames[name] is not None:
+                    row[name] = frames[name][number]
+            for part, values in frames["parts"].items():
+                row[f"bytes_{part}"] = values[number]
+            yield row
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def read_points(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a results.csv: what identifies a point, and its figures as numbers.
+
+    Raises:
+        click.ClickException: a column is missing, a figure is no number, or there is no row.
+    """
+    needed = ("clip", "split", "codec", "variant", "point", "frames", "bytes_per_frame", "kl")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        absent = [column for column in needed if column not in (reader.fieldnames or ())]
+        if absent:
+            raise click.ClickException(
+                f"{path}: has no column {absent[0]!r}; expected the results.csv of a study"
+            )
+        points = []
+        for number, row in enumerate(reader, 2):
+            point: dict[str, Any] = dict(row)
+            try:
+                for name in ("point", *FIGURES):
+                    if name in row:
+                        point[name] = float(row[name]) if row[name] else None
+                point["frames"] = int(row["frames"])
+                if point["bytes_per_frame"] is None or point["kl"] is None:
+                    raise ValueError("a point without rate or KL")  # noqa: TRY301
+            except ValueError as error:
+                raise click.ClickException(f"{path}, line {number}: {error}") from error
+            points.append(point)
+    if not points:
+        raise click.ClickException(f"{path}: no row in it")
+    return points
+
+
+def parse_limits(
+    context: click.Context, option: click.Parameter, value: str
+) -> tuple[float, float]:
+    """Read LOW:HIGH."""
+    try:
+        low, high = map(float, value.split(":"))
+        if not 0 < low < high < float("inf"):
+            raise ValueError(value)  # noqa: TRY301
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is not LOW:HIGH, 0 < LOW < HIGH", context, option
+        ) from error
+    return low, high
