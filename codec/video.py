@@ -293,18 +293,24 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames of the range; raises `ValueError` the second time."""
+        return (self.deliver(decoded, pts) for decoded, pts in self.decoded())
+
+    def decoded(self) -> Iterator[tuple[VideoFrame, int]]:
+        """Yields the frames of the range as they were decoded, with their pts; in place of
+        iterating.
+        """
         if self._iterated:
             raise ValueError(f"{self._name}: a VideoReader gives its frames once; open another one")
         self._iterated = True
-        return self._frames()
+        return self._range()
 
-    def _frames(self) -> Iterator[Frame]:
+    def _range(self) -> Iterator[tuple[VideoFrame, int]]:
         try:
             index = -1
             # islice does not touch the frame behind the range, which may be damaged.
             for index, (decoded, pts) in enumerate(islice(self._timed(), self._stop)):
                 if index >= self._start:
-                    yield self._deliver(decoded, pts)
+                    yield decoded, pts
             if index < self._start != self._stop:
                 raise VideoError(
                     f"{self._name}: has only {index + 1} frames, so there is no frame {self._start}"
@@ -386,8 +392,10 @@ class VideoReader:
                 "(its last packets are damaged or cut short)"
             )
 
-    def _deliver(self, decoded: VideoFrame, pts: int) -> Frame:
-        """Decoded frame -> what the sub-model sees."""
+    def deliver(self, decoded: VideoFrame, pts: int) -> Frame:
+        """Turns a decoded frame into what the sub-model sees: one of this video, or one of its
+        size that went through another codec.
+        """
         width, height = self._geometry.resized
         colorspace = COLORSPACE_STAND_INS.get(decoded.colorspace)
         try:

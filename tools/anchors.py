@@ -1,236 +1,243 @@
-"""Measure what the codec has to beat: feature tiles, remote inference and NNCodec, on equal frames.
-
-    python -m tools.anchors CLIPS... -o anchors.csv --split blocks.10 --anchor tiles --anchor pixels
+"""What the codec has to beat: video codecs on pixels and on feature tiles, NNCodec, plain files.
 
 Every anchor sees the very frames and tensors that the codec sees, in this process, and is judged
-by the same KL divergence of the task's output:
+by the same scene:
 
-    pixels     frames --YCbCr or GBR--> x265 --> frames' --> whole model    (remote inference)
-    tiles      frames --edge--> channels side by side in one 10-bit grey picture --> x265
-                 --> features' --cloud--> output
-    nncodec    frames --edge--> features --NNCodec, frame by frame--> features' --cloud--> output
+    pixels-*      frames that the model sees --YCbCr or GBR--> x265, x264, SVT-AV1 --> whole model
+    source-*      frames of the clip, at their own size --> the same --> resized --> whole model
+    tiles         channels side by side in one 10-bit grey picture --> x265 --> features --> cloud
+    nncodec       features --NNCodec, frame by frame--> features --> cloud
+    lossless      features at 2 to 8 bits, uniformly --> zlib or xz: for orientation
+    uncompressed  features as float32: for orientation
 
-Where a choice is open, it goes the anchor's way: x265 writes neither its SEI banner nor a second
-set of parameter sets, and runs without wavefronts, which cost bits; rate is that of the bare
-elementary stream, without container; converting to YCbCr is exact arithmetic with one rounding, and
-back again has none.  Several variants of an anchor are one anchor, the best of them at each rate.
+Where a choice is open, it goes the anchor's way.  Rate is that of the bare elementary stream:
+neither container nor the encoders' banners (SEI) nor AV1's temporal delimiters count, parameter
+sets count once.  x265 runs without wavefronts, which cost bits.  At the size that the model sees,
+converting to YCbCr is exact arithmetic with one rounding, and back again has none; at the clip's
+own size, 4:2:0 takes the planes of the source as they are, and what comes back is resized exactly
+as the source is.  Variants of an anchor are one anchor, the best of them at each rate.
 
-The output grows row by row, and points that it already holds are not measured again.  Points run
-from coarse to fine and stop behind the first with a KL below --kl-floor.
+Points run from coarse to fine: crf of the video codecs, qp of NNCodec (a step of 2^(qp / 4) at its
+default density), bits of the lossless ones.
 
-Not here: curves and their comparison (`tools.bd_rate`), the codec's own figures (`tools.measure`).
 NNCodec is the package `nncodec` (ISO/IEC 15938-17), which the project does not depend on: it pins
 old versions of what the codec uses, and works without those pins:
 
     pip install --no-deps nncodec opencv-python-headless && pip install h5py pandas scikit-learn
 """
 
-import csv
+import importlib.metadata
+import lzma
 import math
+import os
+import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from functools import cache, partial
+from typing import Any
 
 import av
-import click
+import av.error
 import numpy as np
 import torch
 from av.codec.context import CodecContext, Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
-from torch import Tensor, nn
 from torch.nn import functional
 
-from codec.bitstream import Preprocessing
-from codec.metrics import FeatureNrmse, TaskFidelity
-from codec.submodels import (
-    DEFAULT_MODEL,
-    SplitModel,
-    default_preprocessing,
-    load_model,
-    normalise,
-    split_model,
-)
-from codec.video import VideoReader
+from codec.video import COLORSPACE_STAND_INS, SCALER, VideoReader
+from tools.scene import Coded, Scene, StudyCodec
 
-COLUMNS = (
-    "clip", "model", "split", "anchor", "variant", "point", "frames", "bytes", "bytes_per_frame",
-    "kl", "top1_agreement", "nrmse", "seconds_encode", "seconds_decode",
-)  # fmt: skip
-KEY_COLUMNS = ("clip", "model", "split", "anchor", "variant", "point", "frames")
+__all__ = ["ANCHORS", "AnchorUnavailableError"]
+
+
+class AnchorUnavailableError(ValueError):
+    """An anchor needs what this machine or this clip has not."""
+
+
+# --- video codecs -----------------------------------------------------------------------------
+
+FRAME_RATE = Fraction(25)  # what the encoders are told; only their reading of crf depends on it
+KEYINT = 64
 
 # One thread; without wavefronts, whose entry points and restarted contexts cost bits; without the
 # SEI that carries the encoder's settings (some 2.3 kB).
-X265_COMMON = "keyint=64:info=0:pools=none:frame-threads=1:no-wpp=1:log-level=none"
+X265_COMMON = f"keyint={KEYINT}:info=0:pools=none:frame-threads=1:no-wpp=1:log-level=none"
+X264_COMMON = f"keyint={KEYINT}:threads=1"
+SVT_COMMON = f"keyint={KEYINT}:lp=1"
 LOW_DELAY = "bframes=0"
 # What serves the eye, and SAO, which was tuned for pixels.
-PLAIN = "psy-rd=0:psy-rdoq=0:aq-mode=0:no-sao=1"
+X265_PLAIN = "psy-rd=0:psy-rdoq=0:aq-mode=0:no-sao=1"
+X264_PLAIN = "psy=0:aq-mode=0"
+# Filters that smooth what the model looks at: at the same rate KL is a third less on moving clips.
+SVT_PLAIN = "enable-tf=0:enable-cdef=0:enable-restoration=0"
 
-TILE_MAX = 1023  # of a 10-bit sample
-RANGE_BYTES = 8  # two float32: the extremes of a tensor over the clip
-BATCH = 8  # frames that the model sees at once
-
-# ITU-R BT.601: luma weights of red and blue.
-RED, BLUE = 0.299, 0.114
-CHROMA_MIDDLE = 128
-
-
-# --- points and variants ----------------------------------------------------------------------
-
-# Coarse to fine.  x265: crf; NNCodec: its qp, a step of 2^(qp / 4) at its default density.
-POINTS = {
-    "tiles": tuple(range(48, -1, -2)),
-    "pixels": tuple(range(48, -1, -2)),
-    "nncodec": tuple(range(20, -13, -1)),
-}
-TILE_VARIANTS = {"default": LOW_DELAY, "plain": f"{LOW_DELAY}:{PLAIN}"}
-# Name -> pixel format of x265 and its parameters.
-PIXEL_VARIANTS = {
-    "yuv420p": ("yuv420p", ""),
-    "yuv444p": ("yuv444p", ""),
-    "gbrp": ("gbrp", ""),
-    "yuv420p-plain": ("yuv420p", PLAIN),
-    "yuv444p-plain": ("yuv444p", PLAIN),
-    "gbrp-plain": ("gbrp", PLAIN),
-}
-VARIANTS = {
-    "tiles": tuple(TILE_VARIANTS),
-    "pixels": tuple(PIXEL_VARIANTS),
-    "nncodec": ("default",),
-}
-
-
-# --- x265 -------------------------------------------------------------------------------------
-
-
-Decoded = TypeVar("Decoded")
+TEMPORAL_DELIMITER = b"\x12\x00"  # an AV1 OBU that containers leave out
+X264_BANNER = re.compile(
+    rb"\0?\0\0\x01\x06\x05.{18,20}x264 - core.*?(?=\0?\0\0\x01)", re.DOTALL
+)  # the SEI in front of the first picture: some 700 bytes of settings
 
 
 @dataclass(frozen=True, slots=True)
-class Coded(Generic[Decoded]):
-    """What a codec made of a clip, and how long it took."""
+class VideoCoder:
+    """An encoder of FFmpeg's, its preset and parameters, and the decoder of its streams."""
 
-    decoded: Decoded
-    size: int
-    seconds_encode: float
-    seconds_decode: float
+    encoder: str
+    decoder: str
+    preset: str
+    option: str
+    parameters: str
+
+    def settings(self, crf: float) -> dict[str, str]:
+        """Return the options of the encoder."""
+        return {"preset": self.preset, "crf": f"{crf:g}", self.option: self.parameters}
 
 
-def code_x265(
-    pictures: Sequence[NDArray[Any]], pixel_format: str, *, crf: int, parameters: str
-) -> Coded[list[NDArray[Any]]]:
-    """Encode pictures with x265, preset medium, and decode them again.
+def x265(parameters: str = "") -> VideoCoder:
+    """Give x265, preset medium."""
+    joined = ":".join(filter(None, (X265_COMMON, parameters)))
+    return VideoCoder("libx265", "hevc", "medium", "x265-params", joined)
+
+
+def x264(parameters: str = "", encoder: str = "libx264") -> VideoCoder:
+    """Give x264, preset medium; RGB is the business of an encoder of its own."""
+    joined = ":".join(filter(None, (X264_COMMON, parameters)))
+    return VideoCoder(encoder, "h264", "medium", "x264-params", joined)
+
+
+def svt_av1(parameters: str = "") -> VideoCoder:
+    """Give SVT-AV1, preset 6."""
+    joined = ":".join(filter(None, (SVT_COMMON, parameters)))
+    return VideoCoder("libsvtav1", "libdav1d", "6", "svtav1-params", joined)
+
+
+@dataclass(frozen=True, slots=True)
+class CodedVideo:
+    """Pictures as decoded, in order, and what each took."""
+
+    frames: list[VideoFrame]
+    frame_bytes: tuple[int, ...]  # what belongs to the stream as a whole counts with the first
+    seconds: dict[str, float]
+
+
+def code_video(
+    pictures: Sequence[VideoFrame], coder: VideoCoder, crf: float, pixel_format: str
+) -> CodedVideo:
+    """Encode pictures and decode them again.
 
     Args:
-        pictures: what `av.VideoFrame.from_ndarray` takes for `pixel_format`, all of one size.
-        pixel_format: FFmpeg's name; `gray10le`, `yuv420p`, ...
-        crf: x265's quality, 0 (finest) to 51.
-        parameters: in the form of x265's `x265-params`.
-
-    Returns:
-        The pictures as decoded, in order, and the bytes of the elementary stream.
+        pictures: all of one size.
+        coder: by what.
+        crf: its quality, 0 the finest.
+        pixel_format: FFmpeg's name of what the encoder takes.
 
     Raises:
+        AnchorUnavailableError: this FFmpeg has no such encoder or decoder, or it does not take
+            pictures of that size.
         ValueError: other pictures came out than went in.
     """
-    first = VideoFrame.from_ndarray(pictures[0], format=pixel_format)
-    encoder = _context("libx265", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = first.width, first.height, pixel_format
-    encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+    os.environ.setdefault("SVT_LOG", "1")  # errors only, else it greets on stderr
+    encoder = _context(coder.encoder, "w")
+    encoder.width, encoder.height = pictures[0].width, pictures[0].height
+    encoder.pix_fmt = pixel_format
+    encoder.time_base, encoder.framerate = 1 / FRAME_RATE, FRAME_RATE
     encoder.flags |= Flags.global_header  # the parameter sets once, not before every key frame
-    encoder.options = {
-        "preset": "medium",
-        "crf": str(crf),
-        "x265-params": ":".join(filter(None, (X265_COMMON, parameters))),
-    }
+    encoder.options = coder.settings(crf)
     start = time.perf_counter()
-    packets: list[bytes] = []
-    for number, picture in enumerate(pictures):
-        frame = VideoFrame.from_ndarray(picture, format=pixel_format)
-        frame.pts = number
-        packets += map(bytes, encoder.encode(frame))
-    packets += map(bytes, encoder.encode(None))
-    seconds_encode = time.perf_counter() - start
-    packets[0] = bytes(encoder.extradata or b"") + packets[0]
+    packets: list[tuple[int, bytes]] = []
 
-    decoder = _context("hevc", "r")
+    def collect(found: Sequence["av.Packet[Any]"]) -> None:
+        for packet in found:
+            assert packet.pts is not None  # every picture has one
+            packets.append((packet.pts, bytes(packet)))
+
+    try:
+        for number, picture in enumerate(pictures):
+            picture.pts, picture.time_base = number, encoder.time_base
+            picture.pict_type = 0  # the source's own choice of key frames is not binding
+            collect(encoder.encode(picture))
+        collect(encoder.encode(None))
+    except av.error.FFmpegError as error:
+        size = f"{encoder.width}x{encoder.height}"
+        raise AnchorUnavailableError(
+            f"{coder.encoder} does not take pictures of {size} in {pixel_format}: {error.strerror}"
+        ) from error
+    seconds_encode = time.perf_counter() - start
+    packets = [(pts, _bare(packet, coder)) for pts, packet in packets]
+    if coder.decoder != "libdav1d":  # AV1's header is in its key frames too
+        packets[0] = (packets[0][0], bytes(encoder.extradata or b"") + packets[0][1])
+
+    decoder = _context(coder.decoder, "r")
     start = time.perf_counter()
-    frames = [frame for packet in packets for frame in decoder.decode(av.Packet(packet))]
+    frames = [frame for _, packet in packets for frame in decoder.decode(av.Packet(packet))]
     frames += decoder.decode(None)
     seconds_decode = time.perf_counter() - start
-    formats = {frame.format.name for frame in frames}
-    if len(frames) != len(pictures) or formats != {pixel_format}:
+    if len(frames) != len(pictures):
         raise ValueError(
-            f"{len(pictures)} pictures of {pixel_format} went into x265, "
-            f"{len(frames)} of {', '.join(formats)} came out"
+            f"{len(pictures)} pictures went into {coder.encoder}, {len(frames)} came out"
         )
-    decoded = [frame.to_ndarray() for frame in frames]
-    return Coded(decoded, sum(map(len, packets)), seconds_encode, seconds_decode)
+    sizes = [0] * len(pictures)
+    for pts, packet in packets:
+        sizes[pts] += len(packet)
+    return CodedVideo(
+        frames,
+        tuple(sizes),
+        {"encode": seconds_encode, "decode": seconds_decode},
+    )
 
 
 def _context(codec: str, mode: str) -> VideoCodecContext:
-    context = CodecContext.create(codec, mode)  # type: ignore[call-overload]
+    try:
+        context = CodecContext.create(codec, mode)  # type: ignore[call-overload]
+    except av.error.FFmpegError as error:
+        raise AnchorUnavailableError(f"this build of FFmpeg has no {codec}") from error
+    except ValueError as error:
+        raise AnchorUnavailableError(f"this build of FFmpeg has no {codec}") from error
     assert isinstance(context, VideoCodecContext)
     context.thread_count, context.thread_type = 1, "NONE"
     return context
 
 
-# --- tiles ------------------------------------------------------------------------------------
+def _bare(packet: bytes, coder: VideoCoder) -> bytes:
+    """Leave out what no decoder needs: AV1's temporal delimiter, the banner of x264."""
+    if coder.decoder == "libdav1d":
+        return packet.removeprefix(TEMPORAL_DELIMITER)
+    banner = X264_BANNER.match(packet) if coder.decoder == "h264" else None
+    return packet[banner.end() :] if banner else packet
 
 
-def tile_layout(channels: int) -> tuple[int, int]:
-    """Choose rows and columns of tiles: the factors nearest to a square.
+def _parameters(coder: VideoCoder, crf: float, pixel_format: str) -> dict[str, str | int | float]:
+    return {
+        "encoder": coder.encoder,
+        "library": _library(coder.encoder),
+        "pixel_format": pixel_format,
+        **coder.settings(crf),
+    }
 
-    A number without factors nearer than 1:4 (a prime, say) leaves some tiles empty.
+
+@cache
+def _library(encoder: str) -> str:
+    """Name the library of an encoder with its version, by the file that came with PyAV.
+
+    libx265-f5385bb8.so.216, libSvtAv1Enc-9393c086.so.4.1.0: FFmpeg itself does not tell.
     """
-    rows = max(n for n in range(1, math.isqrt(channels) + 1) if channels % n == 0)
-    if channels // rows <= 4 * rows:
-        return rows, channels // rows
-    columns = math.isqrt(channels - 1) + 1
-    return -(-channels // columns), columns
+    name = {"libx264rgb": "libx264", "libsvtav1": "libSvtAv1Enc"}.get(encoder, encoder)
+    for path in importlib.metadata.files("av") or ():
+        if match := re.fullmatch(rf"{name}\b.*\.so\.([\d.]+)", path.name):
+            return f"{name} {match.group(1)}, FFmpeg {av.ffmpeg_version_info}"
+    return f"{name}, FFmpeg {av.ffmpeg_version_info}"
 
 
-def tile(samples: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Lay the channels of each frame side by side: (N, C, H, W) -> (N, rows H, columns W)."""
-    frames, channels, height, width = samples.shape
-    rows, columns = tile_layout(channels)
-    empty = ((0, 0), (0, rows * columns - channels), (0, 0), (0, 0))
-    tiles = np.pad(samples, empty).reshape(frames, rows, columns, height, width)
-    return np.ascontiguousarray(
-        tiles.transpose(0, 1, 3, 2, 4).reshape(frames, rows * height, columns * width)
-    )
+# --- pixels, at the size that the model sees --------------------------------------------------
 
-
-def untile(pictures: NDArray[np.uint16], channels: int) -> NDArray[np.uint16]:
-    """Undo `tile`: (N, rows H, columns W) -> (N, channels, H, W)."""
-    rows, columns = tile_layout(channels)
-    frames, height, width = pictures.shape
-    tiles = pictures.reshape(frames, rows, height // rows, columns, width // columns)
-    tiles = tiles.transpose(0, 1, 3, 2, 4).reshape(frames, rows * columns, *tiles.shape[2::2])
-    return np.ascontiguousarray(tiles[:, :channels])
-
-
-def code_tiles(features: NDArray[np.float32], variant: str, crf: int) -> Coded[NDArray[np.float32]]:
-    """Code a clip's tensor (N, C, H, W) as 10-bit grey pictures; count its extremes as bytes."""
-    low, high = float(features.min()), float(features.max())
-    step = (high - low) / TILE_MAX
-    samples = np.rint((features.astype(np.float64) - low) / (step or 1.0)).astype(np.uint16)
-    coded = code_x265(list(tile(samples)), "gray10le", crf=crf, parameters=TILE_VARIANTS[variant])
-    decoded = untile(np.stack(coded.decoded), features.shape[1])
-    return Coded(
-        (decoded * step + low).astype(np.float32),
-        coded.size + RANGE_BYTES,
-        coded.seconds_encode,
-        coded.seconds_decode,
-    )
-
-
-# --- pixels -----------------------------------------------------------------------------------
+# ITU-R BT.601: luma weights of red and blue.
+RED, BLUE = 0.299, 0.114
+CHROMA_MIDDLE = 128
 
 
 def rgb_to_ycbcr(rgb: NDArray[np.number]) -> NDArray[np.float64]:
@@ -266,287 +273,405 @@ def double(planes: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(doubled[:, 0].numpy(), np.float64)
 
 
-def to_pictures(rgb: NDArray[np.uint8], pixel_format: str) -> list[NDArray[np.uint8]]:
+def to_pictures(rgb: NDArray[np.uint8], pixel_format: str) -> list[NDArray[Any]]:
     """Convert frames (N, H, W, 3) to the arrays that PyAV takes for a pixel format."""
     if pixel_format == "gbrp":
         return list(rgb)
     luma, cb, cr = np.moveaxis(rgb_to_ycbcr(rgb), -1, 0)
     if pixel_format == "yuv444p":
-        return list(_eight_bits(np.stack([luma, cb, cr], axis=1)))
+        return list(_integers(np.stack([luma, cb, cr], axis=1), pixel_format))
     frames, _, width = luma.shape
     planes = [plane.reshape(frames, -1, width) for plane in (luma, halve(cb), halve(cr))]
-    return list(_eight_bits(np.concatenate(planes, axis=1)))
+    return list(_integers(np.concatenate(planes, axis=1), pixel_format))
 
 
-def from_pictures(pictures: Sequence[NDArray[np.uint8]], pixel_format: str) -> NDArray[np.float32]:
+def from_pictures(pictures: Sequence[NDArray[Any]], pixel_format: str) -> NDArray[np.float32]:
     """Convert decoded pictures to RGB (N, H, W, 3), clipped to 0 to 255 and not rounded."""
     stacked = np.stack(pictures)
     if pixel_format == "gbrp":
         return stacked.astype(np.float32)
+    samples = stacked / _steps(pixel_format)
     if pixel_format == "yuv444p":
-        ycbcr = np.moveaxis(stacked, 1, -1).astype(np.float64)
+        ycbcr = np.moveaxis(samples, 1, -1)
     else:
         frames, rows, width = stacked.shape
         height = rows * 2 // 3
-        luma, cb, cr = np.split(stacked.astype(np.float64), (height, height * 5 // 4), axis=1)
+        luma, cb, cr = np.split(samples, (height, height * 5 // 4), axis=1)
         chroma = [plane.reshape(frames, height // 2, width // 2) for plane in (cb, cr)]
         ycbcr = np.stack([luma, *map(double, chroma)], axis=-1)
     return np.clip(ycbcr_to_rgb(ycbcr), 0, 255).astype(np.float32)
 
 
-def _eight_bits(samples: NDArray[np.float64]) -> NDArray[np.uint8]:
-    return np.clip(np.rint(samples), 0, 255).astype(np.uint8)
+def _steps(pixel_format: str) -> int:
+    """Say how many steps of a format make one of 8 bits: exactly, so that grey stays grey."""
+    return 4 if pixel_format.endswith("10le") else 1
 
 
-def normalise_float(rgb: NDArray[np.float32], preprocessing: Preprocessing) -> Tensor:
-    """Turn float frames (N, H, W, 3) into model input, as `normalise` does with integers."""
-    mean = np.array(preprocessing.mean_thousandths, np.float32) / np.float32(1000)
-    scale = np.array(preprocessing.scale_thousandths, np.float32) / np.float32(1000)
-    samples = (rgb - mean) / scale
-    return torch.from_numpy(np.ascontiguousarray(samples.transpose(0, 3, 1, 2)))
+def _integers(samples: NDArray[np.float64], pixel_format: str) -> NDArray[Any]:
+    steps = _steps(pixel_format)
+    kind = np.uint8 if steps == 1 else np.uint16
+    return np.clip(np.rint(samples * steps), 0, 256 * steps - 1).astype(kind)
 
 
-def code_pixels(rgb: NDArray[np.uint8], variant: str, crf: int) -> Coded[NDArray[np.float32]]:
-    """Code frames (N, H, W, 3) as video."""
-    pixel_format, parameters = PIXEL_VARIANTS[variant]
-    coded = code_x265(to_pictures(rgb, pixel_format), pixel_format, crf=crf, parameters=parameters)
-    decoded = from_pictures(coded.decoded, pixel_format)
-    return Coded(decoded, coded.size, coded.seconds_encode, coded.seconds_decode)
-
-
-# --- NNCodec ----------------------------------------------------------------------------------
-
-
-def code_nncodec(features: NDArray[np.float32], qp: int) -> Coded[NDArray[np.float32]]:
-    """Code each frame of a clip's tensor (N, C, H, W) by itself, by NNCodec's defaults.
-
-    These include trellis-coded quantisation, which beats its scalar quantiser at every rate.
-
-    Raises:
-        click.ClickException: the package is not installed, or lacks something that it needs.
-    """
-    try:
-        from nncodec.tensor import decode, encode  # noqa: PLC0415 - optional, and slow to import
-    except ImportError as error:
-        raise click.ClickException(
-            f"the anchor nncodec needs the package of that name ({error}); the top of "
-            f"{Path(__file__).name} says how to install it"
-        ) from error
-    with tempfile.TemporaryDirectory() as folder:  # it writes every stream to a file as well
-        start = time.perf_counter()
-        streams = [encode(tensor, {"qp": qp, "results": folder}) for tensor in features]
-        seconds_encode = time.perf_counter() - start
-    start = time.perf_counter()
-    decoded = np.stack([decode(stream) for stream in streams])
-    return Coded(decoded, sum(map(len, streams)), seconds_encode, time.perf_counter() - start)
-
-
-# --- measuring --------------------------------------------------------------------------------
-
-
-class Results:
-    """The rows of the output file, which grows with each and says which are there already."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._kl: dict[tuple[str, ...], float] = {}
-        if path.exists() and path.stat().st_size:
-            with path.open(newline="") as file:
-                rows = csv.DictReader(file)
-                if tuple(rows.fieldnames or ()) != COLUMNS:
-                    raise click.ClickException(
-                        f"{path}: has the columns {', '.join(rows.fieldnames or ())}; "
-                        f"expected {', '.join(COLUMNS)}"
-                    )
-                for row in rows:
-                    self._kl[self._key(row)] = float(row["kl"])
-        else:
-            with path.open("w", newline="") as file:
-                csv.DictWriter(file, COLUMNS).writeheader()
-
-    @staticmethod
-    def _key(row: dict[str, Any]) -> tuple[str, ...]:
-        return tuple(str(row[column]) for column in KEY_COLUMNS)
-
-    def kl(self, row: dict[str, Any]) -> float | None:
-        """Return the KL of a point that is in the file, else None."""
-        return self._kl.get(self._key(row))
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Write a row, at once."""
-        with self._path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
-        self._kl[self._key(row)] = float(row["kl"])
+def _taken(coder: VideoCoder, pixel_format: str) -> str:
+    """Name the format that an encoder wants for GBR, which is packed for x264."""
+    return "rgb24" if (coder.encoder, pixel_format) == ("libx264rgb", "gbrp") else pixel_format
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A clip at a split, and what the uncompressed model makes of it.
+class Pixels:
+    """Remote inference: the frames that the model sees, as video."""
 
-    `features` is None, and `split` empty, where the whole model lies behind the network.
+    name: str
+    variant: str
+    coder: VideoCoder
+    pixel_format: str
+    points: tuple[float, ...]
+    needs_split: bool = False
+
+    def code(self, scene: Scene, point: float) -> Coded:
+        """Code the frames as video at crf `point`."""
+        taken = _taken(self.coder, self.pixel_format)
+        pictures = [
+            VideoFrame.from_ndarray(picture, format=taken)
+            for picture in to_pictures(scene.rgb, self.pixel_format)
+        ]
+        coded = code_video(pictures, self.coder, point, taken)
+        decoded = [frame.to_ndarray(format=self.pixel_format) for frame in coded.frames]
+        return Coded(
+            sum(coded.frame_bytes),
+            images=from_pictures(decoded, self.pixel_format),
+            frame_bytes=coded.frame_bytes,
+            seconds=coded.seconds,
+            parameters=_parameters(self.coder, point, taken),
+        )
+
+
+# --- pixels, at the size of the clip ----------------------------------------------------------
+
+PLANAR_420 = ("yuv420p", "yuvj420p")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Remote inference from the clip as it is: its own frames as video, resized at the far end."""
+
+    name: str
+    variant: str
+    coder: VideoCoder
+    pixel_format: str
+    points: tuple[float, ...]
+    needs_split: bool = False
+
+    def code(self, scene: Scene, point: float) -> Coded:
+        """Code the frames of the clip as video at crf `point`.
+
+        Raises:
+            AnchorUnavailableError: the sides of the clip are odd.
+        """
+        with VideoReader(
+            scene.path, scene.preprocessing, frames=(0, scene.frames), threads=False
+        ) as reader:
+            sources = [frame for frame, _ in reader.decoded()]
+            if sources[0].width % 2 or sources[0].height % 2:
+                raise AnchorUnavailableError(
+                    f"frames of {sources[0].width}x{sources[0].height}: the video codecs want even "
+                    "sides"
+                )
+            taken = _taken(self.coder, self.pixel_format)
+            pictures = [_converted(source, self.pixel_format, taken) for source in sources]
+            coded = code_video(pictures, self.coder, point, taken)
+            images = [
+                reader.deliver(_tagged(frame, source, self.pixel_format), number).rgb
+                for number, (frame, source) in enumerate(zip(coded.frames, sources, strict=True))
+            ]
+        return Coded(
+            sum(coded.frame_bytes),
+            images=np.stack(images).astype(np.float32),
+            frame_bytes=coded.frame_bytes,
+            seconds=coded.seconds,
+            parameters={
+                **_parameters(self.coder, point, taken),
+                "width": sources[0].width,
+                "height": sources[0].height,
+            },
+        )
+
+
+def _converted(source: VideoFrame, pixel_format: str, taken: str) -> VideoFrame:
+    """Bring a frame of the clip to the format that the encoder takes."""
+    if pixel_format == "yuv420p" and source.format.name in PLANAR_420:
+        return VideoFrame.from_ndarray(source.to_ndarray(), format=pixel_format)
+    colorspace = COLORSPACE_STAND_INS.get(source.colorspace)
+    converted = source.reformat(
+        format=_ranged(source, pixel_format) if pixel_format != "gbrp" else "rgb24",
+        src_colorspace=colorspace,
+        dst_colorspace=colorspace,
+        interpolation=SCALER,
+    )
+    # a copy without the tags, which the far end gets from the source
+    return VideoFrame.from_ndarray(converted.to_ndarray(), format=taken)
+
+
+def _ranged(source: VideoFrame, pixel_format: str) -> str:
+    """Name the full-range twin of a YCbCr format where the source is of full range."""
+    full = source.format.name.startswith("yuvj")
+    return pixel_format.replace("yuv", "yuvj") if full else pixel_format
+
+
+def _tagged(decoded: VideoFrame, source: VideoFrame, pixel_format: str) -> VideoFrame:
+    """Give a decoded frame the format, range and colour space of its source."""
+    if pixel_format == "gbrp":
+        return VideoFrame.from_ndarray(decoded.to_ndarray(format="gbrp"), format="rgb24")
+    frame = VideoFrame.from_ndarray(decoded.to_ndarray(), format=_ranged(source, pixel_format))
+    frame.colorspace, frame.color_range = source.colorspace, source.color_range
+    return frame
+
+
+# --- tiles ------------------------------------------------------------------------------------
+
+TILE_MAX = 1023  # of a 10-bit sample
+RANGE_BYTES = 8  # two float32: the extremes of a tensor over the clip
+
+
+def tile_layout(channels: int) -> tuple[int, int]:
+    """Choose rows and columns of tiles: the factors nearest to a square.
+
+    A number without factors nearer than 1:4 (a prime, say) leaves some tiles empty.
+    """
+    rows = max(n for n in range(1, math.isqrt(channels) + 1) if channels % n == 0)
+    if channels // rows <= 4 * rows:
+        return rows, channels // rows
+    columns = math.isqrt(channels - 1) + 1
+    return -(-channels // columns), columns
+
+
+def tile(samples: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """Lay the channels of each frame side by side: (N, C, H, W) -> (N, rows H, columns W)."""
+    frames, channels, height, width = samples.shape
+    rows, columns = tile_layout(channels)
+    empty = ((0, 0), (0, rows * columns - channels), (0, 0), (0, 0))
+    tiles = np.pad(samples, empty).reshape(frames, rows, columns, height, width)
+    return np.ascontiguousarray(
+        tiles.transpose(0, 1, 3, 2, 4).reshape(frames, rows * height, columns * width)
+    )
+
+
+def untile(pictures: NDArray[np.uint16], channels: int) -> NDArray[np.uint16]:
+    """Undo `tile`: (N, rows H, columns W) -> (N, channels, H, W)."""
+    rows, columns = tile_layout(channels)
+    frames, height, width = pictures.shape
+    tiles = pictures.reshape(frames, rows, height // rows, columns, width // columns)
+    tiles = tiles.transpose(0, 1, 3, 2, 4).reshape(frames, rows * columns, *tiles.shape[2::2])
+    return np.ascontiguousarray(tiles[:, :channels])
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """The channels as 10-bit grey video; each tensor of a split in a stream of its own."""
+
+    variant: str
+    coder: VideoCoder
+    points: tuple[float, ...]
+    name: str = "tiles"
+    needs_split: bool = True
+
+    def code(self, scene: Scene, point: float) -> Coded:
+        """Code the tensors at crf `point`; count their extremes as bytes."""
+        sizes = np.zeros(scene.frames, np.int64)
+        seconds, decoded = {"encode": 0.0, "decode": 0.0}, []
+        for tensor in scene.features:
+            low, high = float(tensor.min()), float(tensor.max())
+            step = (high - low) / TILE_MAX
+            samples = np.rint((tensor.astype(np.float64) - low) / (step or 1.0)).astype(np.uint16)
+            pictures = [VideoFrame.from_ndarray(one, format="gray10le") for one in tile(samples)]
+            coded = code_video(pictures, self.coder, point, "gray10le")
+            received = np.stack([frame.to_ndarray() for frame in coded.frames]).astype(np.uint16)
+            levels = untile(received, tensor.shape[1])
+            decoded.append((levels * step + low).astype(np.float32))
+            sizes += np.array(coded.frame_bytes)
+            sizes[0] += RANGE_BYTES
+            for stage in seconds:
+                seconds[stage] += coded.seconds[stage]
+        return Coded(
+            int(sizes.sum()),
+            features=tuple(decoded),
+            frame_bytes=tuple(map(int, sizes)),
+            seconds=seconds,
+            parameters=_parameters(self.coder, point, "gray10le"),
+        )
+
+
+# --- tensors by other means -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NnCodec:
+    """NNCodec, frame by frame, by its defaults.
+
+    These include trellis-coded quantisation, which beats its scalar quantiser at every rate.
     """
 
-    clip: str
-    split: str
-    rgb: NDArray[np.uint8]
-    preprocessing: Preprocessing
-    behind: Callable[[Tensor], Tensor]
-    reference: Tensor
-    features: NDArray[np.float32] | None
+    points: tuple[float, ...]
+    name: str = "nncodec"
+    variant: str = ""
+    needs_split: bool = True
 
-    @classmethod
-    def prepare(
-        cls,
-        clip: str,
-        rgb: NDArray[np.uint8],
-        preprocessing: Preprocessing,
-        model: nn.Module,
-        halves: SplitModel | None,
-    ) -> Self:
-        """Run the model once, without any coding."""
-        images = normalise(rgb, preprocessing)
-        if halves is None:
-            return cls(
-                clip, "", rgb, preprocessing, model, in_batches(model, images), features=None
-            )
-        if len(halves.tensors) != 1:
-            raise click.ClickException(
-                f"{halves.split}: {len(halves.tensors)} tensors cross it, the anchors take one"
-            )
-        features = in_batches(lambda batch: halves.edge(batch)[0], images)
+    def code(self, scene: Scene, point: float) -> Coded:
+        """Code every tensor at qp `point`.
 
-        def cloud(batch: Tensor) -> Tensor:
-            return halves.cloud([batch])
-
-        return cls(
-            clip,
-            halves.split,
-            rgb,
-            preprocessing,
-            cloud,
-            in_batches(cloud, features),
-            features.numpy(),
+        Raises:
+            AnchorUnavailableError: the package is not installed, or lacks something that it needs.
+        """
+        try:
+            from nncodec.tensor import decode, encode  # noqa: PLC0415 - optional, slow to import
+        except ImportError as error:
+            raise AnchorUnavailableError(
+                f"needs the package nncodec ({error}); the top of tools/anchors.py says how to "
+                "install it"
+            ) from error
+        with tempfile.TemporaryDirectory() as folder:  # it writes every stream to a file as well
+            options = {"qp": int(point), "results": folder}
+            start = time.perf_counter()
+            streams = [
+                [encode(frame, dict(options)) for frame in tensor] for tensor in scene.features
+            ]
+            seconds_encode = time.perf_counter() - start
+        start = time.perf_counter()
+        decoded = tuple(np.stack([decode(one) for one in tensor]) for tensor in streams)
+        seconds_decode = time.perf_counter() - start
+        sizes = tuple(sum(map(len, frame)) for frame in zip(*streams, strict=True))
+        return Coded(
+            sum(sizes),
+            features=decoded,
+            frame_bytes=sizes,
+            seconds={"encode": seconds_encode, "decode": seconds_decode},
+            parameters={
+                "qp": int(point),
+                "library": f"nncodec {importlib.metadata.version('nncodec')}",
+            },
         )
 
-    def measure(self, anchor: str, variant: str, point: int) -> dict[str, Any]:
-        """Code the clip at one point; return what it came to."""
-        nrmse: float | str = ""
-        if self.features is None:
-            coded = code_pixels(self.rgb, variant, point)
-            received = normalise_float(coded.decoded, self.preprocessing)
-        else:
-            if anchor == "tiles":
-                coded = code_tiles(self.features, variant, point)
-            else:
-                coded = code_nncodec(self.features, point)
-            received = torch.from_numpy(coded.decoded)
-            error = FeatureNrmse(1)
-            for actual, decoded in zip(self.features, coded.decoded, strict=True):
-                error.update(0, actual, decoded)
-            nrmse = error.combined()
-        fidelity = TaskFidelity()
-        fidelity.update(self.reference, in_batches(self.behind, received))
-        return {
-            "bytes": coded.size,
-            "bytes_per_frame": coded.size / len(self.rgb),
-            "kl": fidelity.kl(),
-            "top1_agreement": fidelity.top1_agreement(),
-            "nrmse": nrmse,
-            "seconds_encode": coded.seconds_encode,
-            "seconds_decode": coded.seconds_decode,
-        }
 
+@dataclass(frozen=True, slots=True)
+class Lossless:
+    """Uniform levels between a tensor's extremes, a byte each, and a general compressor.
 
-def in_batches(function: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
-    """Apply a function to a few samples at a time."""
-    return torch.cat([function(batch) for batch in torch.split(samples, BATCH)])
+    `by_frame`: each frame is packed by itself; else the clip at once, and what a frame takes is
+    unknown.
+    """
 
+    variant: str
+    pack: Callable[[bytes], bytes]
+    unpack: Callable[[bytes], bytes]
+    by_frame: bool
+    points: tuple[float, ...] = (2, 3, 4, 5, 6, 7, 8)
+    name: str = "lossless"
+    needs_split: bool = True
 
-@click.command()
-@click.argument(
-    "clips", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--model", default=DEFAULT_MODEL, show_default=True)
-@click.option("--weights", default="default", show_default=True)
-@click.option("--split", "splits", multiple=True, default=("blocks.10",), show_default=True)
-@click.option(
-    "--anchor",
-    "anchors",
-    multiple=True,
-    type=click.Choice(tuple(VARIANTS)),
-    default=("tiles", "pixels"),
-    show_default=True,
-    help="pixels does not depend on the split: it is measured once, with an empty split.",
-)
-@click.option("--variant", "only", multiple=True, help="Of the anchors' variants only these.")
-@click.option("--frames", default=64, show_default=True)
-@click.option(
-    "--kl-floor", default=0.003, show_default=True, help="Finer points than this are left out."
-)
-def main(
-    clips: tuple[Path, ...],
-    output: Path,
-    model: str,
-    weights: str,
-    splits: tuple[str, ...],
-    anchors: tuple[str, ...],
-    only: tuple[str, ...],
-    frames: int,
-    kl_floor: float,
-) -> None:
-    """Measure anchors on CLIPS and append one CSV row for each point."""
-    torch.set_grad_enabled(False)
-    torch.set_num_threads(1)
-    known = {variant for anchor in anchors for variant in VARIANTS[anchor]}
-    if unknown := set(only) - known:
-        raise click.UsageError(
-            f"--variant {sorted(unknown)[0]}: expected one of {', '.join(sorted(known))}"
+    def code(self, scene: Scene, point: float) -> Coded:
+        """Quantise to `point` bits."""
+        steps = (1 << int(point)) - 1
+        sizes = np.zeros(scene.frames if self.by_frame else 1, np.int64)
+        decoded = []
+        seconds = {"encode": 0.0, "decode": 0.0}
+        for tensor in scene.features:
+            low, high = float(tensor.min()), float(tensor.max())
+            step = (high - low) / steps or 1.0
+            start = time.perf_counter()
+            levels = np.rint((tensor.astype(np.float64) - low) / step).astype(np.uint8)
+            packed = [self.pack(part.tobytes()) for part in np.split(levels, len(sizes))]
+            seconds["encode"] += time.perf_counter() - start
+            start = time.perf_counter()
+            restored = b"".join(self.unpack(part) for part in packed)
+            levels = np.frombuffer(restored, np.uint8).reshape(tensor.shape)
+            decoded.append((levels * step + low).astype(np.float32))
+            seconds["decode"] += time.perf_counter() - start
+            sizes += [len(part) for part in packed]
+            sizes[0] += RANGE_BYTES
+        return Coded(
+            int(sizes.sum()),
+            features=tuple(decoded),
+            frame_bytes=tuple(map(int, sizes)) if self.by_frame else None,
+            seconds=seconds,
+            parameters={"bits": int(point), "compressor": self.variant, "level": 9},
         )
-    results = Results(output)
-    network = load_model(model, weights)
-    preprocessing = default_preprocessing(model, native=False)
-    for anchor in anchors:
-        for split in ("",) if anchor == "pixels" else splits:
-            for path in clips:
-                with VideoReader(path, preprocessing, frames=(0, frames), threads=False) as reader:
-                    size = (reader.height, reader.width)
-                    rgb = np.stack([frame.rgb for frame in reader])
-                halves = split_model(network, split, size, model) if split else None
-                task = Task.prepare(path.name, rgb, preprocessing, network, halves)
-                for variant in VARIANTS[anchor]:
-                    if only and variant not in only:
-                        continue
-                    key = {
-                        "clip": path.name,
-                        "model": model,
-                        "split": split,
-                        "anchor": anchor,
-                        "variant": variant,
-                        "frames": len(rgb),
-                    }
-                    walk(task, key, POINTS[anchor], results, kl_floor)
 
 
-def walk(
-    task: Task, key: dict[str, Any], points: Iterable[int], results: Results, kl_floor: float
-) -> None:
-    """Measure the points that are missing, from coarse to fine, down to the floor."""
-    for point in points:
-        row = key | {"point": point}
-        kl = results.kl(row)
-        if kl is None:
-            row |= task.measure(key["anchor"], key["variant"], point)
-            results.append(row)
-            kl = row["kl"]
-            click.echo(
-                f"{row['clip']} {row['split']} {row['anchor']} {row['variant']} {point}: "
-                f"{row['bytes_per_frame']:.1f} B/frame, KL {kl:.4f}",
-                err=True,
-            )
-        if kl < kl_floor:
-            return
+@dataclass(frozen=True, slots=True)
+class Uncompressed:
+    """The tensors as they are."""
+
+    name: str = "uncompressed"
+    variant: str = ""
+    points: tuple[float, ...] = (32,)
+    needs_split: bool = True
+
+    def code(self, scene: Scene, point: float) -> Coded:
+        """Count four bytes an element."""
+        per_frame = sum(tensor[0].nbytes for tensor in scene.features)
+        return Coded(
+            per_frame * scene.frames,
+            features=scene.features,
+            frame_bytes=(per_frame,) * scene.frames,
+            seconds={"encode": 0.0, "decode": 0.0},
+            parameters={"bits": 32},
+        )
 
 
-if __name__ == "__main__":
-    main()
+# --- by name ----------------------------------------------------------------------------------
+
+# KL from about 2 down to 0.003, or as far as a format gets: 8 bits of 4:2:0 stop at 0.01 to 0.07.
+CRF = tuple(map(float, range(46, 1, -4)))
+CRF_AV1 = (63.0, 57.0, 51.0, 45.0, 39.0, 33.0, 27.0, 21.0, 15.0, 9.0, 3.0)
+CRF_TILES = tuple(map(float, range(46, 9, -4)))
+CRF_SOURCE = (48.0, 43.0, 38.0, 33.0, 28.0, 23.0, 18.0, 12.0)
+CRF_SOURCE_AV1 = (63.0, 57.0, 50.0, 43.0, 36.0, 29.0, 22.0, 15.0)
+QP_NNCODEC = tuple(map(float, range(20, -3, -2)))
+
+FORMATS = ("yuv420p", "yuv444p", "gbrp")
+
+
+def _video_anchors(
+    kind: type[Pixels] | type[Source], prefix: str, crf: tuple[float, ...], av1: tuple[float, ...]
+) -> dict[str, tuple[StudyCodec, ...]]:
+    """Make the anchors of a kind; pixels, which are quick, with and without what serves the eye."""
+    plain = kind is Pixels
+    found: dict[str, list[StudyCodec]] = {}
+
+    def add(coder: VideoCoder, codec: str, pixel_format: str, suffix: str = "") -> None:
+        name = f"{prefix}-{codec}"
+        points = av1 if codec == "svtav1" else crf
+        found.setdefault(name, []).append(
+            kind(name, pixel_format.removesuffix("le") + suffix, coder, pixel_format, points)
+        )
+
+    for pixel_format in FORMATS:
+        rgb = "libx264rgb" if pixel_format == "gbrp" else "libx264"
+        add(x265(), "x265", pixel_format)
+        add(x264(encoder=rgb), "x264", pixel_format)
+        if plain:
+            add(x265(X265_PLAIN), "x265", pixel_format, "-plain")
+            add(x264(X264_PLAIN, rgb), "x264", pixel_format, "-plain")
+    add(svt_av1(), "svtav1", "yuv420p")
+    if plain:
+        add(svt_av1(), "svtav1", "yuv420p10le")
+        add(svt_av1(SVT_PLAIN), "svtav1", "yuv420p", "-plain")
+        add(svt_av1(SVT_PLAIN), "svtav1", "yuv420p10le", "-plain")
+    return {name: tuple(codecs) for name, codecs in found.items()}
+
+
+ANCHORS: dict[str, tuple[StudyCodec, ...]] = {
+    "tiles": (
+        Tiles("default", x265(LOW_DELAY), CRF_TILES),
+        Tiles("plain", x265(f"{LOW_DELAY}:{X265_PLAIN}"), CRF_TILES),
+    ),
+    **_video_anchors(Pixels, "pixels", CRF, CRF_AV1),
+    **_video_anchors(Source, "source", CRF_SOURCE, CRF_SOURCE_AV1),
+    "nncodec": (NnCodec(QP_NNCODEC),),
+    "lossless": (
+        Lossless("zlib", partial(zlib.compress, level=9), zlib.decompress, by_frame=True),
+        Lossless("xz", partial(lzma.compress, preset=9), lzma.decompress, by_frame=False),
+    ),
+    "uncompressed": (Uncompressed(),),
+}

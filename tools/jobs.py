@@ -23,6 +23,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
@@ -226,7 +227,7 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[_Outcome]]:
 @contextmanager
 def _clustered(jobs: Sequence[Job], address: str) -> Iterator[Any]:
     try:
-        import distributed  # noqa: PLC0415 - an extra, and slow to import
+        distributed: Any = import_module("distributed")  # an extra, and slow to import
     except ImportError as error:
         raise click.ClickException(
             f"--cluster needs the extra `cluster` ({error}): pip install '.[cluster]'"

@@ -1,0 +1,223 @@
+"""The jobs of the rate-distortion study: a codec on a clip at one point, or a clip's showcase.
+
+Each is a value that says all that its result depends on, but for the code itself: whose commit
+stands in the result.  A clip is known by its content, so that a clip of another name or in another
+folder is the same clip, and one that has changed is another.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codec.errors import ModelError, VideoError
+from tools import provenance
+from tools.anchors import AnchorUnavailableError
+from tools.codecs import study_codecs
+from tools.scene import Coded, Fidelity, Scene, StudyCodec
+from tools.showcase import showcase
+
+__all__ = ["PointJob", "ShowcaseJob", "clip_hash"]
+
+SCENES = 2  # kept by a process: neighbours in the list of jobs share them
+DIGITS = 6  # of what is told frame by frame
+
+REFUSALS = (AnchorUnavailableError, VideoError, ModelError)
+"""What a codec may answer to a scene that is not for it: an input without motion vectors, say."""
+
+
+@cache
+def clip_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=SCENES)
+def _scene(path: Path, model: str, weights: str, split: str, frames: int) -> Scene:
+    return Scene.load(path, model=model, weights=weights, split=split, frames=frames)
+
+
+def _key(kind: str, readable: str, identity: dict[str, Any]) -> str:
+    """Name a job so that people can find it, and apart from every other one."""
+    canonical = json.dumps([kind, identity], sort_keys=True).encode()
+    slug = re.sub(r"[^A-Za-z0-9.=+-]+", "_", readable)[:80]
+    return f"{slug}-{hashlib.sha256(canonical).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class PointJob:
+    """A codec on a clip at one point.
+
+    `codec` is what `study_codecs` takes, `name` and `variant` are those of one that it gives.
+    `split` is empty where the result does not depend on it.  `labels`: the true class of every
+    frame, if known.
+    """
+
+    path: Path
+    content: str
+    model: str
+    weights: str
+    split: str
+    frames: int
+    codec: str
+    name: str
+    variant: str
+    point: float
+    labels: tuple[int, ...] | None = None
+
+    @property
+    def key(self) -> str:
+        """Return a name that only this measurement has."""
+        identity = {name: value for name, value in asdict(self).items() if name != "path"}
+        return _key("point", f"{self.path.stem} {self.split} {self._title}", identity)
+
+    @property
+    def _title(self) -> str:
+        return " ".join(filter(None, (self.name, self.variant, f"{self.point:g}")))
+
+    @property
+    def label(self) -> str:
+        """Say which clip, split, codec and point."""
+        return " ".join(filter(None, (self.path.name, self.split, self._title)))
+
+    @property
+    def group(self) -> str:
+        """Return clip, split and codec: points of one curve take about equally long."""
+        return f"{self.path.name} {self.split} {self.name}"
+
+    def study_codec(self) -> StudyCodec:
+        """Make the codec anew, in whatever process this is."""
+        found = [
+            codec
+            for codec in study_codecs(self.codec, qps=(int(self.point),))
+            if (codec.name, codec.variant) == (self.name, self.variant)
+        ]
+        if len(found) != 1:
+            raise ValueError(f"{self.codec}: {len(found)} codecs called {self._title}, expected 1")
+        return found[0]
+
+    def run(self) -> dict[str, Any]:
+        """Code, decode and judge the clip; return a row, or why the codec refuses it."""
+        row: dict[str, Any] = {
+            "clip": self.path.name,
+            "model": self.model,
+            "weights": self.weights,
+            "split": self.split,
+            "codec": self.name,
+            "variant": self.variant,
+            "point": self.point,
+        }
+        try:
+            scene = _scene(self.path, self.model, self.weights, self.split, self.frames)
+            provenance.reset_peak_memory()
+            coded = self.study_codec().code(scene, self.point)
+            memory = provenance.peak_memory()
+        except REFUSALS as error:
+            return row | {"refused": str(error)} | _provenance()
+        labels = None if self.labels is None else np.array(self.labels[: scene.frames], np.int64)
+        fidelity = scene.judge(coded, labels)
+        return (
+            row
+            | _rates(scene, coded)
+            | _fidelities(fidelity)
+            | {
+                "seconds": {**coded.seconds, "cloud": fidelity.seconds_cloud},
+                "peak_memory_mb": memory,
+                "parameters": dict(coded.parameters),
+                "per_frame": _per_frame(coded, fidelity),
+            }
+            | _provenance()
+        )
+
+
+def _rates(scene: Scene, coded: Coded) -> dict[str, Any]:
+    elements = sum(tensor[0].size for tensor in scene.features)
+    bits = 8 * coded.size
+    return {
+        "frames": scene.frames,
+        "bytes": coded.size,
+        "bytes_per_frame": coded.size / scene.frames,
+        "kbit_per_s": bits / 1000 * float(scene.frame_rate) / scene.frames,
+        "bits_per_element": bits / (scene.frames * elements) if elements else None,
+    }
+
+
+def _fidelities(fidelity: Fidelity) -> dict[str, Any]:
+    return {
+        "kl": float(fidelity.kl.mean()),
+        "top1_agreement": float(fidelity.top1.mean()),
+        "dense_agreement": None if fidelity.dense is None else float(fidelity.dense.mean()),
+        "nrmse": fidelity.nrmse,
+        "accuracy": fidelity.accuracy,
+    }
+
+
+def _per_frame(coded: Coded, fidelity: Fidelity) -> dict[str, Any]:
+    return {
+        "kl": [round(float(value), DIGITS) for value in fidelity.kl],
+        "top1": [int(value) for value in fidelity.top1],
+        "dense": None
+        if fidelity.dense is None
+        else [round(float(value), DIGITS) for value in fidelity.dense],
+        "bytes": None if coded.frame_bytes is None else list(coded.frame_bytes),
+        "parts": {
+            part: [round(float(value), 2) for value in values]
+            for part, values in coded.parts.items()
+        },
+    }
+
+
+def _provenance() -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ShowcaseJob:
+    """What one clip looks like at one split: frames, motion, channels, where rate and error go."""
+
+    path: Path
+    content: str
+    model: str
+    weights: str
+    split: str
+    frames: int
+    qp: int
+
+    @property
+    def key(self) -> str:
+        """Return a name that only this showcase has."""
+        identity = {name: value for name, value in asdict(self).items() if name != "path"}
+        return _key("showcase", f"{self.path.stem} {self.split} showcase {self.qp}", identity)
+
+    @property
+    def label(self) -> str:
+        """Say which clip and split."""
+        return f"{self.path.name} {self.split} showcase"
+
+    @property
+    def group(self) -> str:
+        """Return the split."""
+        return f"showcase {self.split}"
+
+    def run(self) -> dict[str, Any]:
+        """Encode the clip once more and take its pictures."""
+        return showcase(
+            self.path,
+            model=self.model,
+            weights=self.weights,
+            split=self.split,
+            qp=self.qp,
+            frames=self.frames,
+        )

@@ -1,0 +1,387 @@
+"""The rate-distortion study: clips, anchors, curves, BD-rates and a page, by one command.
+
+    python -m tools.rate_distortion CLIPS... --split blocks.10 --qp 14:34:4 --anchors all -o study/
+
+needs the extra `study`.  In the folder are then
+
+    index.html     the page; opens from disk, without network
+    results.csv    a row per clip × codec × point, with what it was measured by
+    frames.csv     the same frame by frame
+    study.json     all of it
+    figures/       curves and BD-rates as SVG and PNG
+    jobs/          one file per measurement: the same command again does only what is not there
+
+A codec of your own takes part by `--codec package.module:Name`; see tools/README.md.
+
+How it measures: `tools/codecs.py`, `tools/anchors.py`, `tools/scene.py`; what it concludes:
+`tools/study.py`; how it does a lot: `tools/jobs.py`.
+"""
+
+import csv
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from codec.errors import FeatureCodecError
+from codec.submodels import (
+    DEFAULT_MODEL,
+    default_preprocessing,
+    load_model,
+    split_model,
+)
+from codec.video import VideoReader
+from tools import provenance
+from tools.bd_rate import render
+from tools.codecs import ANCHOR_NAMES, study_codecs
+from tools.figures import bd_rate_figure, rate_distortion_figure, save
+from tools.jobs import Store, complete
+from tools.measurement import PointJob, ShowcaseJob, clip_hash
+from tools.page import study_page
+from tools.study import Study, parse_limits, write_text
+
+SHOWCASE_QP = 26
+"""Where KL is about 0.1."""
+
+
+def parse_range(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    """Read START:STOP:STEP, both ends included, as 14:34:4 is 14, 18, … 34; or one number."""
+    try:
+        numbers = [int(part) for part in value.split(":")]
+        start, stop, step = numbers if len(numbers) == 3 else (numbers[0], numbers[0], 1)
+        if len(numbers) not in {1, 3} or step < 1 or not 0 <= start <= stop <= 51:
+            raise ValueError(value)  # noqa: TRY301
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is not START:STOP:STEP with 0 <= START <= STOP <= 51", context, option
+        ) from error
+    return tuple(range(start, stop + 1, step))
+
+
+def parse_names(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
+    """Read `all`, `none`, or names with commas between."""
+    if value in {"all", "none"}:
+        return ANCHOR_NAMES if value == "all" else ()
+    names = tuple(name.strip() for name in value.split(","))
+    _known(names, context, option)
+    return names
+
+
+def parse_codecs(
+    context: click.Context, option: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse names that nothing is known by."""
+    _known(value, context, option)
+    return value
+
+
+def _known(names: Sequence[str], context: click.Context, option: click.Parameter) -> None:
+    for name in names:
+        try:
+            study_codecs(name, qps=(24,))
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, option) from error
+
+
+def read_labels(path: Path) -> dict[str, dict[int, int] | int]:
+    """Read true classes from a CSV: clip,class or clip,frame,class.
+
+    Raises:
+        click.ClickException: other columns, or a class that is no number.
+    """
+    found: dict[str, dict[int, int] | int] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if not {"clip", "class"} <= set(reader.fieldnames or ()):
+            raise click.ClickException(
+                f"{path}: has the columns {', '.join(reader.fieldnames or ())}; expected "
+                "clip,class or clip,frame,class"
+            )
+        for number, row in enumerate(reader, 2):
+            try:
+                if "frame" in row:
+                    frames = found.setdefault(row["clip"], {})
+                    assert isinstance(frames, dict)
+                    frames[int(row["frame"])] = int(row["class"])
+                else:
+                    found[row["clip"]] = int(row["class"])
+            except ValueError as error:
+                raise click.ClickException(f"{path}, line {number}: {error}") from error
+    return found
+
+
+def describe_clip(
+    path: Path, model: str, frames: int, labels: dict[str, dict[int, int] | int]
+) -> tuple[dict[str, Any], tuple[int, int], tuple[int, ...] | None]:
+    """Look into a clip: what the page says of it, the size that the model sees, its labels.
+
+    Raises:
+        VideoError: it is none.
+        click.ClickException: labels are missing for some frame.
+    """
+    preprocessing = default_preprocessing(model, native=False)
+    with VideoReader(path, preprocessing, frames=(0, frames), threads=False) as reader:
+        count = sum(1 for _ in reader)
+        size = (reader.height, reader.width)
+        clip = {
+            "name": path.name,
+            "width": reader.source_width,
+            "height": reader.source_height,
+            "frame_rate": float(Fraction(reader.frame_rate)),
+            "frames": count,
+            "sha256": clip_hash(path),
+        }
+    given = labels.get(path.name)
+    if given is None:
+        return clip, size, None
+    classes = (
+        [given] * count if isinstance(given, int) else [given.get(n, -1) for n in range(count)]
+    )
+    if -1 in classes:
+        raise click.ClickException(
+            f"{path.name}: the labels say nothing of frame {classes.index(-1)}"
+        )
+    return clip, size, tuple(classes)
+
+
+@click.command()
+@click.argument(
+    "clips",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder.",
+)
+@click.option("--model", default=DEFAULT_MODEL, show_default=True)
+@click.option("--weights", default="default", show_default=True)
+@click.option("--split", "splits", multiple=True, default=("blocks.10",), show_default=True)
+@click.option(
+    "--qp",
+    "qps",
+    default="14:34:4",
+    show_default=True,
+    metavar="START:STOP:STEP",
+    callback=parse_range,
+    help="Of our own codec, both ends included.",
+)
+@click.option(
+    "--codec",
+    "tests",
+    multiple=True,
+    default=("lmc", "lmc-effort7"),
+    show_default=True,
+    callback=parse_codecs,
+    help="What is compared with all others; a name, or MODULE:NAME of your own.",
+)
+@click.option(
+    "--anchors",
+    default="all",
+    show_default=True,
+    metavar="NAMES",
+    callback=parse_names,
+    help=f"all, none, or some of: {', '.join(ANCHOR_NAMES)}.",
+)
+@click.option("--frames", default=64, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--kl",
+    "limits",
+    default="0.005:1",
+    show_default=True,
+    metavar="LOW:HIGH",
+    callback=parse_limits,
+    help="Compare curves between these.",
+)
+@click.option(
+    "--labels",
+    "label_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="True classes, for accuracy: a CSV of clip,class or clip,frame,class.",
+)
+@click.option("-j", "--jobs", "workers", default=1, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Of a dask scheduler whose workers see the same clips and code, instead of -j.",
+)
+@click.option("--pictures/--no-pictures", default=True, help="Frames and channels on the page.")
+def main(
+    clips: tuple[Path, ...],
+    output: Path,
+    model: str,
+    weights: str,
+    splits: tuple[str, ...],
+    qps: tuple[int, ...],
+    tests: tuple[str, ...],
+    anchors: tuple[str, ...],
+    frames: int,
+    limits: tuple[float, float],
+    label_file: Path | None,
+    workers: int,
+    cluster: str | None,
+    pictures: bool,
+) -> None:
+    """Measure CLIPS by every codec at every point, and make the page.
+
+    Killed and started again, it goes on where it was.
+    """
+    torch.set_grad_enabled(False)
+    names = [path.name for path in clips]
+    if len(set(names)) < len(names):
+        raise click.UsageError("two clips have the same name; a study tells them apart by it")
+    try:
+        labels = read_labels(label_file) if label_file else {}
+        described = [describe_clip(path, model, frames, labels) for path in clips]
+        network = load_model(model, weights)
+        specs = {split: split_model(network, split, described[0][1], model) for split in splits}
+    except FeatureCodecError as error:
+        raise click.ClickException(str(error)) from error
+
+    if Path(weights).is_file():
+        weights = str(Path(weights).resolve())
+    points: list[PointJob] = []
+    showcases: list[ShowcaseJob] = []
+    for path, (clip, _, classes) in zip(clips, described, strict=True):
+        common = {
+            "path": path,
+            "content": clip["sha256"],
+            "model": model,
+            "weights": weights,
+            "frames": frames,
+        }
+        for split in ("", *splits):
+            points += [
+                PointJob(
+                    **common,
+                    split=split,
+                    codec=name,
+                    name=codec.name,
+                    variant=codec.variant,
+                    point=float(point),
+                    labels=classes,
+                )
+                for name in dict.fromkeys((*tests, *anchors))
+                for codec in study_codecs(name, qps=qps)
+                if codec.needs_split == bool(split)
+                for point in codec.points
+            ]
+            if split and pictures:
+                showcases.append(ShowcaseJob(**common, split=split, qp=SHOWCASE_QP))
+
+    store = Store(output / "jobs")
+    failed = complete([*points, *showcases], store, workers=workers, cluster=cluster)
+    results = [store.read(job.key) | {"clip": job.path.name} for job in points if job.key in store]
+    study = Study(
+        settings={
+            "model": model,
+            "weights": Path(weights).name,
+            "frames": frames,
+            "test": list(dict.fromkeys(job.name for job in points if job.codec in tests)),
+            "kl": list(limits),
+            "splits": [
+                {
+                    "name": name,
+                    "elements": sum(spec.elements for spec in split.tensors),
+                    "tensors": ", ".join("×".join(map(str, spec.shape)) for spec in split.tensors),
+                }
+                for name, split in specs.items()
+            ],
+            "clips": [clip for clip, _, _ in described],
+        },
+        provenance={
+            "command": shlex.join(["python", "-m", "tools.rate_distortion", *_shortened(clips)]),
+            "commit": provenance.commit(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": provenance.versions(),
+            "machine": provenance.machine(),
+        },
+        points=[result for result in results if "refused" not in result],
+        refused=[
+            {
+                **{name: one[name] for name in ("clip", "split", "codec", "variant", "point")},
+                "reason": one["refused"],
+            }
+            for one in results
+            if "refused" in one
+        ],
+        showcases=[store.read(job.key) for job in showcases if job.key in store],
+    )
+    _warn_of_other_commits(study)
+    publish(study, output)
+    for comparison_text in _tables(study):
+        click.echo(comparison_text + "\n")
+    for line in study.findings():
+        click.echo(line)
+    click.echo(f"\n{output / 'index.html'}")
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {len(points) + len(showcases)} measurements failed and are not in "
+            f"the study, the first: {failed[0]}"
+        )
+
+
+def publish(study: Study, output: Path) -> None:
+    """Write tables, figures and the page."""
+    study.write(output)
+    content = study.to_json()
+    figures = output / "figures"
+    figures.mkdir(exist_ok=True)
+    for split in study.splits:
+        save(rate_distortion_figure(content, split, None), figures / f"curves-{split}")
+        for clip in study.settings["clips"]:
+            name = f"curves-{split}-{Path(clip['name']).stem}"
+            save(rate_distortion_figure(content, split, clip["name"]), figures / name)
+        if any(one.split == split for one in study.comparisons):
+            save(bd_rate_figure(content, split), figures / f"bd-rate-{split}")
+    write_text(output / "index.html", study_page(content))
+
+
+def _shortened(clips: Sequence[Path]) -> list[str]:
+    """Give the arguments of this command, with clips and weights by name: whose folders they are
+    in is nobody's affair.
+    """
+    known = {str(clip) for clip in clips}
+    return [
+        Path(argument).name if str(Path(argument).resolve()) in known else argument
+        for argument in sys.argv[1:]
+    ]
+
+
+def _warn_of_other_commits(study: Study) -> None:
+    commits = {point["commit"] for point in study.points}
+    if len(commits) > 1:
+        click.echo(
+            f"warning: the folder holds measurements of the commits {', '.join(sorted(commits))}; "
+            "delete its jobs/ to measure all with this one",
+            err=True,
+        )
+
+
+def _tables(study: Study) -> list[str]:
+    return [
+        render(chosen)
+        for split in study.splits
+        for test in study.settings["test"]
+        if (
+            chosen := [
+                one
+                for one in study.comparisons
+                if (one.split, one.test, one.measure) == (split, test, "bd_rate")
+            ]
+        )
+    ]
+
+
+if __name__ == "__main__":
+    main()

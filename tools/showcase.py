@@ -1,0 +1,324 @@
+"""One clip at one split, looked into: frames and their motion fields, channels before and after,
+and where the bits and the errors are.
+
+    showcase(Path("bikes.mp4"), model="efficientnet_lite0", weights="default",
+             split="blocks.10", qp=24, frames=64)
+
+The stream is the one that `lmc encode` writes; its packets are parsed again, and each level is
+priced by the frozen table that it was coded with: -log2 of its probability.  The levels of a tensor
+thus cost what its payload holds, to a few bits a frame (an escape counts for about its cost).
+
+Which *channel* a level belongs to is a matter of attribution, since the synthesis mixes channels.
+The level of component r at a frequency adds a multiple of column r of that frequency's matrix M to
+the channels, so its bits are divided among them in proportion to the energy that it can add there:
+
+    bits(c)  =  sum over levels of  bits(level) · M[c, r]² / sum over c' of M[c', r]²
+
+Of a split with several tensors, the largest is shown.  Draws nothing: images travel as data URIs,
+vectors as numbers, for `tools/page.py` to lay out.
+"""
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from codec.bitstream import SequenceHeader
+from codec.container import StreamWriter
+from codec.encoder import EncoderConfig
+from codec.entropy import MODE_SKIP, FrameSyntax, TensorSymbols
+from codec.pipeline import EncodeOptions, VideoEncoder
+from codec.probability import MAX_DIRECT_LEVEL
+from codec.profile import TensorProfile, profile_of
+from codec.rate_distortion import level_bits
+from codec.submodels import normalise
+from codec.video import VideoReader
+
+__all__ = ["channel_shares", "image_uri", "showcase", "symbol_bits"]
+
+SHOWN_FRAMES = 6
+ENERGETIC_CHANNELS = 4
+FRAME_PIXELS = 224
+JPEG_QUALITY = 80
+DIFFERENCE_COLOURS = "RdBu_r"
+CHANNEL_COLOURS = "viridis"
+
+Uri = str
+
+
+# --- where the bits are ------------------------------------------------------------------------
+
+
+def symbol_bits(symbols: TensorSymbols) -> NDArray[np.float64]:
+    """Return the ideal code length of every level of a parsed tensor: (P, N), zero where a block
+    is skipped.
+    """
+    magnitude = np.minimum(np.abs(symbols.levels), MAX_DIRECT_LEVEL + 1)
+    bits = np.zeros((len(symbols.levels), len(symbols.modes)))
+    bits[:, symbols.modes != MODE_SKIP] = level_bits()[symbols.classes, magnitude]
+    return bits
+
+
+def channel_shares(profile: TensorProfile) -> NDArray[np.float64]:
+    """Return how the bits of each coefficient position are attributed to channels: (P, C), rows sum
+    to one.
+    """
+    frequency, component = np.divmod(profile.scan.position, profile.components)
+    shares = np.zeros((len(frequency), profile.channels))
+    bands = profile.band_of[frequency]
+    for number, band in enumerate(profile.bands):
+        rows = np.flatnonzero(bands == number)
+        if band.matrix.ndim == 1:  # component r is channel r
+            shares[rows, component[rows]] = 1
+        else:
+            shares[rows] = np.square(band.matrix.astype(np.float64)).T[component[rows]]
+    total = shares.sum(1, keepdims=True)
+    # a column of zeros adds nothing to any channel; what it costs is everyone's
+    return np.where(total > 0, shares / np.where(total > 0, total, 1), 1 / profile.channels)
+
+
+# --- images ------------------------------------------------------------------------------------
+
+
+def image_uri(image: Image.Image, **options: Any) -> Uri:  # noqa: ANN401 - those of Pillow
+    """Return an image as a data URI: JPEG where a quality is given, else PNG."""
+    kind = "jpeg" if "quality" in options else "png"
+    file = io.BytesIO()
+    image.save(file, kind, optimize=True, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _strip_uri(values: NDArray[np.floating[Any]], low: float, high: float, colours: str) -> Uri:
+    """Colour a strip of planes (frames, H, W); a palette image holds one byte a sample."""
+    span = high - low or 1.0
+    index = np.clip(np.round((values - low) / span * 255), 0, 255).astype(np.uint8)
+    image = Image.fromarray(np.concatenate(list(index), 1))
+    palette = (mpl.colormaps[colours](np.arange(256))[:, :3] * 255).astype(np.uint8)
+    image.putpalette(palette.tobytes())
+    return image_uri(image)
+
+
+def _frame_uri(rgb: NDArray[np.uint8]) -> Uri:
+    image = Image.fromarray(rgb)
+    image.thumbnail((FRAME_PIXELS, FRAME_PIXELS))
+    return image_uri(image, quality=JPEG_QUALITY)
+
+
+# --- the clip ----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A frame as it is shown, and its tensor before and after coding."""
+
+    entry: dict[str, Any]
+    original: NDArray[np.float32]
+    reconstructed: NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What is added up over the frames of a clip, of the tensor that is shown."""
+
+    squared_error: NDArray[np.float64]
+    squared_value: NDArray[np.float64]
+    value: NDArray[np.float64]
+    position_bits: NDArray[np.float64]
+    block_bits: NDArray[np.float64]
+    low: float = np.inf
+    high: float = -np.inf
+    frames: int = 0
+    bits: dict[str, float] = field(default_factory=lambda: {"payload": 0.0, "levels": 0.0})
+
+    def add(
+        self,
+        original: NDArray[np.float32],
+        reconstructed: NDArray[np.float32],
+        symbols: TensorSymbols,
+    ) -> None:
+        actual = original.astype(np.float64)
+        self.squared_error += np.square(reconstructed - actual)
+        self.squared_value += np.square(actual).mean((1, 2))
+        self.value += actual.mean((1, 2))
+        self.low, self.high = (
+            min(self.low, float(actual.min())),
+            max(self.high, float(actual.max())),
+        )
+        bits = symbol_bits(symbols)
+        self.position_bits += bits.sum(1)
+        self.block_bits += bits.sum(0)
+        self.frames += 1
+
+
+def showcase(
+    path: Path, *, model: str, weights: str, split: str, qp: int, frames: int
+) -> dict[str, Any]:
+    """Encode the first frames of a clip and return what there is to show, JSON-able.
+
+    Returns:
+        `clip`, `model`, `split`, `qp`, `effort`, `coded` (frames), `bytes`, `kl`, `nrmse`;
+        `tensor` (`name`, `channels`, `height`, `width`, `block_size`, `range`);
+        `grid` (pixels), `width`, `height` (of the frames);
+        `frames`: `number`, `seconds`, `bytes`, `image`, and `vectors`, rows of [y, x] in pixels,
+        or None where the encoder sent no field;
+        `channels`: `number`, `reason`, `low`, `high` (of the colours), `scale` (the differences are
+        coloured from -scale to scale), and `images`: `original`, `reconstructed` and `difference`,
+        each a strip of one plane for each of the frames, side by side;
+        `channel_nrmse`: by equation (13) with the range of the whole tensor, so that their mean
+        square is the square of the tensor's; `channel_bits`: per frame, attributed;
+        `block_bits`: (rows, columns) bits per frame; `position_nrmse`: (height, width);
+        `bits`: ideal `levels`, `modes` and `motion` of all tensors, and of the `payload`s.
+
+    Raises:
+        VideoError: the clip is shorter than one frame.
+        ModelError: there is no such model or split.
+    """
+    options = EncodeOptions(
+        model=model,
+        split=split,
+        weights=weights,
+        frames=(0, frames),
+        evaluate=True,
+        config=EncoderConfig(qp=qp),
+    )
+    encoder = VideoEncoder(path, options)
+    header = encoder.header
+    shown = max(range(len(header.tensors)), key=lambda number: header.tensors[number].elements)
+    spec, profile = header.tensors[shown], profile_of(header).tensors[shown]
+    rows, columns = profile.blocks(spec.height, spec.width)
+    sums = _Sums(
+        np.zeros(spec.shape),
+        np.zeros(spec.channels),
+        np.zeros(spec.channels),
+        np.zeros(len(profile.scan.position)),
+        np.zeros(rows * columns),
+    )
+    syntax = FrameSyntax(header, profile_of(header))
+    writer = StreamWriter(io.BytesIO(), header)
+    wanted = _shown_frames(_count_frames(path, header, frames))
+    kept: list[_Frame] = []
+    for number, (encoded, (rgb, features)) in enumerate(
+        zip(encoder, _features(path, encoder, header, frames), strict=True)
+    ):
+        size = writer.write(encoded.packet)
+        parsed = syntax.parse(encoded.packet)
+        original, reconstructed = features[shown], encoded.features[shown].numpy()
+        sums.add(original, reconstructed, parsed.tensors[shown])
+        sums.bits["payload"] += 8 * len(encoded.packet.payload)
+        for symbols in parsed.tensors:
+            sums.bits["levels"] += float(symbol_bits(symbols).sum())
+        for element in ("modes", "motion"):
+            sums.bits[element] = sums.bits.get(element, 0.0) + encoded.bits.get(element, 0.0)
+        if number in wanted:
+            entry = {
+                "number": number,
+                "seconds": number / float(encoder.frame_rate),
+                "bytes": size,
+                "key": encoded.packet.key,
+                "image": _frame_uri(rgb),
+                "vectors": None if parsed.vectors is None else (parsed.vectors / 4).tolist(),
+            }
+            kept.append(_Frame(entry, original, reconstructed.copy()))
+    writer.close()
+    report = encoder.report(writer.bytes_written, writer.header_bytes)
+    extent = sums.high - sums.low or 1.0
+    channel_nrmse = np.sqrt(sums.squared_error.mean((1, 2)) / sums.frames) / extent
+    return {
+        "clip": path.name,
+        "model": model,
+        "split": split,
+        "qp": qp,
+        "effort": options.config.effort,
+        "coded": sums.frames,
+        "bytes": writer.bytes_written,
+        "kl": report["kl"],
+        "nrmse": report["nrmse"],
+        "tensor": {
+            "name": spec.name,
+            "channels": spec.channels,
+            "height": spec.height,
+            "width": spec.width,
+            "block_size": profile.block_size,
+            "range": extent,
+        },
+        "grid": header.grid,
+        "width": header.input_width,
+        "height": header.input_height,
+        "frames": [frame.entry for frame in kept],
+        "channels": [
+            _channel(number, reason, kept)
+            for number, reason in _chosen_channels(sums, channel_nrmse).items()
+        ],
+        "channel_nrmse": _rounded(channel_nrmse),
+        "channel_bits": _rounded(sums.position_bits @ channel_shares(profile) / sums.frames),
+        "block_bits": _rounded(sums.block_bits.reshape(rows, columns) / sums.frames),
+        "position_nrmse": _rounded(np.sqrt(sums.squared_error.mean(0) / sums.frames) / extent),
+        "bits": sums.bits,
+    }
+
+
+def _features(
+    path: Path, encoder: VideoEncoder, header: SequenceHeader, frames: int
+) -> Iterator[tuple[NDArray[np.uint8], list[NDArray[np.float32]]]]:
+    """Yield the pictures of the clip, and their tensors before coding, once more."""
+    assert header.preprocessing is not None  # `VideoEncoder` states it
+    with VideoReader(path, header.preprocessing, frames=(0, frames)) as reader:
+        for frame in reader:
+            with torch.no_grad():
+                tensors = encoder.split.edge(normalise(frame.rgb, header.preprocessing))
+            yield frame.rgb, [tensor[0].numpy() for tensor in tensors]
+
+
+def _count_frames(path: Path, header: SequenceHeader, frames: int) -> int:
+    """Count by decoding: what a container says of its length may be wrong."""
+    assert header.preprocessing is not None
+    with VideoReader(path, header.preprocessing, frames=(0, frames)) as reader:
+        return sum(1 for _ in reader)
+
+
+def _shown_frames(frames: int) -> set[int]:
+    """Choose frames evenly, and not the key frame at the start unless there is hardly another."""
+    places = np.arange(1, SHOWN_FRAMES + 1) / (SHOWN_FRAMES + 0.5)
+    return set(np.clip(np.round(frames * places), 0, frames - 1).astype(int).tolist())
+
+
+def _chosen_channels(sums: _Sums, nrmse: NDArray[np.float64]) -> dict[int, str]:
+    """Choose the channels that vary most, and the one with the largest error."""
+    variance = sums.squared_value / sums.frames - np.square(sums.value / sums.frames)
+    chosen = {int(number): "high energy" for number in np.argsort(-variance)[:ENERGETIC_CHANNELS]}
+    for number in np.argsort(-nrmse).tolist():
+        if number not in chosen:
+            return {**chosen, number: "largest error of the others"}
+    return chosen
+
+
+def _channel(number: int, reason: str, frames: list[_Frame]) -> dict[str, Any]:
+    original = np.stack([frame.original[number] for frame in frames])
+    reconstructed = np.stack([frame.reconstructed[number] for frame in frames])
+    low, high = float(original.min()), float(original.max())
+    scale = float(np.abs(reconstructed - original).max())
+    return {
+        "number": number,
+        "reason": reason,
+        "low": low,
+        "high": high,
+        "scale": scale,
+        "images": {
+            "original": _strip_uri(original, low, high, CHANNEL_COLOURS),
+            "reconstructed": _strip_uri(reconstructed, low, high, CHANNEL_COLOURS),
+            "difference": _strip_uri(reconstructed - original, -scale, scale, DIFFERENCE_COLOURS),
+        },
+    }
+
+
+def _rounded(values: NDArray[np.float64]) -> Any:  # noqa: ANN401 - nested lists
+    """Keep five digits, for the sake of the page's size."""
+    return np.vectorize(lambda value: float(f"{value:.5g}"), otypes=[float])(values).tolist()
