@@ -622,12 +622,12 @@ class Uncompressed:
 # --- by name ----------------------------------------------------------------------------------
 
 # KL from about 2 down to 0.003, or as far as a format gets: 8 bits of 4:2:0 stop at 0.01 to 0.07.
-CRF = tuple(map(float, range(46, 1, -4)))
-CRF_AV1 = (63.0, 57.0, 51.0, 45.0, 39.0, 33.0, 27.0, 21.0, 15.0, 9.0, 3.0)
-CRF_TILES = tuple(map(float, range(46, 9, -4)))
-CRF_SOURCE = (48.0, 43.0, 38.0, 33.0, 28.0, 23.0, 18.0, 12.0)
-CRF_SOURCE_AV1 = (63.0, 57.0, 50.0, 43.0, 36.0, 29.0, 22.0, 15.0)
-QP_NNCODEC = tuple(map(float, range(20, -3, -2)))
+CRF = (46.0, 40.0, 34.0, 28.0, 22.0, 16.0, 10.0)
+CRF_AV1 = (63.0, 55.0, 46.0, 37.0, 28.0, 19.0, 10.0)
+CRF_TILES = (42.0, 38.0, 34.0, 30.0, 26.0, 22.0, 18.0, 14.0)
+CRF_SOURCE = (46.0, 40.0, 34.0, 28.0, 22.0, 16.0)
+CRF_SOURCE_AV1 = (63.0, 55.0, 46.0, 37.0, 28.0, 19.0)
+QP_NNCODEC = (20.0, 17.0, 14.0, 12.0, 10.0, 8.0, 5.0, 2.0)
 
 FORMATS = ("yuv420p", "yuv444p", "gbrp")
 
@@ -655,7 +655,6 @@ def _video_anchors(
             add(x264(X264_PLAIN, rgb), "x264", pixel_format, "-plain")
     add(svt_av1(), "svtav1", "yuv420p")
     if plain:
-        add(svt_av1(), "svtav1", "yuv420p10le")
         add(svt_av1(SVT_PLAIN), "svtav1", "yuv420p", "-plain")
         add(svt_av1(SVT_PLAIN), "svtav1", "yuv420p10le", "-plain")
     return {name: tuple(codecs) for name, codecs in found.items()}

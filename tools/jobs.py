@@ -16,6 +16,7 @@ Not here: what a job is (`tools/rate_distortion.py`).
 
 import json
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ __all__ = ["Job", "Store", "complete"]
 Result = dict[str, Any]
 """What a job returns: anything that JSON can say."""
 
+ORPHAN_SECONDS = 1.0
+"""How often a process looks whether the one that started it still lives."""
 RETRIES = 1
 """How often a cluster does a job again that raised; those whose worker died are its own affair."""
 
@@ -200,11 +203,23 @@ def _timed(job: Job) -> tuple[Result, float]:
     return job.run(), time.perf_counter() - start
 
 
+def _begin(parent: int) -> None:
+    """Prepare a process: one thread, and no life after the one that started it."""
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHAN_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 @contextmanager
 def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[_Outcome]]:
     # spawned, not forked: torch's and FFmpeg's threads do not survive a fork
     pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        workers, get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
     )
 
     def outcomes() -> Iterator[_Outcome]:
