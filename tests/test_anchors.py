@@ -1,44 +1,67 @@
-"""Anchors: tiles and colours go there and back, x265 keeps what it is given, runs resume."""
+"""Anchors: near lossless they keep what they are given, and every byte of theirs is counted."""
 
 from __future__ import annotations
 
-import csv
 import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import av
-import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from av.video.frame import VideoFrame
 
-from codec.submodels import default_preprocessing, normalise
-from tools import anchors
 from tools.anchors import (
+    ANCHORS,
     CHROMA_MIDDLE,
-    COLUMNS,
-    PIXEL_VARIANTS,
-    code_nncodec,
-    code_pixels,
-    code_tiles,
-    code_x265,
+    AnchorUnavailableError,
+    VideoCoder,
+    _bare,
+    code_video,
     double,
     from_pictures,
     halve,
-    main,
-    normalise_float,
     rgb_to_ycbcr,
+    svt_av1,
     tile,
     tile_layout,
     to_pictures,
     untile,
+    x264,
+    x265,
     ycbcr_to_rgb,
 )
+from tools.scene import Coded, Scene, StudyCodec
 
-needs_x265 = pytest.mark.skipif(
-    "libx265" not in av.codecs_available, reason="this build of FFmpeg has no libx265"
-)
+CLIP = Path(__file__).resolve().parent.parent / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
+FRAMES = 3
+
+ENCODERS = {"x265": "libx265", "x264": "libx264", "svtav1": "libsvtav1"}
+VIDEO_ANCHORS = [
+    codec for name in ANCHORS for codec in ANCHORS[name] if name.startswith(("pixels", "source"))
+]
+
+
+def needs(name: str) -> None:
+    encoder = "libx265" if name == "tiles" else ENCODERS.get(name.rpartition("-")[2])
+    if encoder and encoder not in av.codecs_available:
+        pytest.skip(f"this build of FFmpeg has no {encoder}")
+
+
+def named(codec: StudyCodec) -> str:
+    return f"{codec.name}-{codec.variant}"
+
+
+@pytest.fixture(scope="module")
+def scenes() -> dict[str, Scene]:
+    return {
+        split: Scene.load(
+            CLIP, model="efficientnet_lite0", weights="default", split=split, frames=FRAMES
+        )
+        for split in ("", "blocks.10")
+    }
 
 
 def smooth(frames: int, height: int, width: int) -> np.ndarray:
@@ -48,7 +71,20 @@ def smooth(frames: int, height: int, width: int) -> np.ndarray:
     return np.stack([plane % 256 for plane in planes], axis=-1).astype(np.uint8)
 
 
-# --- tiles ------------------------------------------------------------------------------------
+def check_account(coded: Coded, frames: int = FRAMES) -> None:
+    assert coded.frame_bytes is not None
+    assert len(coded.frame_bytes) == frames
+    assert sum(coded.frame_bytes) == coded.size
+    assert min(coded.frame_bytes) > 0
+    assert {"encode", "decode"} <= set(coded.seconds)
+
+
+def with_features(scene: Scene, *tensors: np.ndarray) -> Scene:
+    """A scene of other tensors, for codecs that look at nothing else."""
+    return replace(scene, features=tensors, frames=len(tensors[0]))
+
+
+# --- tensors ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -69,25 +105,100 @@ def test_channels_lie_row_by_row() -> None:
     assert tile(samples)[0, ::2, ::2].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-@needs_x265
 @pytest.mark.video
-def test_tiles_at_fine_quality_are_near_the_features() -> None:
-    rng = np.random.default_rng(2)
-    features = rng.normal(size=(3, 12, 16, 16)).astype(np.float32)
-    fine = code_tiles(features, "default", 0)
-    coarse = code_tiles(features, "plain", 40)
-    assert fine.decoded.shape == features.shape
-    assert fine.decoded.dtype == np.float32
-    assert np.abs(fine.decoded - features).max() < 0.1
+@pytest.mark.weights
+@pytest.mark.parametrize("codec", ANCHORS["tiles"], ids=named)
+def test_tiles_near_lossless_and_coarse(codec: StudyCodec, scenes: dict[str, Scene]) -> None:
+    needs("tiles")
+    scene = scenes["blocks.10"]
+    fine, coarse = codec.code(scene, 2), codec.code(scene, 40)
+    check_account(fine)
+    assert scene.judge(fine).kl.mean() < 0.005
+    assert scene.judge(fine).nrmse < 0.005
     assert coarse.size < fine.size / 4
-    assert np.abs(coarse.decoded - features).max() < np.ptp(features)
+    assert fine.parameters["x265-params"].endswith(codec.coder.parameters)
+    assert "libx265" in fine.parameters["library"]
 
 
-@needs_x265
 @pytest.mark.video
-def test_constant_features_survive() -> None:
-    features = np.full((2, 4, 32, 32), -3.5, np.float32)
-    assert np.array_equal(code_tiles(features, "default", 30).decoded, features)
+@pytest.mark.weights
+def test_tensors_of_any_kind(scenes: dict[str, Scene]) -> None:
+    """Several, of different sizes, one of them constant: each in a stream of its own."""
+    needs("tiles")
+    rng = np.random.default_rng(2)
+    several = with_features(
+        scenes["blocks.10"],
+        rng.normal(size=(4, 12, 16, 16)).astype(np.float32),
+        np.full((4, 13, 7, 7), -3.5, np.float32),
+    )
+    for name in ("tiles", "lossless"):
+        for codec in ANCHORS[name]:
+            coded = codec.code(several, 0 if name == "tiles" else 8)
+            assert [tensor.dtype for tensor in coded.features] == [np.float32] * 2
+            assert np.abs(coded.features[0] - several.features[0]).max() < 0.1
+            assert np.array_equal(coded.features[1], several.features[1])
+            if coded.frame_bytes is not None:
+                check_account(coded, 4)
+    zlib_size = sum(
+        len(zlib.compress(np.rint((frame - tensor.min()) / np.ptp(tensor) * 255).astype("u1"), 9))
+        for tensor in several.features[:1]
+        for frame in tensor
+    ) + 4 * len(zlib.compress(bytes(13 * 7 * 7), 9))
+    extremes = 2 * 2 * 4  # two float32 for each tensor
+    assert ANCHORS["lossless"][0].code(several, 8).size == zlib_size + extremes
+
+
+@pytest.mark.video
+@pytest.mark.weights
+def test_lossless_errs_by_half_a_step(scenes: dict[str, Scene]) -> None:
+    scene = scenes["blocks.10"]
+    (actual,) = scene.features
+    for codec in ANCHORS["lossless"]:
+        coded = {bits: codec.code(scene, bits) for bits in (2, 5, 8)}
+        for bits, one in coded.items():
+            step = np.ptp(actual) / (2**bits - 1)
+            assert np.abs(one.features[0] - actual).max() <= step / 2 * 1.001
+        assert coded[2].size < coded[5].size < coded[8].size < actual.nbytes / 4
+        assert scene.judge(coded[8]).kl.mean() < 0.003
+
+
+@pytest.mark.video
+@pytest.mark.weights
+def test_uncompressed_is_perfect(scenes: dict[str, Scene]) -> None:
+    scene = scenes["blocks.10"]
+    (codec,) = ANCHORS["uncompressed"]
+    coded = codec.code(scene, 32)
+    check_account(coded)
+    assert coded.size == 4 * scene.features[0].size
+    assert scene.judge(coded).kl.max() == 0
+
+
+# --- NNCodec ----------------------------------------------------------------------------------
+
+
+@pytest.mark.video
+@pytest.mark.weights
+def test_without_nncodec_the_message_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, scenes: dict[str, Scene]
+) -> None:
+    monkeypatch.setitem(sys.modules, "nncodec", None)
+    monkeypatch.delitem(sys.modules, "nncodec.tensor", raising=False)
+    with pytest.raises(AnchorUnavailableError, match="needs the package nncodec"):
+        ANCHORS["nncodec"][0].code(scenes["blocks.10"], 0)
+
+
+@pytest.mark.video
+@pytest.mark.weights
+@pytest.mark.filterwarnings("ignore")
+def test_nncodec_halves_its_error_with_every_four_qp(scenes: dict[str, Scene]) -> None:
+    pytest.importorskip("nncodec.tensor", reason="the package nncodec is optional")
+    features = np.random.default_rng(4).normal(0, 8, (2, 6, 14, 14)).astype(np.float32)
+    scene = with_features(scenes["blocks.10"], features)
+    coarse, fine = (ANCHORS["nncodec"][0].code(scene, qp) for qp in (8, 0))
+    check_account(fine, 2)
+    assert coarse.size < fine.size
+    ratio = np.std(coarse.features[0] - features) / np.std(fine.features[0] - features)
+    assert 2.5 < ratio < 5
 
 
 # --- colours ----------------------------------------------------------------------------------
@@ -112,149 +223,153 @@ def test_chroma_is_halved_and_doubled_around_the_same_centres() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pixel_format", "bound"), [("gbrp", 0), ("yuv444p", 1.5), ("yuv420p", 4.5)]
+    ("pixel_format", "bound"),
+    [("gbrp", 0), ("yuv444p", 1.5), ("yuv420p", 4.5), ("yuv420p10le", 4)],
 )
 def test_pictures_go_back(pixel_format: str, bound: float) -> None:
     """GBR exactly; 4:4:4 up to one rounding; 4:2:0 up to that and the gradient's chroma."""
     rgb = smooth(2, 32, 48)
     pictures = to_pictures(rgb, pixel_format)
-    frame = av.VideoFrame.from_ndarray(pictures[0], format=pixel_format)
+    frame = VideoFrame.from_ndarray(pictures[0], format=pixel_format)
     assert (frame.width, frame.height) == (48, 32)
+    assert np.array_equal(frame.to_ndarray(), pictures[0])
     error = np.abs(from_pictures(pictures, pixel_format) - rgb)
     assert error.max() <= bound
 
 
-def test_grey_has_no_chroma() -> None:
+def test_ten_bits_round_finer() -> None:
+    grey = np.random.default_rng(5).integers(0, 256, (1, 8, 8, 1)).repeat(3, -1).astype(np.uint8)
+    pictures = to_pictures(grey, "yuv420p10le")
+    assert np.abs(from_pictures(pictures, "yuv420p10le") - grey).max() < 1e-4
+
+
+@pytest.mark.parametrize(("pixel_format", "steps"), [("yuv420p", 1), ("yuv420p10le", 4)])
+def test_grey_has_no_chroma(pixel_format: str, steps: int) -> None:
     grey = np.full((1, 4, 4, 3), 77, np.uint8)
-    picture = to_pictures(grey, "yuv420p")[0]
-    assert set(picture[:4].ravel()) == {77}
-    assert set(picture[4:].ravel()) == {CHROMA_MIDDLE}
+    picture = to_pictures(grey, pixel_format)[0]
+    assert set(picture[:4].ravel()) == {77 * steps}
+    assert set(picture[4:].ravel()) == {CHROMA_MIDDLE * steps}
 
 
-def test_float_frames_are_normalised_like_integers() -> None:
-    rgb = smooth(2, 8, 8)
-    for model in ("efficientnet_lite0", "resnet34"):
-        preprocessing = default_preprocessing(model, native=False)
-        expected = normalise(rgb, preprocessing)
-        assert normalise_float(rgb.astype(np.float32), preprocessing).equal(expected)
+# --- video codecs -----------------------------------------------------------------------------
 
 
-@needs_x265
 @pytest.mark.video
-@pytest.mark.parametrize("variant", PIXEL_VARIANTS)
-def test_pixels_through_x265(variant: str) -> None:
-    rgb = smooth(6, 64, 96)
-    coded = code_pixels(rgb, variant, 6)
-    assert coded.decoded.shape == rgb.shape
-    assert np.abs(coded.decoded - rgb)[:, 4:-4, 4:-4].mean() < 3
+@pytest.mark.weights
+@pytest.mark.parametrize("codec", VIDEO_ANCHORS, ids=named)
+def test_video_near_lossless(codec: StudyCodec, scenes: dict[str, Scene]) -> None:
+    """What comes back is what went in, in colour and place, but for the loss of its format."""
+    needs(codec.name)
+    scene = scenes[""]
+    coded = codec.code(scene, 1 if codec.name.endswith("svtav1") else 2)
+    check_account(coded)
+    assert coded.images.dtype == np.float32
+    bound = 1.5 if codec.variant.startswith("gbrp") else 2.5
+    assert np.abs(coded.images - scene.rgb).mean() < bound
+    assert abs((coded.images - scene.rgb).mean()) < 0.3  # a wrong range would show here
+    assert scene.judge(coded).kl.mean() < 0.05
+    assert set(coded.parameters) >= {"encoder", "preset", "crf", "pixel_format", "library"}
 
 
-@needs_x265
 @pytest.mark.video
-def test_the_stream_holds_nothing_but_video() -> None:
-    """Neither the encoder's banner nor a second set of parameter sets: a still costs next to
-    nothing."""
-    still = [np.full((64, 64), 512, np.uint16)] * 12
-    assert code_x265(still, "gray10le", crf=30, parameters="bframes=0").size < 400
+@pytest.mark.weights
+@pytest.mark.parametrize("name", [n for n in ANCHORS if n.startswith(("pixels", "source"))])
+def test_coarser_video_is_smaller_and_worse(name: str, scenes: dict[str, Scene]) -> None:
+    needs(name)
+    codec, scene = ANCHORS[name][0], scenes[""]
+    coarse, fine = (codec.code(scene, codec.points[n]) for n in (1, -2))
+    assert coarse.size < fine.size / 4
+    assert scene.judge(coarse).kl.mean() > 2 * scene.judge(fine).kl.mean()
 
 
-# --- NNCodec ----------------------------------------------------------------------------------
+CODERS = {"x265": x265(), "x264": x264(), "svtav1": svt_av1()}
 
 
-def test_without_nncodec_the_message_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "nncodec", None)
-    monkeypatch.delitem(sys.modules, "nncodec.tensor", raising=False)
-    with pytest.raises(click.ClickException, match="needs the package of that name"):
-        code_nncodec(np.zeros((1, 2, 4, 4), np.float32), 0)
+@pytest.mark.video
+@pytest.mark.parametrize("name", CODERS)
+def test_the_stream_holds_nothing_but_video(name: str) -> None:
+    """Neither banners nor a second set of parameter sets: a still costs next to nothing."""
+    needs(name)
+    still = [VideoFrame.from_ndarray(np.full((96, 64), 128, np.uint8), format="yuv420p")] * 12
+    coded = code_video(still, CODERS[name], 30, "yuv420p")
+    assert sum(coded.frame_bytes) < 350
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_nncodec_halves_its_error_with_every_four_qp() -> None:
-    pytest.importorskip("nncodec.tensor", reason="the package nncodec is optional")
-    features = np.random.default_rng(4).normal(0, 8, (2, 6, 14, 14)).astype(np.float32)
-    coarse, fine = code_nncodec(features, 8), code_nncodec(features, 0)
-    assert fine.decoded.shape == features.shape
-    assert coarse.size < fine.size
-    ratio = np.std(coarse.decoded - features) / np.std(fine.decoded - features)
-    assert 2.5 < ratio < 5
+def test_delimiters_are_not_counted() -> None:
+    assert _bare(b"\x12\x00\x32\x01", svt_av1()) == b"\x32\x01"
+    assert _bare(b"\x12\x00\x32\x01", x264()) == b"\x12\x00\x32\x01"
 
 
-# --- the command ------------------------------------------------------------------------------
+@pytest.mark.video
+@pytest.mark.parametrize("name", CODERS)
+def test_frames_cost_what_is_new_in_them(name: str) -> None:
+    """In presentation order, though encoders put pictures out of order."""
+    needs(name)
+    rng = np.random.default_rng(6)
+    noise = [rng.integers(0, 256, (192, 128)).astype(np.uint8) for _ in range(2)]
+    pictures = [VideoFrame.from_ndarray(noise[n >= 9], format="yuv420p") for n in range(12)]
+    coded = code_video(pictures, CODERS[name], 30, "yuv420p")
+    assert sorted(np.argsort(coded.frame_bytes)[-2:]) == [0, 9]
+    recovered = [frame.to_ndarray().astype(float) for frame in coded.frames]
+    for number, picture in enumerate(recovered):
+        errors = [np.abs(picture - one).mean() for one in noise]
+        assert (errors[1] < errors[0]) == (number >= 9)
 
 
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    path = tmp_path / "clip.mkv"
+@pytest.mark.video
+def test_what_cannot_be_had() -> None:
+    picture = VideoFrame.from_ndarray(np.zeros((96, 64), np.uint8), format="yuv420p")
+    with pytest.raises(AnchorUnavailableError, match="has no libx999"):
+        code_video([picture], VideoCoder("libx999", "hevc", "", "", ""), 30, "yuv420p")
+    needs("x265")
+    tiny = VideoFrame.from_ndarray(np.zeros((8, 8), np.uint16), format="gray10le")
+    with pytest.raises(AnchorUnavailableError, match="does not take pictures of 8x8 in gray10le"):
+        code_video([tiny], x265(), 30, "gray10le")
+
+
+# --- the clip at its own size -----------------------------------------------------------------
+
+
+def clip_of(path: Path, pixel_format: str, *, full: bool, size: tuple[int, int]) -> Path:
+    """A losslessly coded clip with colour tags."""
     with av.open(path, "w") as output:
         stream = output.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 256, 256, "bgr0"
-        for picture in smooth(3, 256, 256):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgr0")
+        stream.width, stream.height = size
+        stream.pix_fmt = pixel_format
+        stream.codec_context.color_range = 2 if full else 1
+        for picture in smooth(FRAMES, size[1], size[0]):
+            frame = VideoFrame.from_ndarray(picture // 2 + 60, format="rgb24").reformat(
+                format=pixel_format, dst_color_range=2 if full else 1
+            )
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return path
 
 
-def run(clip: Path, output: Path, *options: str) -> Result:
-    return CliRunner().invoke(main, [str(clip), "-o", str(output), "--frames", "2", *options])
+def source_codecs() -> Iterator[StudyCodec]:
+    for name in ("source-x264", "source-x265", "source-svtav1"):
+        yield from ANCHORS[name]
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@needs_x265
 @pytest.mark.video
 @pytest.mark.weights
-def test_command_resumes(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(anchors.POINTS, "tiles", (44, 20))
-    monkeypatch.setitem(anchors.POINTS, "pixels", (44,))
-    output = tmp_path / "anchors.csv"
-    options = ("--kl-floor", "0", "--variant", "plain", "--variant", "gbrp")
-    assert run(clip, output, "--anchor", "tiles", *options[:4]).exit_code == 0
-    first = output.read_text()
-    result = run(clip, output, "--anchor", "tiles", "--anchor", "pixels", *options)
-    assert result.exit_code == 0, result.output
-    assert output.read_text().startswith(first)
-    rows = rows_of(output)
-    assert tuple(rows[0]) == COLUMNS
-    assert [(row["anchor"], row["split"], row["variant"], row["point"]) for row in rows] == [
-        ("tiles", "blocks.10", "plain", "44"),
-        ("tiles", "blocks.10", "plain", "20"),
-        ("pixels", "", "gbrp", "44"),
-    ]
-    for row in rows:
-        assert row["frames"] == "2"
-        assert float(row["bytes_per_frame"]) == int(row["bytes"]) / 2
-    coarse, fine, pixels = rows
-    assert int(coarse["bytes"]) < int(fine["bytes"])
-    assert float(coarse["kl"]) > float(fine["kl"]) > 0
-    assert float(coarse["nrmse"]) > float(fine["nrmse"])
-    assert not pixels["nrmse"]
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("codec", list(source_codecs()), ids=named)
+def test_range_survives(codec: StudyCodec, full: bool, pixel_format: str, tmp_path: Path) -> None:
+    needs(codec.name)
+    path = clip_of(tmp_path / "clip.mkv", pixel_format, full=full, size=(272, 256))
+    scene = Scene.load(path, model="resnet18", weights="random:0", split="", frames=FRAMES)
+    images = codec.code(scene, 8).images
+    assert abs((images - scene.rgb).mean()) < 0.5
+    assert np.abs(images - scene.rgb).mean() < 4
 
 
-@needs_x265
 @pytest.mark.video
 @pytest.mark.weights
-def test_points_stop_below_the_floor(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(anchors.POINTS, "tiles", (44, 20, 10))
-    output = tmp_path / "anchors.csv"
-    options = ("--anchor", "tiles", "--variant", "plain", "--kl-floor", "1e9")
-    assert run(clip, output, *options).exit_code == 0
-    assert [row["point"] for row in rows_of(output)] == ["44"]
-    assert run(clip, output, *options).exit_code == 0
-    assert len(rows_of(output)) == 1
-
-
-def test_what_the_command_refuses(tmp_path: Path) -> None:
-    foreign = tmp_path / "foreign.csv"
-    foreign.write_text("clip,kl\na,1\n")
-    result = run(foreign, foreign, "--anchor", "tiles")
-    assert result.exit_code == 1
-    assert "has the columns clip, kl; expected clip, model" in result.output
-    result = run(foreign, tmp_path / "new.csv", "--anchor", "tiles", "--variant", "gbrp")
-    assert result.exit_code == 2
-    assert "expected one of default, plain" in result.output
+def test_odd_clips_are_refused_with_a_reason(tmp_path: Path) -> None:
+    path = clip_of(tmp_path / "odd.mkv", "yuv444p", full=False, size=(271, 257))
+    scene = Scene.load(path, model="resnet18", weights="random:0", split="", frames=1)
+    for codec in source_codecs():
+        with pytest.raises(AnchorUnavailableError, match="271x257"):
+            codec.code(scene, 30)

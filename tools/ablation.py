@@ -3,8 +3,9 @@
     python -m tools.ablation CLIPS... -o ablation.csv                   (needs the extra `study`)
 
 The reference is the default effort.  A tool that it has is taken away; one that it lacks is added.
-Rates and KL are those of `tools.measure`, streams decoded and checked; the comparison is that of
-`tools.bd_rate`.  Decoder-side tools are not here: without them there is no stream to decode.
+Rates and KL are those of a study (`tools/codecs.py`, `tools/scene.py`), streams decoded and
+checked; the comparison is that of `tools.bd_rate`.  Decoder-side tools are not here: without them
+there is no stream to decode.
 """
 
 import csv
@@ -18,18 +19,18 @@ from unittest.mock import patch
 
 import click
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from codec import encoder
 from codec.bitstream import MAX_LEVEL
-from codec.encoder import DEFAULT_EFFORT, EncoderConfig
-from codec.pipeline import EncodeOptions
 from codec.probability import MAX_DIRECT_LEVEL
 from codec.rate_distortion import LevelChoice, level_bits, recovered_values
+from codec.submodels import DEFAULT_MODEL
 from tools.bd_rate import MARGIN, bd_rate, envelope
-from tools.measure import measure
+from tools.codecs import LatentMotionCodec
+from tools.scene import Scene
 
+FIGURES = ("bytes_per_frame", "kl", "seconds_encode")
 ROUNDING = 0.3
 """Of magnitudes, where levels are not chosen by rate and distortion: a plain dead zone."""
 
@@ -54,23 +55,22 @@ def _patched(name: str, value: object) -> Iterator[None]:
         yield
 
 
-Setting = tuple[Callable[[], Any], dict[str, Any], dict[str, Any]]
-"""What to patch, and options of the encoder's configuration and of the whole encoding."""
+Setting = tuple[Callable[[], Any], dict[str, Any]]
+"""What to patch, and fields of the codec."""
 
 SETTINGS: dict[str, Setting] = {
-    "default": (nullcontext, {}, {}),
+    "default": (nullcontext, {}),
     "without rate-distortion optimised levels": (
         partial(_patched, "LevelChoice", _RoundedLevels),
         {},
-        {},
     ),
-    "without finer key frames": (partial(_patched, "KEY_OFFSET", 0), {}, {}),
-    "without the choice between field and none (effort 1)": (nullcontext, {"effort": 1}, {}),
-    "with every block tried intra": (partial(_patched, "INTRA_MARGIN", 1e9), {}, {}),
-    "with the task refinement of effort 5": (nullcontext, {"effort": 5}, {}),
-    "with a 16-pixel grid": (nullcontext, {}, {"grid": 16}),
-    "without motion": (nullcontext, {}, {"motion": "zero"}),
-    "without prediction": (nullcontext, {}, {"motion": "none"}),
+    "without finer key frames": (partial(_patched, "KEY_OFFSET", 0), {}),
+    "without the choice between field and none (effort 1)": (nullcontext, {"effort": 1}),
+    "with every block tried intra": (partial(_patched, "INTRA_MARGIN", 1e9), {}),
+    "with the task refinement of effort 5": (nullcontext, {"effort": 5}),
+    "with a 16-pixel grid": (nullcontext, {"grid": 16}),
+    "without motion": (nullcontext, {"motion": "zero"}),
+    "without prediction": (nullcontext, {"motion": "none"}),
 }
 
 
@@ -84,36 +84,26 @@ def main(
     clips: tuple[Path, ...], output: Path, split: str, qps: tuple[int, ...], frames: int
 ) -> None:
     """Measure CLIPS with and without each tool; print BD-rates, write one CSV row a point."""
-    torch.set_grad_enabled(False)
+    scenes = [
+        Scene.load(clip, model=DEFAULT_MODEL, weights="default", split=split, frames=frames)
+        for clip in clips
+    ]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     with output.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(("setting", "clip", "split", "qp", "bytes_per_frame", "kl", "seconds_coding"))
-        for setting, (changed, config, options) in SETTINGS.items():
-            found[setting] = {}
-            for clip in clips:
-                reports = []
-                for qp in qps:
+        rows.writerow(("setting", "clip", "split", "qp", *FIGURES))
+        for setting, (changed, fields) in SETTINGS.items():
+            found[setting] = {scene.clip: [] for scene in scenes}
+            codec = LatentMotionCodec(setting, tuple(map(float, qps)), **fields)
+            for scene in scenes:
+                for qp in codec.points:
                     with changed():
-                        reports.append(
-                            measure(
-                                clip,
-                                EncodeOptions(
-                                    split=split,
-                                    frames=(0, frames),
-                                    evaluate=True,
-                                    config=EncoderConfig(
-                                        **{"qp": qp, "effort": DEFAULT_EFFORT, **config}
-                                    ),
-                                    **options,
-                                ),
-                            )
-                        )
-                    report = reports[-1]
-                    cells = (report[key] for key in ("bytes_per_frame", "kl", "seconds_coding"))
-                    rows.writerow((setting, clip.name, split, qp, *cells))
+                        coded = codec.code(scene, qp)
+                    kl = float(scene.judge(coded).kl.mean())
+                    figures = (coded.size / scene.frames, kl, coded.seconds["encode"])
+                    found[setting][scene.clip].append(dict(zip(FIGURES, figures, strict=True)))
+                    rows.writerow((setting, scene.clip, split, int(qp), *figures))
                     file.flush()
-                found[setting][clip.name] = reports
             click.echo(_line(setting, found), file=sys.stdout)
 
 
@@ -127,7 +117,7 @@ def _line(setting: str, found: dict[str, dict[str, list[dict[str, Any]]]]) -> st
             for one in both
         ]
         for number, one in enumerate(both):
-            seconds[number] += sum(row["seconds_coding"] for row in one)
+            seconds[number] += sum(row["seconds_encode"] for row in one)
         (rate_a, kl_a), (rate_b, kl_b) = (tuple(zip(*front, strict=True)) for front in fronts)
         try:
             cells.append(bd_rate(rate_a, kl_a, rate_b, kl_b).percent)

@@ -74,7 +74,7 @@ LOW_DELAY = "bframes=0"
 # What serves the eye, and SAO, which was tuned for pixels.
 X265_PLAIN = "psy-rd=0:psy-rdoq=0:aq-mode=0:no-sao=1"
 X264_PLAIN = "psy=0:aq-mode=0"
-# Filters that smooth what the model looks at: at the same rate KL is a third less on moving clips.
+# Filters that smooth what the model looks at: without them KL was 17 to 48 % less on a moving clip.
 SVT_PLAIN = "enable-tf=0:enable-cdef=0:enable-restoration=0"
 
 TEMPORAL_DELIMITER = b"\x12\x00"  # an AV1 OBU that containers leave out
