@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "bitstreams").glob("**/*.md")),
+    *sorted((ROOT / "tools").glob("*.md")),
 ]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = {"console", "sh", "bash", "shell"}
@@ -100,6 +103,36 @@ def test_links_between_documents_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if "://" not in target and not target.startswith("mailto:"):
             assert (document.parent / target).exists(), target
+
+
+@pytest.mark.slow
+@pytest.mark.video
+@pytest.mark.weights
+def test_the_recipe_for_a_codec_of_ones_own_gives_its_curve(tmp_path):
+    pytest.importorskip("scipy", reason="the study needs the extra `study`")
+    recipe = ROOT / "tools" / "README.md"
+    (tmp_path / "bitstreams").symlink_to(ROOT / "bitstreams")
+    (tmp_path / "my_codec.py").write_text("".join(blocks(recipe, {"python"})))
+    (line,) = [
+        line for block in blocks(recipe, SHELL) for line in block.splitlines() if "my_" in line
+    ]
+    finished = subprocess.run(
+        [sys.executable, *shlex.split(line)[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    with (tmp_path / "study" / "results.csv").open(newline="") as file:
+        kl = [float(row["kl"]) for row in csv.DictReader(file) if row["codec"] == "subtracted"]
+    assert len(kl) == 5
+    assert kl[-1] < kl[0]
+    study = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert study["settings"]["test"] == ["lmc", "subtracted"]
+    assert any(one["anchor"] == "subtracted" for one in study["comparisons"])
+    assert "subtracted" in (tmp_path / "study" / "index.html").read_text()
 
 
 FORMAT = ROOT / "bitstreams" / "FORMAT.md"
