@@ -1,0 +1,340 @@
+"""Ulhaq & Bajić 2021 (arXiv:2102.04018), reproduced with this library's own code and carried on.
+
+    python -m tools.motion_study all -o study/                   (needs the extra `study`)
+    python -m tools.motion_study sweep -o study/ --weights-dir WEIGHTS --images PHOTOGRAPHS
+
+Every experiment writes CSV, SVG and PNG; `all` adds `motion.html`, which sets each beside what the
+paper reports, and says whether the two agree.  Verdicts are computed from the numbers.
+
+Commands and files are here; measuring is in `tools/motion_experiments.py` and
+`tools/motion_further.py`, judging in `tools/motion_findings.py`, drawing in
+`tools/motion_figures.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import math
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:  # imported inside commands, so that --help is instant
+    from tools.motion_experiments import Settings
+    from tools.motion_findings import Report
+
+__all__ = ["main"]
+
+EXPERIMENTS = ("flow", "transforms", "sweep", "histogram", "hevc", "operations", "further")
+NETWORK_NAMES = ("resnet34", "densenet121", "efficientnet_lite0")
+HELP = {
+    "flow": "Fig. 2: motion of a frame and of channels, by block matching.",
+    "transforms": "Fig. 4: one picture under four motions, predicted by (12).",
+    "sweep": "Fig. 5: NRMSE over the range of each motion.",
+    "histogram": "Fig. 6: NRMSE over random affine motion.",
+    "hevc": "Equation (14): luma frames against their tensors, same vectors.",
+    "operations": "Section 2: each operation of a network alone.",
+    "further": "Depth, magnitude, phase, filters, real motion, offsets.",
+    "all": "Everything, and the page that sets it beside the paper.",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Reproduce "Latent space motion analysis for collaborative intelligence"."""
+
+
+def _existing(**kinds: bool) -> click.Path:
+    return click.Path(exists=True, path_type=Path, **kinds)
+
+
+OPTIONS = (
+    click.option(
+        "-o",
+        "--output",
+        default="study",
+        show_default=True,
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder for CSV files, figures and the page.",
+    ),
+    click.option(
+        "--weights-dir",
+        type=click.Path(path_type=Path),
+        help="Folder with resnet34*.pth and densenet121*.pth; default: torchvision's own.",
+    ),
+    click.option(
+        "--network",
+        "networks",
+        multiple=True,
+        type=click.Choice(NETWORK_NAMES),
+        help="Only these (repeatable); default: all whose weights can be had.",
+    ),
+    click.option(
+        "--images",
+        type=_existing(file_okay=False),
+        help="Folder of photographs; default: frames of the clips.",
+    ),
+    click.option(
+        "--clip",
+        "clips",
+        multiple=True,
+        type=_existing(dir_okay=False),
+        help="Video (repeatable); default: the shipped clip.",
+    ),
+    click.option(
+        "--pictures",
+        default=8,
+        show_default=True,
+        type=click.IntRange(1),
+        help="How many, spread evenly over what there is.",
+    ),
+    click.option(
+        "--draws",
+        default=1000,
+        show_default=True,
+        type=click.IntRange(8),
+        help="Random motions of the histogram.",
+    ),
+    click.option(
+        "--frames",
+        default=24,
+        show_default=True,
+        type=click.IntRange(2),
+        help="Frames of each clip for hevc and real motion.",
+    ),
+    click.option(
+        "--pair",
+        type=(int, int),
+        help="Frames of the first clip for flow; default: where most moves.",
+    ),
+    click.option("--picture", default=0, type=click.IntRange(0), help="Which one for transforms."),
+    click.option(
+        "--step",
+        default=1.0,
+        type=click.FloatRange(0.125),
+        show_default=True,
+        help="Factor on the steps of sweeps.",
+    ),
+    click.option(
+        "--seed",
+        default=0,
+        show_default=True,
+        type=click.IntRange(0),
+        help="Of all random choices.",
+    ),
+    click.option(
+        "-j", "--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes."
+    ),
+)
+
+
+def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a subcommand with the options that all share."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        for option in reversed(OPTIONS):
+            function = option(function)
+        return main.command(name, help=HELP[name], short_help=HELP[name])(function)
+
+    return decorate
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
+    from tools.motion_experiments import SHIPPED_CLIP, Settings  # noqa: PLC0415
+
+    folder = options["weights_dir"]
+    if folder is not None and str(folder).startswith("random"):
+        raise click.UsageError(
+            "random weights are no reproduction; give a folder with trained ones"
+        )
+    if folder is not None and not folder.is_dir():
+        raise click.UsageError(f"--weights-dir {folder}: there is no such folder")
+    return Settings(
+        images=options["images"],
+        clips=options["clips"] or (SHIPPED_CLIP,),
+        weights_dir=folder,
+        networks=options["networks"] or NETWORK_NAMES,
+        pictures=options["pictures"],
+        draws=options["draws"],
+        frames=options["frames"],
+        pair=options["pair"],
+        picture=options["picture"],
+        seed=options["seed"],
+        step=options["step"],
+        progress=sys.stderr.isatty() and options["jobs"] == 1,
+    )
+
+
+def _measured(name: str, settings: Settings, network: str) -> Any:  # noqa: ANN401 - rows or pictures
+    """Do one experiment on one network, in whatever process."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    from tools import motion_experiments, motion_further  # noqa: PLC0415
+
+    module = motion_experiments if hasattr(motion_experiments, name) else motion_further
+    return getattr(module, name)(settings, network)
+
+
+PARTS = {"further": ("depth", "magnitude", "filters", "real", "coded", "offsets")}
+"""Experiments that are several."""
+SINGLE = {"flow", "transforms", "operations"}
+"""Those that one network is enough for: the first that there is."""
+
+
+def _available(settings: Settings, asked: Sequence[str]) -> dict[str, str]:
+    """Tell which networks there are weights for: name to "", or to what is missing.
+
+    Raises:
+        click.ClickException: one that was asked for has none.
+    """
+    from tools.motion_experiments import load_network  # noqa: PLC0415
+
+    found = {}
+    for name in settings.networks:
+        try:
+            load_network(name, settings)
+        except click.ClickException as error:
+            if name in asked:
+                raise
+            found[name] = error.message
+            click.echo(f"left out: {error.message}", err=True)
+        else:
+            found[name] = ""
+    return found
+
+
+def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Do experiments, write their files, and with all of them the page."""
+    from codec.errors import FeatureCodecError  # noqa: PLC0415
+    from tools import motion_findings as findings  # noqa: PLC0415
+
+    start = time.monotonic()
+    settings = _settings(options)
+    output: Path = options["output"]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        there = _available(settings, options["networks"])
+        networks = [name for name, missing in there.items() if not missing]
+        units = [
+            (part, network)
+            for name in names
+            for part in PARTS.get(name, (name,))
+            for network in (networks[:1] if part in SINGLE else networks)
+        ]
+        found: dict[str, list[Any]] = {}
+        for (part, _), result in zip(
+            units, _results(units, settings, options["jobs"]), strict=True
+        ):
+            found.setdefault(part, []).append(result)
+        reports = [findings.report(part, results, output) for part, results in found.items()]
+        for one in reports:
+            for name, rows in one.tables.items():
+                _write(output / f"{name}.csv", _csv(rows))
+            for finding in one.findings:
+                click.echo(finding.line())
+        if set(names) == set(EXPERIMENTS):
+            page = findings.page(
+                reports,
+                missing=[missing for missing in there.values() if missing],
+                provenance=_provenance(reports, settings),
+            )
+            _write(output / "motion.html", page)
+            click.echo(f"\n{output / 'motion.html'}")
+    except (FeatureCodecError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{time.monotonic() - start:.0f} s", err=True)
+
+
+def _results(units: Sequence[tuple[str, str]], settings: Settings, jobs: int) -> Sequence[Any]:
+    from tqdm import tqdm  # noqa: PLC0415
+
+    if jobs == 1:
+        return [_measured(part, settings, network) for part, network in tqdm(units, unit="part")]
+    # spawned, not forked: threads of torch do not survive a fork
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        waiting = [
+            pool.submit(functools.partial(_measured, part, settings), network)
+            for part, network in units
+        ]
+        try:
+            return [future.result() for future in tqdm(waiting, unit="part")]
+        except BrokenProcessPool as error:
+            raise click.ClickException(
+                "a process ended abruptly (out of memory?); try fewer of them with -j"
+            ) from error
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Lay out rows: floats to seven digits, nothing where there is no number."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row.get(column, "")) for column in columns])
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:  # noqa: ANN401 - whatever rows hold
+    if isinstance(value, float):
+        return f"{value:.7g}" if math.isfinite(value) else ""
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8", newline="")
+    temporary.replace(path)
+
+
+def _provenance(reports: Sequence[Report], settings: Settings) -> dict[str, Any]:
+    from tools.provenance import commit, machine, versions  # noqa: PLC0415
+
+    weights = {
+        f"{row['network']} ({row['weights']})": row["weights_hash"]
+        for report in reports
+        for rows in report.tables.values()
+        for row in rows
+        if "weights_hash" in row
+    }
+    arguments = [Path(part).name if "/" in part else part for part in sys.argv[1:]]
+    return {
+        "command": shlex.join(["python", "-m", "tools.motion_study", *arguments]),
+        "commit": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "seed": settings.seed,
+        "pictures": f"{settings.pictures} "
+        + ("frames of the clips" if settings.images is None else f"of {settings.images.name}/"),
+        "clips": ", ".join(clip.name for clip in settings.clips),
+        "weights": weights,
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def _make_commands() -> None:
+    for name in (*EXPERIMENTS, "all"):
+
+        def command(_name: str = name, **options: Any) -> None:  # noqa: ANN401
+            _run(EXPERIMENTS if _name == "all" else (_name,), options)
+
+        _command(name)(command)
+
+
+_make_commands()
+
+if __name__ == "__main__":
+    main()
