@@ -33,7 +33,7 @@ import click
 import torch
 from tqdm import tqdm
 
-__all__ = ["Job", "Store", "complete"]
+__all__ = ["Job", "Store", "begin_worker", "complete"]
 
 Result = dict[str, Any]
 """What a job returns: anything that JSON can say."""
@@ -203,7 +203,7 @@ def _timed(job: Job) -> tuple[Result, float]:
     return job.run(), time.perf_counter() - start
 
 
-def _begin(parent: int) -> None:
+def begin_worker(parent: int) -> None:
     """Prepare a process: one thread, and no life after the one that started it."""
     torch.set_num_threads(1)
 
@@ -219,7 +219,7 @@ def _begin(parent: int) -> None:
 def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[_Outcome]]:
     # spawned, not forked: torch's and FFmpeg's threads do not survive a fork
     pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
+        workers, get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
     )
 
     def outcomes() -> Iterator[_Outcome]:

@@ -17,6 +17,7 @@ import csv
 import functools
 import io
 import math
+import os
 import shlex
 import sys
 import time
@@ -261,10 +262,14 @@ def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
 def _results(units: Sequence[tuple[str, str]], settings: Settings, jobs: int) -> Sequence[Any]:
     from tqdm import tqdm  # noqa: PLC0415
 
+    from tools.jobs import begin_worker  # noqa: PLC0415 - brings torch
+
     if jobs == 1:
         return [_measured(part, settings, network) for part, network in tqdm(units, unit="part")]
     # spawned, not forked: threads of torch do not survive a fork
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        jobs, get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
+    ) as pool:
         waiting = [
             pool.submit(functools.partial(_measured, part, settings), network)
             for part, network in units
