@@ -94,7 +94,7 @@ def test_a_codec_without_split_is_compared_at_every_split() -> None:
         {"x.mp4": -50, "y.mp4": -20, "z.mp4": 10}
     )
     assert found.findings() == [
-        "blocks.10, lmc: the strongest anchor is pixels-x265 (-20 % on average); weakest on z.mp4 "
+        "blocks.10, lmc: the strongest anchor is pixels-x265 (−20 % on average); weakest on z.mp4 "
         "against pixels-x265 (+10 %); on 1 of 3 clips some anchor needs fewer bytes: z.mp4."
     ]
 
@@ -116,7 +116,7 @@ def test_own_variants_are_ablations_not_anchors() -> None:
         points("lmc", EQUAL), points("lmc-zero", dict(zip(CLIPS, (2, 1, 0.8), strict=True)))
     )
     assert found.findings() == [
-        "blocks.10, lmc against its own variants: lmc-zero -8.3 % (worse on z.mp4 +25.0 %)."
+        "blocks.10, lmc against its own variants: lmc-zero −8.3 % (worse on z.mp4 +25.0 %)."
     ]
 
 

@@ -23,7 +23,7 @@ from tools.codecs import study_codecs
 from tools.scene import Coded, Fidelity, Scene, StudyCodec
 from tools.showcase import showcase
 
-__all__ = ["PointJob", "ShowcaseJob", "clip_hash"]
+__all__ = ["PointJob", "ShowcaseJob", "file_hash"]
 
 SCENES = 2  # kept by a process: neighbours in the list of jobs share them
 DIGITS = 6  # of what is told frame by frame
@@ -33,7 +33,7 @@ REFUSALS = (AnchorUnavailableError, VideoError, ModelError)
 
 
 @cache
-def clip_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -44,8 +44,14 @@ def _scene(path: Path, model: str, weights: str, split: str, frames: int) -> Sce
     return Scene.load(path, model=model, weights=weights, split=split, frames=frames)
 
 
-def _key(kind: str, readable: str, identity: dict[str, Any]) -> str:
-    """Name a job so that people can find it, and apart from every other one."""
+def _key(kind: str, readable: str, fields: dict[str, Any]) -> str:
+    """Name a job so that people can find it, and apart from every other one.
+
+    Files, clips and weights, count by what is in them.
+    """
+    identity = {name: value for name, value in fields.items() if name != "path"}
+    if Path(identity["weights"]).is_file():
+        identity["weights"] = file_hash(Path(identity["weights"]))
     canonical = json.dumps([kind, identity], sort_keys=True).encode()
     slug = re.sub(r"[^A-Za-z0-9.=+-]+", "_", readable)[:80]
     return f"{slug}-{hashlib.sha256(canonical).hexdigest()[:16]}"
@@ -75,8 +81,7 @@ class PointJob:
     @property
     def key(self) -> str:
         """Return a name that only this measurement has."""
-        identity = {name: value for name, value in asdict(self).items() if name != "path"}
-        return _key("point", f"{self.path.stem} {self.split} {self._title}", identity)
+        return _key("point", f"{self.path.stem} {self.split} {self._title}", asdict(self))
 
     @property
     def _title(self) -> str:
@@ -108,7 +113,7 @@ class PointJob:
         row: dict[str, Any] = {
             "clip": self.path.name,
             "model": self.model,
-            "weights": self.weights,
+            "weights": Path(self.weights).name,  # a file, perhaps
             "split": self.split,
             "codec": self.name,
             "variant": self.variant,
@@ -198,8 +203,7 @@ class ShowcaseJob:
     @property
     def key(self) -> str:
         """Return a name that only this showcase has."""
-        identity = {name: value for name, value in asdict(self).items() if name != "path"}
-        return _key("showcase", f"{self.path.stem} {self.split} showcase {self.qp}", identity)
+        return _key("showcase", f"{self.path.stem} {self.split} showcase {self.qp}", asdict(self))
 
     @property
     def label(self) -> str:

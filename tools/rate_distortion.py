@@ -42,7 +42,7 @@ from tools.bd_rate import render
 from tools.codecs import ANCHOR_NAMES, study_codecs
 from tools.figures import bd_rate_figure, rate_distortion_figure, save
 from tools.jobs import Store, complete
-from tools.measurement import PointJob, ShowcaseJob, clip_hash
+from tools.measurement import PointJob, ShowcaseJob, file_hash
 from tools.page import study_page
 from tools.study import Study, parse_limits, write_text
 
@@ -135,7 +135,7 @@ def describe_clip(
             "height": reader.source_height,
             "frame_rate": float(Fraction(reader.frame_rate)),
             "frames": count,
-            "sha256": clip_hash(path),
+            "sha256": file_hash(path),
         }
     given = labels.get(path.name)
     if given is None:
@@ -300,7 +300,9 @@ def main(
             "clips": [clip for clip, _, _ in described],
         },
         provenance={
-            "command": shlex.join(["python", "-m", "tools.rate_distortion", *_shortened(clips)]),
+            "command": shlex.join(
+                ["python", "-m", "tools.rate_distortion", *_shortened(sys.argv[1:])]
+            ),
             "commit": provenance.commit(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": provenance.versions(),
@@ -347,14 +349,11 @@ def publish(study: Study, output: Path) -> None:
     write_text(output / "index.html", study_page(content))
 
 
-def _shortened(clips: Sequence[Path]) -> list[str]:
-    """Give the arguments of this command, with clips and weights by name: whose folders they are
-    in is nobody's affair.
-    """
-    known = {str(clip) for clip in clips}
+def _shortened(arguments: Sequence[str]) -> list[str]:
+    """Give arguments with paths by name only: whose folders they are in is nobody's affair."""
     return [
-        Path(argument).name if str(Path(argument).resolve()) in known else argument
-        for argument in sys.argv[1:]
+        Path(argument).name if Path(argument).is_absolute() or Path(argument).exists() else argument
+        for argument in arguments
     ]
 
 

@@ -215,6 +215,10 @@ class Study:
         write_text(folder / "study.json", json.dumps(self.to_json(), allow_nan=False))
 
 
+def _percent(value: float, digits: int = 0) -> str:
+    return f"{value:+.{digits}f} %".replace("-", "−")
+
+
 def _against_anchors(split: str, test: str, anchors: Sequence[Comparison]) -> str:
     means = {one.anchor: one.mean() or 0.0 for one in anchors}
     strongest = max(means, key=lambda name: means[name])
@@ -225,8 +229,8 @@ def _against_anchors(split: str, test: str, anchors: Sequence[Comparison]) -> st
     beaten = sorted({clip for percent, clip, _ in figures if percent > 0})
     percent, clip, anchor = max(figures)
     first = (
-        f"{split}, {test}: the strongest anchor is {strongest} ({means[strongest]:+.0f} % on "
-        f"average); weakest on {clip} against {anchor} ({percent:+.0f} %)"
+        f"{split}, {test}: the strongest anchor is {strongest} ({_percent(means[strongest])} on "
+        f"average); weakest on {clip} against {anchor} ({_percent(percent)})"
     )
     if not beaten:
         return f"{first}; it needs the fewest bytes of all on {len(clips)} of {len(clips)} clips."
@@ -240,8 +244,8 @@ def _against_itself(split: str, own: Sequence[Comparison]) -> str:
     parts = []
     for one in own:
         worse = {clip: value for clip, value in one.figures().items() if value > 0}
-        listed = ", ".join(f"{clip} {value:+.1f} %" for clip, value in sorted(worse.items()))
-        mean = f"{one.anchor} {one.mean() or 0.0:+.1f} %"
+        listed = ", ".join(f"{clip} {_percent(value, 1)}" for clip, value in sorted(worse.items()))
+        mean = f"{one.anchor} {_percent(one.mean() or 0.0, 1)}"
         parts.append(f"{mean} (worse on {listed})" if worse else mean)
     return f"{split}, {OWN} against its own variants: " + "; ".join(parts) + "."
 

@@ -1,0 +1,173 @@
+"""The study's command: ranges and labels, refusals, keys, and a run that goes on where it was."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+pytest.importorskip("plotly", reason="the study needs the extra `study`")
+
+from tools.measurement import PointJob, ShowcaseJob, file_hash
+from tools.rate_distortion import main, read_labels
+
+CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "car_24.mp4"
+OPTIONS = ("--split", "blocks.10", "--qp", "30", "--frames", "3", "--codec", "lmc", "--no-pictures")
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def job(path: Path = CLIP, **changes: object) -> PointJob:
+    made = PointJob(
+        path=path,
+        content=file_hash(path),
+        model="efficientnet_lite0",
+        weights="default",
+        split="blocks.10",
+        frames=3,
+        codec="lmc",
+        name="lmc",
+        variant="",
+        point=30.0,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_a_key_is_that_of_the_measurement(tmp_path: Path) -> None:
+    copy = tmp_path / CLIP.name
+    shutil.copy(CLIP, copy)
+    assert job(copy).key == job().key
+    changes = (
+        {"model": "resnet34"},
+        {"split": ""},
+        {"frames": 4},
+        {"name": "lmc-zero"},
+        {"variant": "plain"},
+        {"point": 31.0},
+        {"labels": (1, 2, 3)},
+        {"content": "0" * 64},
+    )
+    keys = {job().key, *(job(**change).key for change in changes)}
+    assert len(keys) == 1 + len(changes)
+    common = {name: getattr(job(), name) for name in ("path", "content", "model", "weights")}
+    assert ShowcaseJob(**common, split="blocks.10", frames=3, qp=30).key not in keys
+
+
+def test_weights_of_a_file_count_by_content_and_show_by_name(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.pth", tmp_path / "b.pth"
+    first.write_bytes(b"one")
+    second.write_bytes(b"one")
+    key = job(weights=str(first)).key
+    assert job(weights=str(second)).key == key
+    second.write_bytes(b"two")
+    file_hash.cache_clear()
+    assert job(weights=str(second)).key != key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--qp", "14:34"), "is not START:STOP:STEP"),
+        (("--qp", "34:14:4"), "is not START:STOP:STEP"),
+        (("--qp", "14:60:4"), "is not START:STOP:STEP"),
+        (("--kl", "1:0.1"), "is not LOW:HIGH"),
+        (("--anchors", "tils"), "nearest: tiles"),
+        (("--codec", "no_such_module:Codec"), "No module named"),
+    ],
+)
+def test_usage_errors(tmp_path: Path, arguments: tuple[str, str], message: str) -> None:
+    result = invoke(CLIP, "-o", tmp_path / "study", *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.video
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    other = tmp_path / "other" / CLIP.name
+    other.parent.mkdir()
+    shutil.copy(CLIP, other)
+    assert "two clips have the same name" in invoke(CLIP, other, "-o", tmp_path / "s").output
+    text = tmp_path / "notes.mp4"
+    text.write_text("no video")
+    for arguments in ((text,), (CLIP, "--split", "blocks.99"), (CLIP, "--model", "resnet3")):
+        result = invoke(*arguments, "-o", tmp_path / "s")
+        assert result.exit_code == 1, result.output
+        assert result.output.startswith("Error: ")
+        assert result.output.count("\n") == 1
+    assert not (tmp_path / "s").exists()
+
+
+def test_labels(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("clip,class\na.mp4,7\n")
+    assert read_labels(path) == {"a.mp4": 7}
+    path.write_text("clip,frame,class\na.mp4,0,7\na.mp4,1,8\n")
+    assert read_labels(path) == {"a.mp4": {0: 7, 1: 8}}
+    path.write_text("clip,label\na.mp4,7\n")
+    with pytest.raises(click.ClickException, match="expected clip,class"):
+        read_labels(path)
+    path.write_text("clip,class\na.mp4,cat\n")
+    with pytest.raises(click.ClickException, match="line 2: invalid literal"):
+        read_labels(path)
+
+
+@pytest.mark.video
+@pytest.mark.weights
+def test_a_study_goes_on_where_it_was(tmp_path: Path) -> None:
+    folder, labels = tmp_path / "study", tmp_path / "labels.csv"
+    labels.write_text(f"clip,class\n{CLIP.name},817\n")
+    common = (CLIP, "-o", folder, *OPTIONS, "--labels", labels)
+    assert invoke(*common, "--anchors", "uncompressed").exit_code == 0
+    jobs = {path.name: path.stat().st_mtime_ns for path in (folder / "jobs").iterdir()}
+    assert len(jobs) == 2
+    result = invoke(*common, "--anchors", "uncompressed,lossless")
+    assert result.exit_code == 0, result.output
+    after = {path.name: path.stat().st_mtime_ns for path in (folder / "jobs").iterdir()}
+    assert jobs.items() < after.items()
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    exact = next(row for row in rows if row["codec"] == "uncompressed")
+    assert float(exact["kl"]) == 0
+    assert float(exact["top1_agreement"]) == float(exact["dense_agreement"]) == 1
+    assert 0 <= float(exact["accuracy"]) <= 1
+    own = next(row for row in rows if row["codec"] == "lmc")
+    parts = sum(float(own[f"bytes_{part}"]) for part in ("header", "motion", "residual"))
+    assert parts == pytest.approx(int(own["bytes"]), abs=0.1)
+    assert str(tmp_path) not in (folder / "study.json").read_text()
+    assert json.loads((folder / "study.json").read_text())["refused"] == []
+    assert (folder / "figures" / "curves-blocks.10.svg").exists()
+    assert "<html" in (folder / "index.html").read_text()
+
+
+@pytest.mark.video
+@pytest.mark.weights
+def test_what_a_codec_refuses_is_kept_with_the_reason(tmp_path: Path) -> None:
+    """A clip of a codec that carries no motion vectors."""
+    import av
+
+    clip = tmp_path / "clip.mkv"
+    with av.open(clip, "w") as out:
+        stream = out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        for number in range(3):
+            frame = av.VideoFrame(256, 256, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes([40 * number + 10]) * plane.buffer_size)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    result = invoke(clip, "-o", tmp_path / "study", *OPTIONS, "--anchors", "lmc-bitstream")
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "study" / "study.json").read_text())
+    (refused,) = content["refused"]
+    assert refused["codec"] == "lmc-bitstream"
+    assert "no motion vectors" in refused["reason"]
+    assert "no motion vectors" in (tmp_path / "study" / "index.html").read_text()
