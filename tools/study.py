@@ -188,7 +188,9 @@ class Study:
                 anchors = [one for one in rates if not one.anchor.startswith(OWN)]
                 if anchors:
                     lines.append(_against_anchors(split, test, anchors))
+                tests = self.settings["test"]
                 own = [one for one in rates if one.anchor.startswith(OWN)]
+                own = [one for one in own if one.anchor not in tests]
                 if own and test == OWN:
                     lines.append(_against_itself(split, own))
         return lines
