@@ -201,13 +201,17 @@ class Study:
             "format": 1,
             "provenance": dict(self.provenance),
             "settings": dict(self.settings),
-            "points": [dict(point) for point in self.points],
+            "points": [dict(point) for point in self._tests_first()],
             "refused": [dict(one) for one in self.refused],
             "comparisons": [one.to_json() for one in self.comparisons],
             "averages": self.averages(),
             "findings": self.findings(),
             "showcases": [dict(one) for one in self.showcases],
         }
+
+    def _tests_first(self) -> list[Point]:
+        tests = self.settings["test"]
+        return sorted(self.points, key=lambda point: point["codec"] not in tests)
 
     def write(self, folder: Path) -> None:
         """Write results.csv, frames.csv and study.json."""
