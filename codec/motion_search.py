@@ -19,7 +19,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, pad
 
 from codec.bitstream import MAX_VECTOR, SequenceHeader
 
-__all__ = ["MotionSearch", "field_of_blocks", "luma"]
+__all__ = ["MotionSearch", "field_of_blocks", "luma", "median", "neighbours", "vector_bits"]
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 """ITU-R BT.601."""
@@ -186,8 +186,8 @@ class MotionSearch:
         white = np.indices(shape[:2]).sum(0) % 2 == 0
         total = 0.0
         for _ in range(SWEEPS):
-            around = _neighbours(field, before)
-            fresh = np.stack([*candidates, *around, _median(around[0], around[1], before)], 2)
+            around = neighbours(field, before)
+            fresh = np.stack([*candidates, *around, median(around[0], around[1], before)], 2)
             fresh = np.clip(fresh, -(MAX_VECTOR >> shift), MAX_VECTOR >> shift)
             count = fresh.shape[2]
             vectors = torch.from_numpy(fresh.reshape(-1, count, 2)).to(torch.float32)
@@ -196,14 +196,14 @@ class MotionSearch:
             options = np.concatenate([options, fresh], 2)
             costs = np.concatenate([costs, saved.reshape(*shape[:2], count)], 2)
             for colour in (white, ~white):
-                left, above, right, below = _neighbours(field, before)
-                bits = _vector_bits(options - _median(left, above, before)[:, :, None])
+                left, above, right, below = neighbours(field, before)
+                bits = vector_bits(options - median(left, above, before)[:, :, None])
                 own_costs = costs + bits
                 # the nodes to the right and below are predicted from this one: agreeing with them
                 # saves bits there
                 shared = own_costs.copy()
-                shared[:, :-1] += _vector_bits(options - right[:, :, None])[:, :-1] / 2
-                shared[:-1] += _vector_bits(options - below[:, :, None])[:-1] / 2
+                shared[:, :-1] += vector_bits(options - right[:, :, None])[:, :-1] / 2
+                shared[:-1] += vector_bits(options - below[:, :, None])[:-1] / 2
                 best = shared.argmin(2)[:, :, None]
                 chosen = np.take_along_axis(options, best[..., None], 2)[:, :, 0]
                 field = np.where(colour[:, :, None], chosen, field)
@@ -221,7 +221,7 @@ def _window_bounds(nodes: int, grid: int, size: int) -> tuple[Tensor, Tensor]:
     return first, torch.maximum(last, first + 1)
 
 
-def _neighbours(
+def neighbours(
     field: NDArray[np.int32], before: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Return the vectors left of, above, right of and below each node; outside: the one before."""
@@ -231,7 +231,8 @@ def _neighbours(
     return left, above, right, below
 
 
-def _median(a: NDArray[np.int32], b: NDArray[np.int32], c: NDArray[np.int32]) -> NDArray[np.int32]:
+def median(a: NDArray[np.int32], b: NDArray[np.int32], c: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the middle one of three, element by element."""
     return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
 
@@ -241,7 +242,7 @@ VECTOR_BITS = np.array(
 """About what a component costs, by the magnitude of its difference to the prediction."""
 
 
-def _vector_bits(difference: NDArray[np.int32]) -> NDArray[np.float32]:
+def vector_bits(difference: NDArray[np.int32]) -> NDArray[np.float32]:
     """Return about what vectors cost: (..., 2) -> (...)."""
     return np.asarray(VECTOR_BITS[np.abs(difference)].sum(-1))
 

@@ -87,14 +87,24 @@ def test_codecs_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.Monkey
         "    def code(self, scene, point):\n"
         "        raise NotImplementedError\n"
         "instance = One()\n"
+        "class Other(One):\n"
+        "    variant = 'other'\n"
         "def several():\n"
+        "    return [One(), Other()]\n"
+        "def alike():\n"
         "    return [One(), One()]\n"
+        "class Wanting(One):\n"
+        "    def __init__(self, step):\n"
+        "        pass\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", list(__import__("sys").path))
     for attribute, count in (("One", 1), ("instance", 1), ("several", 2)):
         found = study_codecs(f"found_here:{attribute}", qps=())
         assert [codec.name for codec in found] == ["one"] * count
+    for attribute, message in (("alike", "two codecs of one name"), ("Wanting", "'step'")):
+        with pytest.raises(ValueError, match=message):
+            study_codecs(f"found_here:{attribute}", qps=())
 
 
 # --- our own ----------------------------------------------------------------------------------
@@ -203,7 +213,8 @@ def test_the_oracle_is_no_worse_than_luma_or_zero(scene: Scene) -> None:
     latents = [
         search.latents([tensor[number] for tensor in scene.features]) for number in range(FRAMES)
     ]
-    fields = latent_fields(scene, header)
+    fields, seconds = latent_fields(scene, header)
+    assert latent_fields(scene, header)[1] == seconds > 0  # that of the search, also when kept
     assert fields[0] is None
     on_luma.estimate(luma(scene.rgb[0]))
     judge = LatentSearch(header)

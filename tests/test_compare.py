@@ -101,6 +101,19 @@ def test_kl_and_nrmse_count_too(tmp_path: Path) -> None:
     assert moved_curves(before, after) == ["x.mp4 blocks.10 lmc: nrmse -5.13 %"]
 
 
+def test_figures_and_conditions_that_one_side_lacks_have_moved(tmp_path: Path) -> None:
+    before = read_points(write(tmp_path / "a.csv", {"x.mp4": 1}, points=3))
+    for change, message in (
+        ({"kl": 0.0}, "kl is missing or zero on one side"),
+        ({"nrmse": None}, "nrmse is missing or zero on one side"),
+        ({"kl": float("nan")}, "kl +nan %"),
+        ({"frames": 32}, "frames 64 before, 32 after"),
+    ):
+        after = [dict(point) for point in before]
+        after[1] |= change
+        assert moved_curves(before, after) == [f"x.mp4 blocks.10 lmc: {message}"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -108,6 +121,7 @@ def test_kl_and_nrmse_count_too(tmp_path: Path) -> None:
         (",".join(COLUMNS) + "\n", "no row in it"),
         (",".join(COLUMNS) + "\nx,s,lmc,,four,64,60,1,\n", "line 2: could not convert"),
         (",".join(COLUMNS) + "\nx,s,lmc,,4,64,,1,\n", "line 2: a point without rate or KL"),
+        (",".join(COLUMNS) + "\nx,s,lmc\n", "line 2: 3 cells under 9 columns"),
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path: Path, content: str, message: str) -> None:

@@ -11,9 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from small_jobs import SmallJob
 
@@ -70,6 +72,32 @@ def test_a_damaged_result_names_its_file(tmp_path: Path) -> None:
     (tmp_path / "half.json").write_text('{"square": ')
     with pytest.raises(click.ClickException, match=r"half\.json: not the JSON of a result"):
         store.read("half")
+
+
+@dataclass(frozen=True)
+class ReturningJob(SmallJob):
+    value: object = None
+
+    def run(self) -> dict[str, object]:
+        return {"value": self.value}
+
+
+def test_a_result_that_cannot_be_kept_stops_nothing_else(tmp_path: Path, attempts: Path) -> None:
+    values = (np.int64(3), np.float32(0.5), float("nan"), object(), np.True_)
+    jobs = [ReturningJob(attempts, number, value=value) for number, value in enumerate(values)]
+    store = Store(tmp_path / "jobs")
+    failed = complete(jobs, store)
+    assert [line.partition(":")[0] for line in failed] == ["number 2", "number 3"]
+    kept = [store.read(job.key)["value"] for job in jobs if job.key in store]
+    assert kept == [3, 0.5, True]
+
+
+def test_a_result_may_be_asked_for_again(tmp_path: Path, attempts: Path) -> None:
+    jobs = [SmallJob(attempts, number) for number in range(3)]
+    store = Store(tmp_path / "jobs")
+    complete(jobs, store)
+    assert complete(jobs, store, again=lambda result: result["square"] == 4) == []
+    assert counted(attempts) == {"job-000": 1, "job-001": 1, "job-002": 2}
 
 
 def test_results_that_are_no_numbers_are_refused_whole(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("plotly", reason="the study needs the extra `study`")
 
+from tools import provenance
 from tools.measurement import PointJob, ShowcaseJob, file_hash
-from tools.rate_distortion import main, read_labels
+from tools.rate_distortion import main, planned, read_labels
 
 CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "car_24.mp4"
 OPTIONS = ("--split", "blocks.10", "--qp", "30", "--frames", "3", "--codec", "lmc", "--no-pictures")
@@ -115,9 +117,66 @@ def test_labels(tmp_path: Path) -> None:
     path.write_text("clip,label\na.mp4,7\n")
     with pytest.raises(click.ClickException, match="expected clip,class"):
         read_labels(path)
-    path.write_text("clip,class\na.mp4,cat\n")
-    with pytest.raises(click.ClickException, match="line 2: invalid literal"):
-        read_labels(path)
+    for content, message in (
+        (b"clip,class\na.mp4,cat\n", "line 2: invalid literal"),
+        (b"clip,class\na.mp4\n", "line 2: 1 cells under 2 columns"),
+        (b"clip,class\n\xff\xfe,1\n", "codec can't decode"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(click.ClickException, match=message):
+            read_labels(path)
+
+
+@pytest.mark.video
+def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = invoke(CLIP, "-o", tmp_path / "file" / "study", *OPTIONS, "--anchors", "none")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert result.output.count("\n") == 1
+
+
+def test_two_codecs_of_one_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    Path("named_alike.py").write_text(
+        "class Mine:\n"
+        "    name, variant, needs_split, points = 'tiles', '', True, (1.0,)\n"
+        "    def code(self, scene, point):\n"
+        "        raise NotImplementedError\n"
+    )
+    with pytest.raises(click.UsageError, match="tiles and named_alike:Mine are both called tiles"):
+        planned([], ("tiles", "named_alike:Mine"), (24,))
+
+
+def test_a_codec_of_ones_own_counts_with_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    source = tmp_path / "edited_codec.py"
+    source.write_text("")
+    first = job(codec="edited_codec:Mine").key
+    assert job(codec="edited_codec:Mine").key == first
+    source.write_text("# changed")
+    file_hash.cache_clear()
+    assert job(codec="edited_codec:Mine").key != first
+
+
+def test_another_file_under_the_clips_name_is_no_measurement(tmp_path: Path) -> None:
+    """A failure, to be tried again, not a refusal that is kept."""
+    with pytest.raises(ValueError, match="another file than the study"):
+        job(content="0" * 64).run()
+    with pytest.raises(FileNotFoundError):
+        replace(job(), path=tmp_path / CLIP.name).run()
+
+
+def test_commands_are_given_without_folders() -> None:
+    arguments = ["a/x.mp4", "--weights=/home/me/w.pth", "-o/home/me/out", "--qp", "14:34:4", "-j2"]
+    assert provenance.command("tools.x", [*arguments, "--weights-dir", "/w/d", "m:N"]) == (
+        "python -m tools.x x.mp4 --weights=w.pth -oout --qp 14:34:4 -j2 --weights-dir d m:N"
+    )
 
 
 @pytest.mark.video

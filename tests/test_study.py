@@ -120,6 +120,18 @@ def test_own_variants_are_ablations_not_anchors() -> None:
     ]
 
 
+def test_findings_tell_what_has_no_figure() -> None:
+    """A mean over fewer clips does not compete, and what is unknown is not won."""
+    found = study(
+        points("lmc", EQUAL),
+        points("tiles", dict.fromkeys(CLIPS, 2.0)),
+        points("nncodec", {"x.mp4": 1.01}),
+    )
+    (line,) = found.findings()
+    assert "the strongest anchor is tiles (−50 %" in line
+    assert "fewest bytes of all on 1 of 3 clips (2 comparisons have no figure)" in line
+
+
 def test_averages_need_all_clips() -> None:
     found = study(points("lmc", EQUAL), points("tiles", {"x.mp4": 1.0}))
     averages = found.averages()

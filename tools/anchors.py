@@ -10,7 +10,8 @@ by the same scene:
     lossless      features at 2 to 8 bits, uniformly --> zlib or xz: for orientation
     uncompressed  features as float32: for orientation
 
-Where a choice is open, it goes the anchor's way.  Rate is that of the bare elementary stream:
+Where a choice is open, it goes the anchor's way, but for one: tiles are coded with low delay, as
+ours is, and pixels with B-frames.  Rate is that of the bare elementary stream:
 neither container nor the encoders' banners (SEI) nor AV1's temporal delimiters count, parameter
 sets count once.  x265 runs without wavefronts, which cost bits.  At the size that the model sees,
 converting to YCbCr is exact arithmetic with one rounding, and back again has none; at the clip's
@@ -194,9 +195,7 @@ def code_video(
 def _context(codec: str, mode: str) -> VideoCodecContext:
     try:
         context = CodecContext.create(codec, mode)  # type: ignore[call-overload]
-    except av.error.FFmpegError as error:
-        raise AnchorUnavailableError(f"this build of FFmpeg has no {codec}") from error
-    except ValueError as error:
+    except (av.error.FFmpegError, ValueError) as error:
         raise AnchorUnavailableError(f"this build of FFmpeg has no {codec}") from error
     assert isinstance(context, VideoCodecContext)
     context.thread_count, context.thread_type = 1, "NONE"

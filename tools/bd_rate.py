@@ -20,8 +20,9 @@ BD-KL is the same with the axes exchanged: how much more KL at equal rate.
       and Akima's interpolation shoots over.
     * At least four points on each curve, and an overlap of at least a quarter of the shorter curve
       and a factor of two in KL (1.25 in rate), else there is no figure but the reason.
-    * `Comparison` limits the integral to a range of KL, and each curve to the points in that range
-      and the next on either side, which say how it enters and leaves.
+    * `Comparison` limits each curve to the points in a range of KL and the next on either side,
+      which say how it enters and leaves, and the integral of BD-rate to that range; that of BD-KL
+      is over the rates of those points.
 
 A front takes lucky points rather than mean ones, so a curve of more points or more variants comes
 out better by the noise of KL: to the anchors' favour, as they are measured here.
@@ -47,6 +48,7 @@ MIN_OVERLAP = 0.25  # of the shorter curve, in logarithms
 MIN_RATIO = {"KL": 2.0, "rate": 1.25}  # of the largest to the smallest of the overlap
 MARGIN = 0.05  # what a point of a front must gain on the one before; noise of KL is more than that
 DRAWS = 10_000  # of the bootstrap
+LOSSLESS = 1e-6  # what has less KL than that has none, but for rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +215,7 @@ class Curve:
     @classmethod
     def from_points(cls, points: Iterable[tuple[float, float]], frames: int) -> Self:
         """Merge the (bytes per frame, KL) of all variants; points without loss are on no curve."""
-        lossy = [(rate, kl) for rate, kl in points if kl > 0 and rate > 0]
+        lossy = [(rate, kl) for rate, kl in points if kl > LOSSLESS and rate > 0]
         return cls(tuple(envelope(lossy, margin=MARGIN)), frames)
 
 

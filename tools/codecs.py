@@ -113,9 +113,7 @@ class _Searched:
 
     def __iter__(self) -> Iterator[EncodedFrame]:
         header, scene = self.setup.header, self.scene
-        start = time.perf_counter()
-        fields = latent_fields(scene, header)
-        self.seconds["motion"] = time.perf_counter() - start
+        fields, self.seconds["motion"] = latent_fields(scene, header)
         self.seconds["encode"] = 0.0
         encoder = Encoder(header, self.options.config, cloud=self.setup.split.cloud)
         for number, vectors in enumerate(fields):
@@ -241,10 +239,16 @@ def _imported(name: str) -> list[StudyCodec]:
             raise ValueError(
                 f"{name} is {type(found).__name__}; expected a codec, or what makes one"
             )
-        found = found()
+        try:
+            found = found()
+        except Exception as error:
+            raise ValueError(f"{name}: {error}") from error
     codecs = list(found) if isinstance(found, (list, tuple)) else [found]
     for codec in codecs:
         for part in ("name", "variant", "needs_split", "points", "code"):
             if not hasattr(codec, part):
                 raise ValueError(f"{name}: a codec without {part!r}; see tools/README.md")
+    called = [(codec.name, codec.variant) for codec in codecs]
+    if len(set(called)) < len(called):
+        raise ValueError(f"{name}: two codecs of one name and variant among {called}")
     return codecs

@@ -18,10 +18,11 @@ from typing import Any
 import click
 
 from tools.bd_rate import MIN_POINTS, Comparison, render
-from tools.study import curves, parse_limits, read_points
+from tools.study import curves, limits_option, read_points
 
 MOST = 5  # clips that moved most
 CURVE = ("clip", "split", "codec", "variant")
+CONDITIONS = ("model", "weights", "frames")
 TOLERANCE = 1.0  # per cent
 KL_TOLERANCE = 10.0
 
@@ -35,8 +36,8 @@ def moved_curves(
 ) -> list[str]:
     """List, a line each, the curves whose figures moved by more than a tolerance, in per cent.
 
-    The move of a figure is the geometric mean of its ratios over the points of a curve; curves of
-    other points than before have moved.
+    The move of a figure is the geometric mean of its ratios over the points of a curve.  Curves of
+    other points or conditions than before have moved, and so have figures that one side lacks.
     """
     limits = {"bytes_per_frame": tolerance, "kl": kl_tolerance, "nrmse": tolerance}
     sides = [_by_curve(side) for side in (before, after)]
@@ -48,11 +49,21 @@ def moved_curves(
             shown = (" ".join(f"{point:g}" for point in side) or "none" for side in (old, new))
             lines.append(f"{name}: points {' before, '.join(shown)} after")
             continue
+        changed = {
+            f"{condition} {old[point].get(condition)} before, {new[point].get(condition)} after"
+            for point in old
+            for condition in CONDITIONS
+            if old[point].get(condition) != new[point].get(condition)
+        }
+        lines += [f"{name}: {change}" for change in sorted(changed)]
         for figure, limit in limits.items():
             pairs = [(old[point].get(figure), new[point].get(figure)) for point in old]
+            if any(bool(a) != bool(b) for a, b in pairs):
+                lines.append(f"{name}: {figure} is missing or zero on one side")
+                continue
             logs = [math.log(b / a) for a, b in pairs if a and b]
             percent = 100 * math.expm1(sum(logs) / len(logs)) if logs else 0.0
-            if abs(percent) > limit:
+            if not abs(percent) <= limit:  # nor is what is no number
                 lines.append(f"{name}: {figure} {percent:+.2f} %")
     return lines
 
@@ -85,15 +96,7 @@ CSV = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("after", type=CSV)
 @click.option("--codec", "codecs", multiple=True, help="Only these; default: all that both hold.")
 @click.option("--split", "splits", multiple=True, help="Only these; default: all that both hold.")
-@click.option(
-    "--kl",
-    "limits",
-    default="0.005:1",
-    show_default=True,
-    metavar="LOW:HIGH",
-    callback=parse_limits,
-    help="Compare curves between these.",
-)
+@limits_option
 @click.option(
     "--tolerance", default=TOLERANCE, show_default=True, help="Of bytes and NRMSE, per cent."
 )

@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from tools.bd_rate import MARGIN, envelope
+from tools.bd_rate import LOSSLESS, MARGIN, envelope
 
 mpl.use("Agg")
 
@@ -180,9 +180,6 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     plt.close(figure)
     return svg, png
 
-
-LOSSLESS = 1e-6
-"""What has less KL than that has none."""
 
 # --- curves ------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import click
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -95,8 +96,17 @@ class Store:
     def write(self, key: str, result: Result) -> None:
         """Keep a result: all of it or nothing."""
         temporary = self._folder / f".{key}.{os.getpid()}.partial"
-        temporary.write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+        text = json.dumps(result, allow_nan=False, default=_plain)
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(self._path(key))
+
+
+def _plain(value: object) -> int | float | bool:
+    """Turn the scalars of NumPy, which the figures of a codec often are, into Python's."""
+    if not isinstance(value, np.generic):
+        raise TypeError(f"{type(value).__name__} in a result: JSON has no such thing")
+    found: int | float | bool = value.item()
+    return found
 
 
 @dataclass(slots=True)
@@ -121,7 +131,12 @@ class _Remaining:
 
 
 def complete(
-    jobs: Sequence[Job], store: Store, *, workers: int = 1, cluster: str | None = None
+    jobs: Sequence[Job],
+    store: Store,
+    *,
+    workers: int = 1,
+    cluster: str | None = None,
+    again: Callable[[Result], bool] = lambda result: False,
 ) -> list[str]:
     """Do the jobs whose results are missing, and keep each result as soon as it is there.
 
@@ -131,6 +146,7 @@ def complete(
         store: where results are and go.
         workers: processes of this machine.
         cluster: address of a dask scheduler, to do the work there instead.
+        again: tells of a result that is there whether its job is to be done once more.
 
     Returns:
         A line for each job that failed.
@@ -138,7 +154,7 @@ def complete(
     Raises:
         click.ClickException: a process died, or there is no cluster at that address.
     """
-    missing = {job.key: job for job in jobs if job.key not in store}
+    missing = {job.key: job for job in jobs if job.key not in store or again(store.read(job.key))}
     remaining = _Remaining(defaultdict(int))
     for job in missing.values():
         remaining.waiting[job.group] += 1
@@ -154,11 +170,13 @@ def complete(
         )
         with bar:
             for job, outcome, seconds in results:
-                if isinstance(outcome, Exception):
-                    failed.append(f"{job.label}: {_described(outcome)}")
-                    bar.write(f"failed: {failed[-1]}")
-                else:
+                try:
+                    if isinstance(outcome, Exception):
+                        raise outcome  # noqa: TRY301 - one that cannot be kept has failed as well
                     store.write(job.key, outcome)
+                except Exception as error:  # told at the end, with the job's label
+                    failed.append(f"{job.label}: {_described(error)}")
+                    bar.write(f"failed: {failed[-1]}")
                 remaining.note(job.group, seconds)
                 bar.set_postfix_str(remaining.estimate(width()), refresh=False)
                 bar.update()

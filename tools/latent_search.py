@@ -16,6 +16,7 @@ profile's matrices, one for each frequency of a block, are averaged to one for a
 is a stand-in for what the encoder pays, and where luma's field is cheaper in it, that is taken.
 """
 
+import time
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from codec.bitstream import MAX_VECTOR, SequenceHeader, TensorSpec
 from codec.motion import VECTOR_UNITS, compensate, latent_displacement
-from codec.motion_search import MotionSearch, luma
+from codec.motion_search import MotionSearch, luma, median, neighbours, vector_bits
 from codec.profile import TensorProfile, profile_of
 from codec.quantization import step_size
 from tools.scene import Scene
@@ -44,8 +45,9 @@ Field = NDArray[np.int32]
 
 
 @lru_cache(maxsize=1)
-def _cached(scene_key: "_Key") -> tuple[Field | None, ...]:
-    return tuple(_fields(scene_key.scene, scene_key.header))
+def _cached(scene_key: "_Key") -> tuple[tuple[Field | None, ...], float]:
+    start = time.perf_counter()
+    return tuple(_fields(scene_key.scene, scene_key.header)), time.perf_counter() - start
 
 
 class _Key:
@@ -63,8 +65,9 @@ class _Key:
         return hash(self._parts)
 
 
-def latent_fields(scene: Scene, header: SequenceHeader) -> tuple[Field | None, ...]:
-    """Return a motion field for each frame of a scene, None for the first; kept for the next call.
+def latent_fields(scene: Scene, header: SequenceHeader) -> tuple[tuple[Field | None, ...], float]:
+    """Return a motion field for each frame of a scene, None for the first, and the seconds that the
+    search took; both are kept for the next call.
 
     Args:
         scene: its tensors and frames.
@@ -202,19 +205,13 @@ class LatentSearch:
         wins = other < cost
         return np.where(wins[..., None], candidate, best), np.where(wins, other, cost)
 
-    def _vector_bits(self, field: Field) -> NDArray[np.float64]:
-        """Return about what each vector costs against the median that the syntax predicts."""
-        left, above = self._field.copy(), self._field.copy()
-        left[:, 1:], above[1:] = field[:, :-1], field[:-1]
-        middle = np.median(np.stack([left, above, self._field]), axis=0)
-        size = np.abs(field - middle)
-        bits = np.where(size > 0, 2 + 2 * (1 + np.floor(np.log2(np.maximum(size, 1)))), 0.2)
-        return np.asarray(bits.sum(-1), np.float64)
-
     def _costs(
         self, previous: Sequence[Tensor], current: Sequence[Tensor], field: Field
     ) -> NDArray[np.float64]:
-        return self.bits(previous, current, field) + self._vector_bits(field)
+        left, above, _, _ = neighbours(field, self._field)
+        return self.bits(previous, current, field) + vector_bits(
+            field - median(left, above, self._field)
+        )
 
     def _total(self, previous: Sequence[Tensor], current: Sequence[Tensor], field: Field) -> float:
         return float(self._costs(previous, current, field).sum())
@@ -226,6 +223,7 @@ class LatentSearch:
         field = own
         white = np.indices(own.shape[:2]).sum(0) % 2 == 0
         common = np.median(own.reshape(-1, 2), axis=0).astype(np.int32)
+        costs = self._costs(previous, current, field)
         for _ in range(SWEEPS):
             shifted = [
                 np.roll(field, (y, x), (0, 1)) for y, x in ((0, 1), (1, 0), (0, -1), (-1, 0))
@@ -241,7 +239,8 @@ class LatentSearch:
                 # node by node, every second one at a time, so that neighbours do not both move
                 for chosen in (white, ~white):
                     trial = np.where(chosen[..., None], other, field).astype(np.int32)
-                    before = self._costs(previous, current, field)
-                    wins = chosen & (self._costs(previous, current, trial) < before)
-                    field = np.where(wins[..., None], trial, field).astype(np.int32)
+                    wins = chosen & (self._costs(previous, current, trial) < costs)
+                    if wins.any():
+                        field = np.where(wins[..., None], trial, field).astype(np.int32)
+                        costs = self._costs(previous, current, field)
         return field

@@ -1,15 +1,15 @@
 """The jobs of the rate-distortion study: a codec on a clip at one point, or a clip's showcase.
 
 Each is a value that says all that its result depends on, but for the code itself: whose commit
-stands in the result.  A clip is known by its content, so that a clip of another name or in another
-folder is the same clip, and one that has changed is another.
+stands in the result.  A clip is known by its name and content: in another folder it is the same
+clip, and one that has changed is another.
 """
 
 import hashlib
+import importlib
 import json
 import re
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,12 @@ class PointJob:
     @property
     def key(self) -> str:
         """Return a name that only this measurement has."""
-        return _key("point", f"{self.path.stem} {self.split} {self._title}", asdict(self))
+        fields = asdict(self)
+        module, colon, _ = self.codec.partition(":")
+        if colon:  # a codec of one's own, which changes without a commit of ours
+            source = importlib.import_module(module).__file__
+            fields["source"] = source and file_hash(Path(source))
+        return _key("point", f"{self.path.name} {self.split} {self._title}", fields)
 
     @property
     def _title(self) -> str:
@@ -109,7 +114,11 @@ class PointJob:
         return found[0]
 
     def run(self) -> dict[str, Any]:
-        """Code, decode and judge the clip; return a row, or why the codec refuses it."""
+        """Code, decode and judge the clip; return a row, or why the codec refuses it.
+
+        Raises:
+            ValueError: the clip is not the one that the study was asked for.
+        """
         row: dict[str, Any] = {
             "clip": self.path.name,
             "model": self.model,
@@ -119,13 +128,16 @@ class PointJob:
             "variant": self.variant,
             "point": self.point,
         }
+        if file_hash(self.path) != self.content:  # another machine's, or changed meanwhile
+            raise ValueError(f"{self.path.name}: another file than the study was asked for")
+        scene = _scene(self.path, self.model, self.weights, self.split, self.frames)
+        provenance.reset_peak_memory()
         try:
-            scene = _scene(self.path, self.model, self.weights, self.split, self.frames)
-            provenance.reset_peak_memory()
             coded = self.study_codec().code(scene, self.point)
             memory = provenance.peak_memory()
         except REFUSALS as error:
-            return row | {"refused": str(error)} | _provenance()
+            reason = str(error).replace(str(self.path), self.path.name)
+            return row | {"refused": reason} | provenance.stamp()
         labels = None if self.labels is None else np.array(self.labels[: scene.frames], np.int64)
         fidelity = scene.judge(coded, labels)
         return (
@@ -138,7 +150,7 @@ class PointJob:
                 "parameters": dict(coded.parameters),
                 "per_frame": _per_frame(coded, fidelity),
             }
-            | _provenance()
+            | provenance.stamp()
         )
 
 
@@ -179,15 +191,6 @@ def _per_frame(coded: Coded, fidelity: Fidelity) -> dict[str, Any]:
     }
 
 
-def _provenance() -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "machine": provenance.machine(),
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class ShowcaseJob:
     """What one clip looks like at one split: frames, motion, channels, where rate and error go."""
@@ -203,7 +206,7 @@ class ShowcaseJob:
     @property
     def key(self) -> str:
         """Return a name that only this showcase has."""
-        return _key("showcase", f"{self.path.stem} {self.split} showcase {self.qp}", asdict(self))
+        return _key("showcase", f"{self.path.name} {self.split} showcase {self.qp}", asdict(self))
 
     @property
     def label(self) -> str:

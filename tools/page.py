@@ -33,7 +33,7 @@ from matplotlib.figure import Figure
 
 from tools.bd_rate import MEASURES
 from tools.figures import bd_rate_figure, fronts, rate_distortion_figure, save, style_of
-from tools.study import STAGES
+from tools.study import STAGES, percent
 
 __all__ = [
     "CHARTS",
@@ -439,7 +439,7 @@ def _summary(study: Mapping[str, Any]) -> Section:
         ]
         for row in sorted(rows, key=lambda row: -row["mean"])[:HEADLINES]:
             others = [
-                f"{test}: {_percent(found[test, row['anchor']]['mean'])}"
+                f"{test}: {percent(found[test, row['anchor']]['mean'])}"
                 for test in tests[1:]
                 if (test, row["anchor"]) in found
             ]
@@ -449,7 +449,7 @@ def _summary(study: Mapping[str, Any]) -> Section:
             note = Markup(" · ").join(
                 Markup('<span class="together">{}</span>').format(part) for part in notes if part
             )
-            items.append((label, _percent(row["mean"]), note))
+            items.append((label, percent(row["mean"]), note))
     low, high = (f"{limit:g}" for limit in study["settings"]["kl"])
     return Section(
         "Summary",
@@ -459,14 +459,10 @@ def _summary(study: Mapping[str, Any]) -> Section:
     )
 
 
-def _percent(value: float) -> str:
-    return f"{value:+.0f} %".replace("-", "−")
-
-
 def _interval(row: Mapping[str, Any]) -> str:
     if row["interval"] is None:
         return ""
-    low, high = map(_percent, row["interval"])
+    low, high = map(percent, row["interval"])
     return f"95 %: {low.removesuffix(' %')} … {high}"
 
 

@@ -1,7 +1,11 @@
-"""Where a measurement comes from: versions, machine, commit; and what memory it took."""
+"""Where a measurement comes from: command, versions, machine, commit; and what memory it took."""
 
 import platform
+import re
+import shlex
 import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,12 +16,33 @@ import av
 from codec import __version__
 from codec.bitstream import FORMAT_VERSION
 
-__all__ = ["commit", "machine", "peak_memory", "reset_peak_memory", "versions"]
+__all__ = ["command", "commit", "machine", "peak_memory", "reset_peak_memory", "stamp", "versions"]
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "av", "numpy", "constriction", "scipy", "nncodec")
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")
+
+
+def stamp() -> dict[str, Any]:
+    """Return date, commit, versions and machine, as JSON can say them."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def command(module: str, arguments: Sequence[str]) -> str:
+    """Give a command as typed, but paths by name only: whose folders they are in is nobody's
+    affair.
+    """
+    shown = []
+    for argument in arguments:
+        option, rest = re.fullmatch(r"(--?[\w-]+=|-\w(?=/)|)(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
+        shown.append(option + (Path(rest).name if "/" in rest and "://" not in rest else rest))
+    return shlex.join(["python", "-m", module, *shown])
 
 
 @lru_cache(maxsize=1)

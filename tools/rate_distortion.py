@@ -17,11 +17,8 @@ How it measures: `tools/codecs.py`, `tools/anchors.py`, `tools/scene.py`; what i
 `tools/study.py`; how it does a lot: `tools/jobs.py`.
 """
 
-import csv
-import shlex
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,12 +27,7 @@ import click
 import torch
 
 from codec.errors import FeatureCodecError
-from codec.submodels import (
-    DEFAULT_MODEL,
-    default_preprocessing,
-    load_model,
-    split_model,
-)
+from codec.submodels import DEFAULT_MODEL, default_preprocessing, load_model, split_model
 from codec.video import VideoReader
 from tools import provenance
 from tools.bd_rate import render
@@ -44,7 +36,7 @@ from tools.figures import bd_rate_figure, rate_distortion_figure, save
 from tools.jobs import Store, complete
 from tools.measurement import PointJob, ShowcaseJob, file_hash
 from tools.page import study_page
-from tools.study import Study, parse_limits, write_text
+from tools.study import Study, limits_option, rows_of, write_text
 
 SHOWCASE_QP = 26
 """Where KL is about 0.1."""
@@ -96,23 +88,19 @@ def read_labels(path: Path) -> dict[str, dict[int, int] | int]:
         click.ClickException: other columns, or a class that is no number.
     """
     found: dict[str, dict[int, int] | int] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not {"clip", "class"} <= set(reader.fieldnames or ()):
+    with rows_of(path) as (columns, rows):
+        if not {"clip", "class"} <= set(columns):
             raise click.ClickException(
-                f"{path}: has the columns {', '.join(reader.fieldnames or ())}; expected "
+                f"{path}: has the columns {', '.join(columns)}; expected "
                 "clip,class or clip,frame,class"
             )
-        for number, row in enumerate(reader, 2):
-            try:
-                if "frame" in row:
-                    frames = found.setdefault(row["clip"], {})
-                    assert isinstance(frames, dict)
-                    frames[int(row["frame"])] = int(row["class"])
-                else:
-                    found[row["clip"]] = int(row["class"])
-            except ValueError as error:
-                raise click.ClickException(f"{path}, line {number}: {error}") from error
+        for row in rows:
+            if "frame" in row:
+                frames = found.setdefault(row["clip"], {})
+                assert isinstance(frames, dict)
+                frames[int(row["frame"])] = int(row["class"])
+            else:
+                found[row["clip"]] = int(row["class"])
     return found
 
 
@@ -194,15 +182,7 @@ def describe_clip(
     help=f"all, none, or some of: {', '.join(ANCHOR_NAMES)}.",
 )
 @click.option("--frames", default=64, show_default=True, type=click.IntRange(1))
-@click.option(
-    "--kl",
-    "limits",
-    default="0.005:1",
-    show_default=True,
-    metavar="LOW:HIGH",
-    callback=parse_limits,
-    help="Compare curves between these.",
-)
+@limits_option
 @click.option(
     "--labels",
     "label_file",
@@ -240,6 +220,7 @@ def main(
     names = [path.name for path in clips]
     if len(set(names)) < len(names):
         raise click.UsageError("two clips have the same name; a study tells them apart by it")
+    splits = tuple(dict.fromkeys(splits))
     try:
         labels = read_labels(label_file) if label_file else {}
         described = [describe_clip(path, model, frames, labels) for path in clips]
@@ -250,87 +231,109 @@ def main(
 
     if Path(weights).is_file():
         weights = str(Path(weights).resolve())
-    points: list[PointJob] = []
-    showcases: list[ShowcaseJob] = []
-    for path, (clip, _, classes) in zip(clips, described, strict=True):
-        common = {
+    scenes = [
+        {
             "path": path,
             "content": clip["sha256"],
             "model": model,
             "weights": weights,
+            "split": split,
             "frames": frames,
+            "labels": classes,
         }
-        for split in ("", *splits):
-            points += [
-                PointJob(
-                    **common,
-                    split=split,
-                    codec=name,
-                    name=codec.name,
-                    variant=codec.variant,
-                    point=float(point),
-                    labels=classes,
-                )
-                for name in dict.fromkeys((*tests, *anchors))
-                for codec in study_codecs(name, qps=qps)
-                if codec.needs_split == bool(split)
-                for point in codec.points
-            ]
-            if split and pictures:
-                showcases.append(ShowcaseJob(**common, split=split, qp=SHOWCASE_QP))
-
-    store = Store(output / "jobs")
-    failed = complete([*points, *showcases], store, workers=workers, cluster=cluster)
-    results = [store.read(job.key) | {"clip": job.path.name} for job in points if job.key in store]
-    study = Study(
-        settings={
-            "model": model,
-            "weights": Path(weights).name,
-            "frames": frames,
-            "test": list(dict.fromkeys(job.name for job in points if job.codec in tests)),
-            "kl": list(limits),
-            "splits": [
+        for path, (clip, _, classes) in zip(clips, described, strict=True)
+        for split in ("", *splits)
+    ]
+    points = planned(scenes, dict.fromkeys((*tests, *anchors)), qps)
+    showcases = [
+        ShowcaseJob(**{name: scene[name] for name in scene if name != "labels"}, qp=SHOWCASE_QP)
+        for scene in scenes
+        if scene["split"] and pictures
+    ]
+    jobs: list[PointJob | ShowcaseJob] = [*points, *showcases]
+    try:
+        store = Store(output / "jobs")
+        failed = complete(
+            jobs, store, workers=workers, cluster=cluster, again=lambda result: "refused" in result
+        )
+        results = [store.read(job.key) for job in points if job.key in store]
+        study = Study(
+            settings={
+                "model": model,
+                "weights": Path(weights).name,
+                "frames": frames,
+                "test": list(dict.fromkeys(job.name for job in points if job.codec in tests)),
+                "kl": list(limits),
+                "splits": [
+                    {
+                        "name": name,
+                        "elements": sum(spec.elements for spec in split.tensors),
+                        "tensors": ", ".join(
+                            "×".join(map(str, spec.shape)) for spec in split.tensors
+                        ),
+                    }
+                    for name, split in specs.items()
+                ],
+                "clips": [clip for clip, _, _ in described],
+            },
+            provenance={
+                "command": provenance.command("tools.rate_distortion", sys.argv[1:]),
+                **provenance.stamp(),
+            },
+            points=[result for result in results if "refused" not in result],
+            refused=[
                 {
-                    "name": name,
-                    "elements": sum(spec.elements for spec in split.tensors),
-                    "tensors": ", ".join("×".join(map(str, spec.shape)) for spec in split.tensors),
+                    **{name: one[name] for name in ("clip", "split", "codec", "variant", "point")},
+                    "reason": one["refused"],
                 }
-                for name, split in specs.items()
+                for one in results
+                if "refused" in one
             ],
-            "clips": [clip for clip, _, _ in described],
-        },
-        provenance={
-            "command": shlex.join(
-                ["python", "-m", "tools.rate_distortion", *_shortened(sys.argv[1:])]
-            ),
-            "commit": provenance.commit(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": provenance.versions(),
-            "machine": provenance.machine(),
-        },
-        points=[result for result in results if "refused" not in result],
-        refused=[
-            {
-                **{name: one[name] for name in ("clip", "split", "codec", "variant", "point")},
-                "reason": one["refused"],
-            }
-            for one in results
-            if "refused" in one
-        ],
-        showcases=[store.read(job.key) for job in showcases if job.key in store],
-    )
-    _warn_of_other_commits(study)
-    publish(study, output)
-    for comparison_text in _tables(study):
-        click.echo(comparison_text + "\n")
+            showcases=[store.read(job.key) for job in showcases if job.key in store],
+        )
+        publish(study, output)
+    except OSError as error:
+        raise click.ClickException(f"{output}: {error.strerror or error}") from error
+    _warn_of_other_code(study)
+    for split in study.splits:
+        for test in study.settings["test"]:
+            if chosen := study.compared(split, test):
+                click.echo(render(chosen) + "\n")
     for line in study.findings():
         click.echo(line)
     click.echo(f"\n{output / 'index.html'}")
     if failed:
         raise click.ClickException(
-            f"{len(failed)} of {len(points) + len(showcases)} measurements failed and are not in "
-            f"the study, the first: {failed[0]}"
+            f"{len(failed)} of {len(jobs)} measurements failed and are not in the study, the "
+            f"first: {failed[0]}"
         )
+
+
+def planned(
+    scenes: Sequence[dict[str, Any]], names: Iterable[str], qps: Sequence[int]
+) -> list[PointJob]:
+    """Make the jobs of every codec on every scene that it is for.
+
+    Args:
+        scenes: fields of `PointJob`.
+        names: what `study_codecs` takes.
+        qps: points of our own codec.
+
+    Raises:
+        click.UsageError: two of them give codecs of one name, whose curves nobody could tell apart.
+    """
+    codecs = [(name, codec) for name in names for codec in study_codecs(name, qps=qps)]
+    given: dict[str, str] = {}
+    for name, codec in codecs:
+        if given.setdefault(codec.name, name) != name:
+            raise click.UsageError(f"{given[codec.name]} and {name} are both called {codec.name}")
+    return [
+        PointJob(**scene, codec=name, name=codec.name, variant=codec.variant, point=float(point))
+        for scene in scenes
+        for name, codec in codecs
+        if codec.needs_split == bool(scene["split"])
+        for point in codec.points
+    ]
 
 
 def publish(study: Study, output: Path) -> None:
@@ -342,44 +345,23 @@ def publish(study: Study, output: Path) -> None:
     for split in study.splits:
         save(rate_distortion_figure(content, split, None), figures / f"curves-{split}")
         for clip in study.settings["clips"]:
-            name = f"curves-{split}-{Path(clip['name']).stem}"
+            name = f"curves-{split}-{clip['name']}"
             save(rate_distortion_figure(content, split, clip["name"]), figures / name)
         if any(one.split == split for one in study.comparisons):
             save(bd_rate_figure(content, split), figures / f"bd-rate-{split}")
     write_text(output / "index.html", study_page(content))
 
 
-def _shortened(arguments: Sequence[str]) -> list[str]:
-    """Give arguments with paths by name only: whose folders they are in is nobody's affair."""
-    return [
-        Path(argument).name if Path(argument).is_absolute() or Path(argument).exists() else argument
-        for argument in arguments
-    ]
-
-
-def _warn_of_other_commits(study: Study) -> None:
+def _warn_of_other_code(study: Study) -> None:
+    """Say so if what is in the folder was not measured by this very code."""
     commits = {point["commit"] for point in study.points}
-    if len(commits) > 1:
+    if commits - {study.provenance["commit"]} or any(one.endswith("+") for one in commits):
         click.echo(
-            f"warning: the folder holds measurements of the commits {', '.join(sorted(commits))}; "
-            "delete its jobs/ to measure all with this one",
+            f"warning: measured at the commits {', '.join(sorted(commits))} (+: with changes), now "
+            f"{study.provenance['commit']}; delete jobs/ in the folder to measure all with this "
+            "code",
             err=True,
         )
-
-
-def _tables(study: Study) -> list[str]:
-    return [
-        render(chosen)
-        for split in study.splits
-        for test in study.settings["test"]
-        if (
-            chosen := [
-                one
-                for one in study.comparisons
-                if (one.split, one.test, one.measure) == (split, test, "bd_rate")
-            ]
-        )
-    ]
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +37,16 @@ import numpy as np
 
 from tools.bd_rate import MEASURES, Comparison, Curve, bootstrap
 
-__all__ = ["COLUMNS", "Study", "curves", "parse_limits", "read_points", "write_text"]
+__all__ = [
+    "COLUMNS",
+    "Study",
+    "curves",
+    "limits_option",
+    "percent",
+    "read_points",
+    "rows_of",
+    "write_text",
+]
 
 Point = Mapping[str, Any]
 
@@ -147,6 +157,14 @@ class Study:
                     ]
         return comparisons
 
+    def compared(self, split: str, test: str, measure: str = "bd_rate") -> list[Comparison]:
+        """Return the comparisons of a test at a split, one for each other codec."""
+        return [
+            one
+            for one in self.comparisons
+            if (one.split, one.test, one.measure) == (split, test, measure)
+        ]
+
     def averages(self) -> list[dict[str, Any]]:
         """Average the points that every clip has over the clips, with 95 % intervals."""
         clips = {clip["name"] for clip in self.settings["clips"]}
@@ -177,18 +195,13 @@ class Study:
     def findings(self) -> list[str]:
         """Say where each test is strongest and weakest, and whether its own tools pay."""
         lines = []
+        tests = self.settings["test"]
         for split in self.splits:
-            for test in self.settings["test"]:
-                rates = [
-                    one
-                    for one in self.comparisons
-                    if (one.split, one.test, one.measure) == (split, test, "bd_rate")
-                    and one.figures()
-                ]
+            for test in tests:
+                rates = [one for one in self.compared(split, test) if one.figures()]
                 anchors = [one for one in rates if not one.anchor.startswith(OWN)]
                 if anchors:
                     lines.append(_against_anchors(split, test, anchors))
-                tests = self.settings["test"]
                 own = [one for one in rates if one.anchor.startswith(OWN)]
                 own = [one for one in own if one.anchor not in tests]
                 if own and test == OWN:
@@ -221,28 +234,36 @@ class Study:
         write_text(folder / "study.json", json.dumps(self.to_json(), allow_nan=False))
 
 
-def _percent(value: float, digits: int = 0) -> str:
+def percent(value: float, digits: int = 0) -> str:
+    """Write a signed percentage, with a minus sign that is one."""
     return f"{value:+.{digits}f} %".replace("-", "−")
 
 
 def _against_anchors(split: str, test: str, anchors: Sequence[Comparison]) -> str:
-    means = {one.anchor: one.mean() or 0.0 for one in anchors}
+    # a mean over fewer clips is another thing
+    most = max(len(one.figures()) for one in anchors)
+    means = {one.anchor: one.mean() or 0.0 for one in anchors if len(one.figures()) == most}
     strongest = max(means, key=lambda name: means[name])
     figures = [
-        (percent, clip, one.anchor) for one in anchors for clip, percent in one.figures().items()
+        (value, clip, one.anchor) for one in anchors for clip, value in one.figures().items()
     ]
-    clips = {clip for _, clip, _ in figures}
-    beaten = sorted({clip for percent, clip, _ in figures if percent > 0})
-    percent, clip, anchor = max(figures)
+    clips = list(dict.fromkeys(clip for one in anchors for clip in one.clips))
+    without = len(clips) * len(anchors) - len(figures)
+    unknown = f" ({without} comparisons have no figure)" if without else ""
+    beaten = sorted({clip for value, clip, _ in figures if value > 0})
+    worst, clip, anchor = max(figures)
     first = (
-        f"{split}, {test}: the strongest anchor is {strongest} ({_percent(means[strongest])} on "
-        f"average); weakest on {clip} against {anchor} ({_percent(percent)})"
+        f"{split}, {test}: the strongest anchor is {strongest} ({percent(means[strongest])} on "
+        f"average); weakest on {clip} against {anchor} ({percent(worst)})"
     )
     if not beaten:
-        return f"{first}; it needs the fewest bytes of all on {len(clips)} of {len(clips)} clips."
+        whole = sum(all(clip in one.figures() for one in anchors) for clip in clips)
+        return (
+            f"{first}; it needs the fewest bytes of all on {whole} of {len(clips)} clips{unknown}."
+        )
     return (
         f"{first}; on {len(beaten)} of {len(clips)} clips some anchor needs fewer bytes: "
-        f"{', '.join(beaten)}."
+        f"{', '.join(beaten)}{unknown}."
     )
 
 
@@ -250,8 +271,8 @@ def _against_itself(split: str, own: Sequence[Comparison]) -> str:
     parts = []
     for one in own:
         worse = {clip: value for clip, value in one.figures().items() if value > 0}
-        listed = ", ".join(f"{clip} {_percent(value, 1)}" for clip, value in sorted(worse.items()))
-        mean = f"{one.anchor} {_percent(one.mean() or 0.0, 1)}"
+        listed = ", ".join(f"{clip} {percent(value, 1)}" for clip, value in sorted(worse.items()))
+        mean = f"{one.anchor} {percent(one.mean() or 0.0, 1)}"
         parts.append(f"{mean} (worse on {listed})" if worse else mean)
     return f"{split}, {OWN} against its own variants: " + "; ".join(parts) + "."
 
@@ -287,6 +308,31 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
+@contextmanager
+def rows_of(path: Path) -> Iterator[tuple[Sequence[str], Iterator[dict[str, str]]]]:
+    """Give the columns of a CSV, and its rows one by one; what is wrong with one names its line.
+
+    Raises:
+        click.ClickException: no text, a row that is too short or too long, or a `ValueError` in
+            the body of the `with`.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+
+        def rows() -> Iterator[dict[str, str]]:
+            columns = reader.fieldnames or ()
+            for row in reader:
+                if None in row or None in row.values():
+                    found = sum(value is not None for value in row.values())
+                    raise ValueError(f"{found} cells under {len(columns)} columns")
+                yield row
+
+        try:
+            yield reader.fieldnames or (), rows()
+        except (ValueError, csv.Error) as error:
+            raise click.ClickException(f"{path}, line {reader.line_num}: {error}") from error
+
+
 def read_points(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a results.csv: what identifies a point, and its figures as numbers.
 
@@ -294,25 +340,21 @@ def read_points(path: Path) -> list[dict[str, Any]]:
         click.ClickException: a column is missing, a figure is no number, or there is no row.
     """
     needed = ("clip", "split", "codec", "variant", "point", "frames", "bytes_per_frame", "kl")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        absent = [column for column in needed if column not in (reader.fieldnames or ())]
+    with rows_of(path) as (columns, rows):
+        absent = [column for column in needed if column not in columns]
         if absent:
             raise click.ClickException(
                 f"{path}: has no column {absent[0]!r}; expected the results.csv of a study"
             )
         points = []
-        for number, row in enumerate(reader, 2):
+        for row in rows:
             point: dict[str, Any] = dict(row)
-            try:
-                for name in ("point", *FIGURES):
-                    if name in row:
-                        point[name] = float(row[name]) if row[name] else None
-                point["frames"] = int(row["frames"])
-                if point["bytes_per_frame"] is None or point["kl"] is None:
-                    raise ValueError("a point without rate or KL")  # noqa: TRY301
-            except ValueError as error:
-                raise click.ClickException(f"{path}, line {number}: {error}") from error
+            for name in ("point", *FIGURES):
+                if name in row:
+                    point[name] = float(row[name]) if row[name] else None
+            point["frames"] = int(row["frames"])
+            if point["bytes_per_frame"] is None or point["kl"] is None:
+                raise ValueError("a point without rate or KL")
             points.append(point)
     if not points:
         raise click.ClickException(f"{path}: no row in it")
@@ -332,3 +374,14 @@ def parse_limits(
             f"{value!r} is not LOW:HIGH, 0 < LOW < HIGH", context, option
         ) from error
     return low, high
+
+
+limits_option = click.option(
+    "--kl",
+    "limits",
+    default="0.005:1",
+    show_default=True,
+    metavar="LOW:HIGH",
+    callback=parse_limits,
+    help="Compare curves between these.",
+)
