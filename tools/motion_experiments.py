@@ -241,7 +241,7 @@ def weights_of(name: str, folder: Path | None) -> tuple[str, str]:
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise click.ClickException(
-            f"{folder}: expected one {name}*.pth, .pt or .safetensors, found {names}"
+            f"{folder.resolve().name}: expected one {name}*.pth, .pt or .safetensors, found {names}"
         )
     (path,) = found
     return str(path), _described_file(path)
@@ -282,6 +282,7 @@ def load_network(
             else "give another --weights-dir"
         )
         reason = str(error).partition(";")[0]  # what follows are options of another command
+        reason = reason.replace(weights, Path(weights).name)  # it may come to stand on the page
         raise click.ClickException(f"no weights for {name}; {remedy} ({reason})") from error
     network = Network(name, model, layers or LAYERS[name], label)
     if network.hash in STAND_INS:
@@ -652,15 +653,18 @@ class Flow:
     @cached_property
     def at_samples(self) -> NDArray[np.float64]:
         """The motion of the frame at the positions of the samples, (H, W, 2) pixels."""
-        place = np.rint(positions(self.spec)).astype(int)
+        return np.asarray(self.field[self._places], np.float64)
+
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and columns of the pixels that the samples lie at."""
+        place = np.rint(positions(self.spec)).astype(np.int64)
         y, x = (np.clip(place[..., axis], 0, self.field.shape[axis] - 1) for axis in (0, 1))
-        return np.asarray(self.field[y, x], np.float64)
+        return y, x
 
     def allowed(self, channel: int | None = None) -> NDArray[np.bool_]:
         """Tell where texture allows to find motion, in the frame and, if given, in a channel."""
-        place = np.rint(positions(self.spec)).astype(int)
-        y, x = (np.clip(place[..., axis], 0, self.field.shape[axis] - 1) for axis in (0, 1))
-        there = self.frame_texture[y, x]
+        there = self.frame_texture[self._places]
         good = there >= np.median(there)
         if channel is not None:
             own = self.textures[channel]

@@ -18,13 +18,11 @@ import functools
 import io
 import math
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,6 +219,7 @@ def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
     """Do experiments, write their files, and with all of them the page."""
     from codec.errors import FeatureCodecError  # noqa: PLC0415
     from tools import motion_findings as findings  # noqa: PLC0415
+    from tools.study import write_text  # noqa: PLC0415
 
     start = time.monotonic()
     settings = _settings(options)
@@ -243,7 +242,7 @@ def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
         reports = [findings.report(part, results, output) for part, results in found.items()]
         for one in reports:
             for name, rows in one.tables.items():
-                _write(output / f"{name}.csv", _csv(rows))
+                write_text(output / f"{name}.csv", _csv(rows))
             for finding in one.findings:
                 click.echo(finding.line())
         if set(names) == set(EXPERIMENTS):
@@ -252,7 +251,7 @@ def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
                 missing=[missing for missing in there.values() if missing],
                 provenance=_provenance(reports, settings),
             )
-            _write(output / "motion.html", page)
+            write_text(output / "motion.html", page)
             click.echo(f"\n{output / 'motion.html'}")
     except (FeatureCodecError, OSError) as error:
         raise click.ClickException(str(error)) from error
@@ -299,14 +298,8 @@ def _cell(value: Any) -> Any:  # noqa: ANN401 - whatever rows hold
     return value
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    temporary.replace(path)
-
-
 def _provenance(reports: Sequence[Report], settings: Settings) -> dict[str, Any]:
-    from tools.provenance import commit, machine, versions  # noqa: PLC0415
+    from tools.provenance import command, stamp  # noqa: PLC0415
 
     weights = {
         f"{row['network']} ({row['weights']})": row["weights_hash"]
@@ -315,18 +308,14 @@ def _provenance(reports: Sequence[Report], settings: Settings) -> dict[str, Any]
         for row in rows
         if "weights_hash" in row
     }
-    arguments = [Path(part).name if "/" in part else part for part in sys.argv[1:]]
     return {
-        "command": shlex.join(["python", "-m", "tools.motion_study", *arguments]),
-        "commit": commit(),
-        "date": datetime.now(UTC).date().isoformat(),
+        "command": command("tools.motion_study", sys.argv[1:]),
+        **stamp(),
         "seed": settings.seed,
         "pictures": f"{settings.pictures} "
         + ("frames of the clips" if settings.images is None else f"of {settings.images.name}/"),
         "clips": ", ".join(clip.name for clip in settings.clips),
         "weights": weights,
-        "versions": versions(),
-        "machine": machine(),
     }
 
 

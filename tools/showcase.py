@@ -20,7 +20,6 @@ vectors as numbers, for `tools/page.py` to lay out.
 
 import base64
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from codec.bitstream import SequenceHeader
+from codec.bitstream import Preprocessing
 from codec.container import StreamWriter
 from codec.encoder import EncoderConfig
 from codec.entropy import MODE_SKIP, FrameSyntax, TensorSymbols
@@ -203,14 +202,16 @@ def showcase(
     )
     syntax = FrameSyntax(header, profile_of(header))
     writer = StreamWriter(io.BytesIO(), header)
-    wanted = _shown_frames(_count_frames(path, header, frames))
+    assert header.preprocessing is not None  # `VideoEncoder` states it
+    pictures = _pictures(path, header.preprocessing, frames)
+    wanted = _shown_frames(len(pictures))
     kept: list[_Frame] = []
-    for number, (encoded, (rgb, features)) in enumerate(
-        zip(encoder, _features(path, encoder, header, frames), strict=True)
-    ):
+    for number, (encoded, rgb) in enumerate(zip(encoder, pictures, strict=True)):
         size = writer.write(encoded.packet)
         parsed = syntax.parse(encoded.packet)
-        original, reconstructed = features[shown], encoded.features[shown].numpy()
+        with torch.no_grad():
+            features = encoder.split.edge(normalise(rgb, header.preprocessing))
+        original, reconstructed = features[shown][0].numpy(), encoded.features[shown].numpy()
         sums.add(original, reconstructed, parsed.tensors[shown])
         sums.bits["payload"] += 8 * len(encoded.packet.payload)
         for symbols in parsed.tensors:
@@ -265,23 +266,12 @@ def showcase(
     }
 
 
-def _features(
-    path: Path, encoder: VideoEncoder, header: SequenceHeader, frames: int
-) -> Iterator[tuple[NDArray[np.uint8], list[NDArray[np.float32]]]]:
-    """Yield the pictures of the clip, and their tensors before coding, once more."""
-    assert header.preprocessing is not None  # `VideoEncoder` states it
-    with VideoReader(path, header.preprocessing, frames=(0, frames)) as reader:
-        for frame in reader:
-            with torch.no_grad():
-                tensors = encoder.split.edge(normalise(frame.rgb, header.preprocessing))
-            yield frame.rgb, [tensor[0].numpy() for tensor in tensors]
-
-
-def _count_frames(path: Path, header: SequenceHeader, frames: int) -> int:
-    """Count by decoding: what a container says of its length may be wrong."""
-    assert header.preprocessing is not None
-    with VideoReader(path, header.preprocessing, frames=(0, frames)) as reader:
-        return sum(1 for _ in reader)
+def _pictures(path: Path, preprocessing: Preprocessing, frames: int) -> list[NDArray[np.uint8]]:
+    """Read the frames of the clip as the model sees them; what a container says of their number
+    may be wrong.
+    """
+    with VideoReader(path, preprocessing, frames=(0, frames)) as reader:
+        return [frame.rgb for frame in reader]
 
 
 def _shown_frames(frames: int) -> set[int]:
