@@ -143,7 +143,7 @@
         yaxis: { ...y, uirevision: axes },
         legend: {
           uirevision: "kept",
-          ...(narrow.matches ? { orientation: "h", y: -0.14, yanchor: "top" } : { x: 1.01, y: 1 }),
+          ...(narrow.matches ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom" } : { x: 1.01, y: 1 }),
           traceorder: "normal",
         },
         hovermode: "closest",
