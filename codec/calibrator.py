@@ -233,7 +233,7 @@ class _Run:
         generator = torch.Generator().manual_seed(int(random.integers(1 << 62)))
         side = round(min(self.split.input_size) * OVERSCAN)
         large = replace(self.preprocessing, short_side=side, crop=0, pad_multiple=1)
-        with VideoReader(source, large, threads=False) as reader:
+        with VideoReader(source, large) as reader:
             first = list(islice(reader, 2))
         photograph = len(first) == 1
         pairs = self._views(first[0].rgb, random, generator) if photograph else self._frames(source)
@@ -296,7 +296,7 @@ class _Run:
 
     def _frames(self, source: Path) -> Iterator[_Pair]:
         """Read pairs of consecutive frames with the motion between them."""
-        with VideoReader(source, self.preprocessing, threads=False) as reader:
+        with VideoReader(source, self.preprocessing) as reader:
             hint = reader.frame_count_hint
             wanted = self.options.views
             step = FRAME_STEP if hint is None else max(hint // wanted, 2)
@@ -435,7 +435,7 @@ def _tuned_unit(
     chosen = sources[:: -(-len(sources) // TUNED)]
     features = []
     for source in chosen:
-        with VideoReader(source, run.preprocessing, threads=False) as reader:
+        with VideoReader(source, run.preprocessing) as reader:
             features.append(run.features(next(iter(reader)).rgb, source))
     high = max(transform.deviation, 2.0**-40) * 2.0 ** (-REFERENCE_QP / 6)
     low = high * 2.0**-UNIT_OCTAVES

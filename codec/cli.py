@@ -24,6 +24,7 @@ from codec.errors import FeatureCodecError
 if TYPE_CHECKING:
     from codec.bitstream import SequenceHeader
     from codec.container import StreamReader
+    from codec.video import DamagePolicy
 
 __all__ = ["main"]
 
@@ -143,6 +144,14 @@ WEIGHTS = click.option(
 )
 @click.option("--frames", type=_FrameRange(), help="N: the first N; A:B: from A to B - 1.")
 @click.option(
+    "--damaged",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="Of a damaged video: stop at the first damage, and write nothing; or skip what is damaged "
+    "or depends on it, up to the next key frame, and say how much was lost.",
+)
+@click.option(
     "--qp",
     type=click.IntRange(0, 51),
     default=None,
@@ -216,6 +225,7 @@ def encode(
     profile: Path | None,
     native: bool,
     frames: tuple[int, int | None] | None,
+    damaged: DamagePolicy,
     qp: int | None,
     bitrate: float | None,
     target_nrmse: float | None,
@@ -252,6 +262,7 @@ def encode(
         profile=profile,
         native=native,
         frames=frames,
+        damaged=damaged,
         motion=motion,
         grid=grid,
         search_range=search_range,
@@ -280,7 +291,18 @@ def encode(
         _write_json(report, found, force=force)
     if not quiet:
         _print_report(found, to_stderr="-" in (output, report))
+    _warn_of_damage(video, found)
     _warn_of_missed_target(found)
+
+
+def _warn_of_damage(video: str, report: dict[str, Any]) -> None:
+    places, lost = report["source_damage"], report["source_frames_lost"]
+    if places:
+        click.echo(
+            f"lmc: warning: {video}: {places} damaged {'place' if places == 1 else 'places'}, "
+            f"{lost} {'frame' if lost == 1 else 'frames'} lost",
+            err=True,
+        )
 
 
 def _warn_of_missed_target(report: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ from codec.submodels import (
     split_model,
     weights_hash,
 )
-from codec.video import Frame, VideoReader
+from codec.video import DamagePolicy, Frame, VideoReader
 
 __all__ = [
     "MOTION_SOURCES",
@@ -72,7 +72,8 @@ class EncodeOptions:
     `profile` is a file of `lmc calibrate`; without one, the shipped profile is used, or, where the
     model, the split or the weights are others, one measured on the first frames of the video.
     `bitrate` (kbit/s, of the whole file) or `target_nrmse` (of the whole clip) is kept by choosing
-    the qp of every frame, in place of `config.qp`.
+    the qp of every frame, in place of `config.qp`.  `damaged` is what becomes of a damaged video:
+    "stop" at the first damage, or "skip" to the next key frame and count what was lost.
     """
 
     model: str = DEFAULT_MODEL
@@ -80,6 +81,7 @@ class EncodeOptions:
     weights: str = "default"
     native: bool = False
     frames: tuple[int, int | None] | None = None
+    damaged: DamagePolicy = "stop"
     motion: str = "search"
     grid: int = 32
     search_range: int = 16
@@ -124,6 +126,7 @@ class VideoEncoder:
             self._preprocessing,
             frames=options.frames,
             export_motion=options.motion == "bitstream",
+            damaged=options.damaged,
         )
         try:
             model = load_model(options.model, options.weights, device=options.device)
@@ -328,6 +331,8 @@ class VideoEncoder:
         report: dict[str, Any] = {
             "frames": frames,
             "key_frames": self._key_frames,
+            "source_damage": self._reader.damage.places,
+            "source_frames_lost": self._reader.damage.frames,
             "bytes": stream_bytes,
             "bytes_per_frame": stream_bytes / frames,
             "kbit_per_s": stream_bytes * 8 / 1000 * float(self.frame_rate) / frames,
@@ -529,7 +534,8 @@ class FeatureReference:
         self._preprocessing = header.preprocessing
         self._split, self._device = split, device
         try:
-            self._reader = VideoReader(source, header.preprocessing, frames=frames)
+            # pts tell whether the frames are the same, whatever the encoder's policy was
+            self._reader = VideoReader(source, header.preprocessing, frames=frames, damaged="skip")
         except ValueError as error:  # the header may state steps that contradict each other
             raise CorruptBitstreamError(f"sequence header: {error}") from error
         size = (self._reader.width, self._reader.height)

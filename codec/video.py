@@ -5,6 +5,12 @@ decoded, resized, turned upright, then cropped or padded as `Preprocessing` says
 adds the motion vectors that the input codec carries.  It holds one frame, whatever the length of
 the video, besides those inside the decoder.
 
+Damage has one policy: a frame that the decoder or the container calls damaged, or that was
+predicted from one, is never given.  Either reading stops there, with the number of the frame
+("stop"), or it goes on at the next key frame and counts what was lost ("skip").  What is in front
+of the first frame that can be decoded is passed over and counted in both: recordings often start
+inside a GOP.
+
     decoded --resize (swscale, bicubic)--> RGB24 --display matrix--> upright --crop or pad--> rgb
 
 The resized short side is `short_side`; the other side is `other * short_side / short`, rounded,
@@ -13,39 +19,65 @@ halves up.  Colour follows the file's tags; where they are silent, libswscale's 
 
 What it does not do: deinterlacing, tone mapping of HDR, correction of the sample aspect ratio
 (pixels are taken as square), seeking (a range of frames is found by decoding from the start, the
-only way to count them in any container), or normalisation to the sub-model's samples.
+only way to count them in any container), or normalisation to the sub-model's samples.  It cannot
+see damage that its codec does not detect: a few flipped bits in H.264, HEVC or VP9 decode to a
+wrong picture without a complaint of any decoder.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, Final, Literal, Self, cast
 
 import av
 import av.error
 import numpy as np
 from av.codec.context import CodecContext, Flags2
 from av.container import InputContainer
+from av.filter import Graph
+from av.filter.context import FilterContext
+from av.format import Flags as FormatFlags
+from av.packet import Packet
 from av.sidedata.motionvectors import MotionVectors
-from av.sidedata.sidedata import SideData
 from av.stream import Disposition
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from codec.bitstream import Preprocessing
-from codec.errors import VideoError
+from codec.bitstream import MAX_PTS, Preprocessing
+from codec.errors import FeatureCodecError, VideoError
 
-__all__ = ["Frame", "VideoReader"]
+__all__ = ["DAMAGE_POLICIES", "Damage", "DamagePolicy", "Frame", "VideoReader"]
+
+DamagePolicy = Literal["stop", "skip"]
+DAMAGE_POLICIES: Final[tuple[DamagePolicy, ...]] = ("stop", "skip")
 
 DEFAULT_FRAME_RATE = Fraction(25)
+DISCONTINUITY = Fraction(10)
+"""Seconds that time may leap forward in a container whose clock can jump, before the leap is taken
+for a new recording: FFmpeg's own threshold (`-dts_delta_threshold`)."""
+JOINT_PACKETS = 2
+"""Packets ahead in which a new recording shows."""
+READ_FAILURES = 16
+"""Failed reads in a row after which a damaged container counts as ended."""
+
+# Without "explode" decoders paint over what they could not decode, and say nothing.  They look
+# closest with one thread: H.264 does without error detection where slices are decoded in parallel.
+ERROR_DETECTION = {"err_detect": "explode+crccheck"}
+
+# AVFrameSideDataType: what is read here, and a number that no version of FFmpeg comes near.
+DISPLAY_MATRIX, MOTION_VECTORS = 6, 8
+SIDE_DATA_TYPES = 64
 MAX_SIDE = 16384  # of a resized frame: a strip of 1 x 10000 pixels must not become a gigabyte
 
 # Without the last three, swscale trades rounding and chroma for speed, and differs between CPUs.
@@ -78,6 +110,19 @@ class Frame:
     rgb: NDArray[np.uint8]
     pts: int
     motion: NDArray[np.float32] | None
+
+
+@dataclass(slots=True)
+class Damage:
+    """What a video has lost so far.
+
+    `places` counts damaged places, one that lies in front of the first frame included; `frames` the
+    frames that are missing there, by their packets or, where those are gone too, by the time that
+    passed.
+    """
+
+    places: int = 0
+    frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +225,249 @@ class Geometry:
         return rows.astype(np.float32)
 
 
+class _Timeline:
+    """Timestamps of frames -> strictly increasing ones; see `VideoReader`.
+
+    Args:
+        duration: of a frame, in ticks.
+        longest: leap forward, in ticks, that is not taken for a new recording.
+    """
+
+    def __init__(self, duration: int, longest: int) -> None:
+        self._duration, self._longest = duration, longest
+        self._offset = 0  # of the present recording
+        self.last: int | None = None
+
+    def place(self, pts: int | None) -> int:
+        """Return the timestamp of the next frame."""
+        missing = pts is None or abs(pts) > MAX_PTS  # what no stream can hold is damage
+        if self.last is None:
+            self.last = 0 if pts is None or missing else pts
+            return self.last
+        following = self.last + self._duration
+        placed = following if pts is None or missing else pts + self._offset
+        if placed <= self.last - self._duration or placed > self.last + self._longest:
+            self._offset += following - placed
+            placed = following
+        self.last = max(placed, self.last + 1)
+        return self.last
+
+
+class _Decoding:
+    """Packets -> frames in presentation order, each with the number of packets dropped before it.
+
+        reading ──(error, corrupt packet or frame)──► drain: frames that were complete before it
+           ▲                                             │ "stop": raise
+           └── the next key frame ◄── drop packets ◄─────┘
+
+    Invariants:
+      * No frame is given that the decoder or the container calls damaged, or that is decoded
+        between damage and the next key frame.
+      * Until a frame has come out, errors are no reason to stop: that is how decoders say that a
+        recording starts inside a GOP.  The same holds behind damage.
+      * Nor are errors in pictures shown before the key frame that decoding started from: they lean
+        on the GOP before it, which is not there (an open GOP).
+    """
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        name: str,
+        policy: DamagePolicy,
+        damage: Damage,
+        longest: int,
+    ) -> None:
+        self._container, self._stream, self._name = container, stream, name
+        self._context = stream.codec_context
+        self._policy, self._damage, self._longest = policy, damage, longest
+        self._given = 0
+        self._dropped = 0
+        self._fresh = True  # no frame has come out since the start, or since the last damage
+        self._wait_for_key = False
+        self._key_pts: int | None = None  # of the key frame that decoding started from
+        self.excuse = ""
+
+    def frames(self) -> Iterator[tuple[VideoFrame, int]]:
+        """Yield all frames; raise `VideoError` at the first damage if the policy is to stop."""
+        for packet, flaw in self._judged():
+            if packet is None:
+                yield from self._broken(flaw, None)
+            elif self._wait_for_key and not packet.is_keyframe:
+                self._dropped += 1
+            else:
+                self._wait_for_key = False
+                yield from self._decode(packet, flaw)
+        for frame in self._drain():
+            yield self._give(frame)
+        if self._dropped and self._given:  # to the end, no frame came any more
+            self._damage.places += 1
+            self._damage.frames += self._dropped
+
+    def _judged(self) -> Iterator[tuple[Packet[VideoStream] | None, str]]:
+        """Yield packets, each with what is wrong with it ("" if nothing), None for what could not
+        be read.
+
+        Demuxers call a packet corrupt when pieces are missing; FFmpeg's parsers pass the mark on to
+        the packet before it.  Where one recording ends and another begins the count of pieces jumps
+        too: the mark means nothing when, one or two packets on, a key frame comes whose time jumps.
+        """
+        ahead: deque[tuple[Packet[VideoStream] | None, str]] = deque()
+        packets = self._packets()
+        while True:
+            ahead.extend(islice(packets, JOINT_PACKETS + 1 - len(ahead)))
+            if not ahead:
+                return
+            packet, flaw = ahead.popleft()
+            if packet is not None and packet.is_corrupt and not self._joint(packet, ahead):
+                flaw = "incomplete packet"
+            yield packet, flaw
+
+    def _joint(
+        self,
+        packet: Packet[VideoStream],
+        ahead: Iterable[tuple[Packet[VideoStream] | None, str]],
+    ) -> bool:
+        before = packet
+        for following, _ in ahead:
+            if following is None or following.dts is None or before.dts is None:
+                return False
+            if following.is_keyframe and not 0 < following.dts - before.dts <= self._longest:
+                return True
+            before = following
+        return False
+
+    def _packets(self) -> Iterator[tuple[Packet[VideoStream] | None, str]]:
+        """Yield packets, and in place of what cannot be read None and the reason."""
+        failures = 0
+        demuxer = self._container.demux(self._stream)
+        while failures < READ_FAILURES:
+            try:
+                packet = next(demuxer, None)
+            except IndexError:
+                # a stream that a damaged table brought up midway: PyAV stumbles over it at the end
+                return
+            except Exception as error:  # whatever else PyAV makes of damage
+                failures += 1
+                yield None, _reason(error)
+                demuxer = self._container.demux(self._stream)
+                continue
+            if packet is None:
+                return
+            if packet.size:  # an empty one would end decoding
+                failures = 0
+                yield packet, ""
+
+    def _decode(self, packet: Packet[VideoStream], flaw: str) -> Iterator[tuple[VideoFrame, int]]:
+        if not flaw:
+            try:
+                frames = cast("Sequence[VideoFrame]", self._context.decode(packet))
+            except Exception as error:  # whatever PyAV makes of damage
+                flaw = _reason(error)
+        if flaw:
+            yield from self._broken(flaw, packet.pts)
+            return
+        if self._fresh and self._key_pts is None and packet.is_keyframe:
+            self._key_pts = packet.pts
+        for frame in frames:
+            if self._wait_for_key:  # what came out together with a damaged frame, behind it
+                self._dropped += 1
+            elif frame.is_corrupt:
+                yield from self._broken("damaged frame", frame.pts)
+            else:
+                yield self._give(frame)
+
+    def _give(self, frame: VideoFrame) -> tuple[VideoFrame, int]:
+        dropped, self._dropped = self._dropped, 0
+        self._fresh = False
+        self._given += 1
+        return frame, dropped
+
+    def _broken(self, reason: str, pts: int | None) -> Iterator[tuple[VideoFrame, int]]:
+        """Give what was complete before the damage at `pts`, then stop, or wait for a key frame."""
+        if self._fresh and None not in (pts, self._key_pts) and pts < self._key_pts:  # type: ignore[operator]
+            self._dropped += 1
+            return
+        stop = self._policy == "stop"
+        for frame in self._drain():
+            if stop and None not in (pts, frame.pts) and frame.pts >= pts:  # type: ignore[operator]
+                break  # it is shown behind the damage
+            yield self._give(frame)
+        if self._fresh:
+            self.excuse = f" ({reason})"
+        elif stop:
+            raise VideoError(
+                f"{self._name}: cannot be decoded at frame {self._given} ({reason}); "
+                "--damaged skip goes on at the next key frame behind it"
+            )
+        self._dropped += 1
+        self._fresh = True
+        self._wait_for_key = not self._context.codec.intra_only
+        self._key_pts = None
+
+    def _drain(self) -> list[VideoFrame]:
+        """Take the frames that the decoder still holds, and make it ready to start anew."""
+        try:
+            held = cast("Sequence[VideoFrame]", self._context.decode(None))
+        except Exception:  # damage that comes to light only here: its frame stays away
+            held = ()
+        self._context.flush_buffers()
+        return [frame for frame in held if not frame.is_corrupt]
+
+
+class _SafeSideData:
+    """Reads side data of frames, the two kinds of it that are needed.
+
+    PyAV's `frame.side_data` wraps everything that a frame carries: it raises for types that it has
+    no name for (EXIF), and frees the metadata of a colour profile, which belongs to FFmpeg, so that
+    the process crashes later.  So a filter graph first makes a reference to the frame on which
+    only the needed kinds are left.
+    """
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, int, str] | None = None
+        self._graph: Graph | None = None
+
+    def orientation(self, frame: VideoFrame) -> Orientation:
+        """Read how the frame is to be turned."""
+        matrix = cast("bytes | None", self._reduced(frame).side_data.get("DISPLAYMATRIX"))
+        if matrix is None:
+            return Orientation()
+        return Orientation.from_display_matrix(np.frombuffer(bytes(matrix), np.int32).reshape(3, 3))
+
+    def motion(self, frame: VideoFrame) -> NDArray[np.void] | None:
+        """Read AVMotionVector records; None where there are none."""
+        reduced = self._reduced(frame)
+        vectors = reduced.side_data.get("MOTION_VECTORS")
+        if not isinstance(vectors, MotionVectors):
+            return None
+        return vectors.to_ndarray().copy()
+
+    def _reduced(self, frame: VideoFrame) -> VideoFrame:
+        shape = (frame.width, frame.height, frame.format.name)
+        if self._graph is None or self._shape != shape:
+            self._graph, self._shape = _reducing_graph(shape), shape
+        self._graph.push(frame)
+        return cast("VideoFrame", self._graph.pull())
+
+
+def _reducing_graph(shape: tuple[int, int, str]) -> Graph:
+    graph = Graph()
+    width, height, pixel_format = shape
+    last: FilterContext = graph.add_buffer(
+        width=width, height=height, format=VideoFormat(pixel_format), time_base=Fraction(1, 1000)
+    )
+    for kind in range(SIDE_DATA_TYPES):
+        if kind not in {DISPLAY_MATRIX, MOTION_VECTORS}:
+            step = graph.add("sidedata", f"mode=delete:type={kind}")
+            last.link_to(step)
+            last = step
+    sink = graph.add("buffersink")
+    last.link_to(sink)
+    graph.configure()
+    return graph
+
+
 class VideoReader:
     """Iterates once over the frames of a video; a context manager.
 
@@ -187,9 +475,14 @@ class VideoReader:
     once, and sizes are known before the first frame is asked for.  Frames whose size changes on the
     way are resized to the size of the first.
 
-    Errors of the decoder before the first frame are passed over (recordings often start inside a
-    GOP); later ones end the iteration with a `VideoError` that names the frame.  Damage that the
-    decoder conceals goes unnoticed, and a file that ends early between two packets simply ends.
+    Timestamps increase strictly.  Where those of the file do not: a missing one is the last plus a
+    frame's duration; one less than a frame's duration behind the last (duplicates, rounding) is the
+    last plus 1; one further back is a new recording behind the old (a clock that was set, files
+    joined end to end), which goes on a frame's duration after the last.  So does a leap of more
+    than ten seconds where the container's clock may jump (MPEG transport and program streams).
+
+    `damage` says what was lost so far; with `damaged="stop"` that is at most what lies in front of
+    the first frame.  A file that ends early between two packets simply ends.
 
     `frame_rate` is the average that the container states, else FFmpeg's guess, else 25; where it
     varies, `Frame.pts` is exact.  `source_width` and `source_height` are those of the decoded
@@ -213,6 +506,7 @@ class VideoReader:
     frame_count_hint: int | None
     codec_name: str
     has_motion: bool
+    damage: Damage
 
     def __init__(
         self,
@@ -221,7 +515,7 @@ class VideoReader:
         *,
         frames: tuple[int, int | None] | None = None,
         export_motion: bool = False,
-        threads: bool = True,
+        damaged: DamagePolicy = "stop",
     ) -> None:
         """Opens a video.
 
@@ -233,9 +527,13 @@ class VideoReader:
                 end, and so does a stop behind it.  A start behind the end is a `VideoError` when it
                 shows.
             export_motion: Ask the decoder for motion vectors.
-            threads: Let the decoder use all cores; the frames of an undamaged file are the same.
+            damaged: Behind the first frame, "stop" ends the iteration at the first damage with a
+                `VideoError` that names the frame; "skip" leaves damaged frames out, and all that
+                depend on them, and goes on at the next key frame.
         """
         _check_preprocessing(preprocessing)
+        if damaged not in DAMAGE_POLICIES:
+            raise ValueError(f"damaged is {damaged!r}, expected {' or '.join(DAMAGE_POLICIES)}")
         self._start, self._stop = frames or (0, None)
         if self._start < 0 or (self._stop is not None and self._stop < self._start):
             raise ValueError(f"frames must be a range 0 <= start <= stop, not {frames}")
@@ -243,28 +541,43 @@ class VideoReader:
         self._export_motion = export_motion
         self._reformatter = VideoReformatter()
         self._iterated = False
+        self._side_data = _SafeSideData()
         self.has_motion = False
+        self.damage = Damage()
 
-        self._remedy = _remedy(source)
+        remedy = _remedy(source)
         self._container = _open(source, self._name)
         try:
-            self._stream = _video_stream(self._container, self._name)
-            context = self._stream.codec_context
-            context.thread_type = "AUTO" if threads else "NONE"
-            context.thread_count = 0 if threads else 1
-            if export_motion:
-                context.flags2 |= Flags2.export_mvs
-            self.codec_name = context.codec.canonical_name
-            self.frame_rate = _frame_rate(self._stream)
-            self.time_base = self._stream.time_base or 1 / self.frame_rate
-            self.frame_count_hint = self._count_hint()
+            with _boundary(f"{self._name}: cannot be read"):
+                self._stream = _video_stream(self._container, self._name)
+                context = self._stream.codec_context
+                context.thread_type = "NONE"
+                context.thread_count = 1
+                context.options = ERROR_DETECTION
+                if export_motion:
+                    context.flags2 |= Flags2.export_mvs
+                self.codec_name = context.codec.canonical_name
+                self.frame_rate = _frame_rate(self._stream)
+                self.time_base = self._stream.time_base or 1 / self.frame_rate
+                self.frame_count_hint = self._count_hint()
 
-            self._decoded = self._decode()
-            first = self._decode_first()
-            self._first: VideoFrame | None = first
+            longest = self._longest_leap()
+            decoding = _Decoding(
+                self._container, self._stream, self._name, damaged, self.damage, longest
+            )
+            self._timed = self._in_time(decoding.frames(), longest)
+            self._first = next(self._timed, None)
+            if self._first is None:
+                raise VideoError(  # noqa: TRY301 - the container is closed on the way out
+                    f"{self._name}: its video stream has no frame that can be decoded"
+                    f"{decoding.excuse}{remedy}"
+                )
+            first, _ = self._first
             self.source_width, self.source_height = first.width, first.height
+            with _boundary(f"{self._name}: cannot be read"):
+                orientation = self._side_data.orientation(first)
             self._geometry = Geometry.plan(
-                (first.width, first.height), _orientation(first), preprocessing, self._name
+                (first.width, first.height), orientation, preprocessing, self._name
             )
             self.width, self.height = self._geometry.delivered
         except BaseException:
@@ -288,7 +601,7 @@ class VideoReader:
         """Releases decoder and file; the reader cannot be iterated afterwards."""
         self._iterated = True
         self._first = None
-        self._decoded.close()
+        self._timed.close()
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -308,7 +621,7 @@ class VideoReader:
         try:
             index = -1
             # islice does not touch the frame behind the range, which may be damaged.
-            for index, (decoded, pts) in enumerate(islice(self._timed(), self._stop)):
+            for index, (decoded, pts) in enumerate(islice(self._all(), self._stop)):
                 if index >= self._start:
                     yield decoded, pts
             if index < self._start != self._stop:
@@ -318,79 +631,32 @@ class VideoReader:
         finally:
             self.close()
 
-    def _timed(self) -> Iterator[tuple[VideoFrame, int]]:
-        """Frames with strictly increasing timestamps.
-
-        A missing timestamp is the last one plus a frame's duration; one that does not increase
-        becomes the last plus 1.
-        """
-        duration = max(1, round(1 / (self.frame_rate * self.time_base)))
-        previous = None
-        for decoded in self._all_decoded():
-            pts = decoded.pts
-            if pts is None:
-                pts = 0 if previous is None else previous + duration
-            if previous is not None:
-                pts = max(pts, previous + 1)
-            previous = pts
-            yield decoded, pts
-
-    def _all_decoded(self) -> Iterator[VideoFrame]:
+    def _all(self) -> Iterator[tuple[VideoFrame, int]]:
         first, self._first = self._first, None
         if first is not None:
             yield first
             del first
-        yield from self._decoded
+        yield from self._timed
 
-    def _decode_first(self) -> VideoFrame:
-        first = next(self._decoded, None)
-        if first is None:
-            raise VideoError(
-                f"{self._name}: its video stream has no frame that can be decoded{self._remedy}"
-            )
-        return first
+    def _longest_leap(self) -> int:
+        """Ticks that time may leap forward before the leap is taken for a new recording."""
+        jumps = bool(self._container.format.flags & cast("int", FormatFlags.ts_discont.value))
+        return round(DISCONTINUITY / self.time_base) if jumps else 2 * MAX_PTS
 
-    def _decode(self) -> Generator[VideoFrame, None, None]:
-        """Decoder output as it comes, flushed at the end.
-
-        With threads, errors in the last few packets surface while flushing, and PyAV drops them
-        there (and the frames behind them) if it has any frame to return.  They are found by
-        accounting: a stream whose packets all gave a frame, except for the last ones, is damaged at
-        its end.  Packets that give none by design (hidden frames, second fields) are overtaken by
-        later frames; in such a stream the test would prove nothing, and is dropped.
-        """
-        index = 0
-        waiting: set[int] = set()
-        every_packet_gives_a_frame = True
-        try:
-            for packet in self._container.demux(self._stream):
-                if packet.size and packet.pts is not None and not packet.is_discard:
-                    waiting.add(packet.pts)
-                try:
-                    frames = packet.decode()
-                except av.error.InvalidDataError:
-                    if index:
-                        raise
-                    continue
-                for frame in frames:
-                    index += 1
-                    if frame.pts is not None:
-                        waiting.discard(frame.pts)
-                        overtaken = {pts for pts in waiting if pts < frame.pts}
-                        if overtaken:
-                            every_packet_gives_a_frame = False
-                            waiting -= overtaken
-                    yield frame
-        except av.error.FFmpegError as error:
-            raise VideoError(
-                f"{self._name}: cannot be decoded at frame {index} ({_reason(error)})"
-                f"{'' if index else self._remedy}"
-            ) from error
-        if index and waiting and every_packet_gives_a_frame:
-            raise VideoError(
-                f"{self._name}: cannot be decoded at frame {index} "
-                "(its last packets are damaged or cut short)"
-            )
+    def _in_time(
+        self, frames: Iterator[tuple[VideoFrame, int]], longest: int
+    ) -> Generator[tuple[VideoFrame, int], None, None]:
+        """Give frames their timestamps, and count what is missing in front of them."""
+        duration = max(1, round(1 / (self.frame_rate * self.time_base)))
+        timeline = _Timeline(duration, longest)
+        for decoded, dropped in frames:
+            before = timeline.last
+            pts = timeline.place(decoded.pts)
+            if dropped:
+                absent = 0 if before is None else round((pts - before) / duration) - 1
+                self.damage.places += 1
+                self.damage.frames += max(dropped, absent)
+            yield decoded, pts
 
     def deliver(self, decoded: VideoFrame, pts: int) -> Frame:
         """Turns a decoded frame into what the sub-model sees: one of this video, or one of its
@@ -410,7 +676,7 @@ class VideoReader:
                 dst_color_range=ColorRange.JPEG,
                 threads=1,
             )
-        except (av.error.FFmpegError, OSError, ValueError) as error:
+        except Exception as error:  # whatever PyAV makes of a format that it does not know
             raise VideoError(
                 f"{self._name}: libswscale cannot convert {decoded.format.name} with colour space "
                 f"{decoded.colorspace} to RGB ({_reason(error)})"
@@ -422,10 +688,11 @@ class VideoReader:
         return Frame(rgb, pts, self._motion(decoded) if self._export_motion else None)
 
     def _motion(self, decoded: VideoFrame) -> NDArray[np.float32]:
-        vectors = decoded.side_data.get("MOTION_VECTORS")
-        if not isinstance(vectors, MotionVectors):
+        with _boundary(f"{self._name}: motion vectors cannot be read"):
+            vectors = self._side_data.motion(decoded)
+        if vectors is None:
             return np.empty((0, 6), np.float32)
-        motion = self._geometry.map_motion(vectors.to_ndarray(), (decoded.width, decoded.height))
+        motion = self._geometry.map_motion(vectors, (decoded.width, decoded.height))
         self.has_motion = self.has_motion or len(motion) > 0
         return motion
 
@@ -518,13 +785,17 @@ def _frame_rate(stream: VideoStream) -> Fraction:
     return DEFAULT_FRAME_RATE
 
 
-def _orientation(frame: VideoFrame) -> Orientation:
-    matrix = cast("SideData | None", frame.side_data.get("DISPLAYMATRIX"))
-    if matrix is None:
-        return Orientation()
-    return Orientation.from_display_matrix(np.frombuffer(bytes(matrix), np.int32).reshape(3, 3))
-
-
 def _reason(error: BaseException) -> str:
     """What FFmpeg says, without the file name that PyAV appends to it."""
-    return getattr(error, "strerror", None) or str(error)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+@contextmanager
+def _boundary(what: str) -> Iterator[None]:
+    """Turn whatever a library throws into a `VideoError`: nothing foreign reaches a user."""
+    try:
+        yield
+    except FeatureCodecError:
+        raise
+    except Exception as error:
+        raise VideoError(f"{what} ({_reason(error)})") from error

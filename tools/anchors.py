@@ -368,9 +368,7 @@ class Source:
         Raises:
             AnchorUnavailableError: the sides of the clip are odd.
         """
-        with VideoReader(
-            scene.path, scene.preprocessing, frames=(0, scene.frames), threads=False
-        ) as reader:
+        with VideoReader(scene.path, scene.preprocessing, frames=(0, scene.frames)) as reader:
             sources = [frame for frame, _ in reader.decoded()]
             if sources[0].width % 2 or sources[0].height % 2:
                 raise AnchorUnavailableError(

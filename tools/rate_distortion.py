@@ -114,7 +114,7 @@ def describe_clip(
         click.ClickException: labels are missing for some frame.
     """
     preprocessing = default_preprocessing(model, native=False)
-    with VideoReader(path, preprocessing, frames=(0, frames), threads=False) as reader:
+    with VideoReader(path, preprocessing, frames=(0, frames)) as reader:
         count = sum(1 for _ in reader)
         size = (reader.height, reader.width)
         clip = {

@@ -150,7 +150,7 @@ class Scene:
             ModelError: no such model or split.
         """
         preprocessing = default_preprocessing(model, native=False)
-        with VideoReader(path, preprocessing, frames=(0, frames), threads=False) as reader:
+        with VideoReader(path, preprocessing, frames=(0, frames)) as reader:
             size, rate = (reader.height, reader.width), Fraction(reader.frame_rate)
             pictures = [frame.rgb for frame in reader]
         if not pictures:
