@@ -145,11 +145,12 @@ WEIGHTS = click.option(
 @click.option("--frames", type=_FrameRange(), help="N: the first N; A:B: from A to B - 1.")
 @click.option(
     "--damaged",
-    type=click.Choice(["stop", "skip"]),
+    type=click.Choice(["stop", "skip", "conceal"]),
     default="stop",
     show_default=True,
-    help="Of a damaged video: stop at the first damage, and write nothing; or skip what is damaged "
-    "or depends on it, up to the next key frame, and say how much was lost.",
+    help="Of a damaged video: stop at the first damage, and write nothing; skip what is damaged or "
+    "depends on it, up to the next key frame, and say how much was lost; or conceal: take what a "
+    "lenient decoder makes of it.",
 )
 @click.option(
     "--qp",

@@ -9,7 +9,7 @@ Damage has one policy: a frame that the decoder or the container calls damaged, 
 predicted from one, is never given.  Either reading stops there, with the number of the frame
 ("stop"), or it goes on at the next key frame and counts what was lost ("skip").  What is in front
 of the first frame that can be decoded is passed over and counted in both: recordings often start
-inside a GOP.
+inside a GOP.  Who would rather see painted-over damage than none of it asks for "conceal".
 
     decoded --resize (swscale, bicubic)--> RGB24 --display matrix--> upright --crop or pad--> rgb
 
@@ -21,21 +21,23 @@ What it does not do: deinterlacing, tone mapping of HDR, correction of the sampl
 (pixels are taken as square), seeking (a range of frames is found by decoding from the start, the
 only way to count them in any container), or normalisation to the sub-model's samples.  It cannot
 see damage that its codec does not detect: a few flipped bits in H.264, HEVC or VP9 decode to a
-wrong picture without a complaint of any decoder.
+wrong picture without a complaint of any decoder, and MPEG-2 leaves out a picture without a header.
 """
 
 from __future__ import annotations
 
+import os
+import struct
 import sys
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Literal, Self, cast
+from typing import BinaryIO, Final, Literal, Self, cast, get_args
 
 import av
 import av.error
@@ -59,21 +61,27 @@ from codec.errors import FeatureCodecError, VideoError
 
 __all__ = ["DAMAGE_POLICIES", "Damage", "DamagePolicy", "Frame", "VideoReader"]
 
-DamagePolicy = Literal["stop", "skip"]
-DAMAGE_POLICIES: Final[tuple[DamagePolicy, ...]] = ("stop", "skip")
+DamagePolicy = Literal["stop", "skip", "conceal"]
+DAMAGE_POLICIES: Final[tuple[DamagePolicy, ...]] = get_args(DamagePolicy)
 
 DEFAULT_FRAME_RATE = Fraction(25)
 DISCONTINUITY = Fraction(10)
 """Seconds that time may leap forward in a container whose clock can jump, before the leap is taken
 for a new recording: FFmpeg's own threshold (`-dts_delta_threshold`)."""
+REORDERED_FRAMES = 16
+"""How far the timestamps of one recording may be out of order, frames: where a container cannot
+state times of presentation (H.264 with B-frames in AVI) they are, by the reordering at most."""
 JOINT_PACKETS = 2
 """Packets ahead in which a new recording shows."""
+MOST_BOXES = 1000
 READ_FAILURES = 16
 """Failed reads in a row after which a damaged container counts as ended."""
 
 # Without "explode" decoders paint over what they could not decode, and say nothing.  They look
 # closest with one thread: H.264 does without error detection where slices are decoded in parallel.
+# Decoders of pictures complain by themselves, and would "explode" at tags that they do not know.
 ERROR_DETECTION = {"err_detect": "explode+crccheck"}
+STRICT_INTRA_CODECS = {"mjpeg", "ffv1"}
 
 # AVFrameSideDataType: what is read here, and a number that no version of FFmpeg comes near.
 DISPLAY_MATRIX, MOTION_VECTORS = 6, 8
@@ -236,19 +244,28 @@ class _Timeline:
     def __init__(self, duration: int, longest: int) -> None:
         self._duration, self._longest = duration, longest
         self._offset = 0  # of the present recording
+        self._first: int | None = None  # timestamp of its first frame, in the file
         self.last: int | None = None
 
     def place(self, pts: int | None) -> int:
         """Return the timestamp of the next frame."""
-        missing = pts is None or abs(pts) > MAX_PTS  # what no stream can hold is damage
-        if self.last is None:
-            self.last = 0 if pts is None or missing else pts
+        if pts is not None and abs(pts) > MAX_PTS:
+            pts = None  # what no stream can hold is damage
+        if self.last is None or self._first is None:
+            self._first = pts
+            self.last = pts or 0 if self.last is None else max(pts or 0, self.last + self._duration)
             return self.last
         following = self.last + self._duration
-        placed = following if pts is None or missing else pts + self._offset
-        if placed <= self.last - self._duration or placed > self.last + self._longest:
-            self._offset += following - placed
+        placed = following if pts is None else pts + self._offset
+        behind = self.last - placed
+        if pts is not None and (
+            behind > REORDERED_FRAMES * self._duration
+            or (behind >= self._duration and pts <= self._first)
+            or -behind > self._longest
+        ):
+            self._first = pts
             placed = following
+            self._offset = placed - pts
         self.last = max(placed, self.last + 1)
         return self.last
 
@@ -281,6 +298,7 @@ class _Decoding:
         self._container, self._stream, self._name = container, stream, name
         self._context = stream.codec_context
         self._policy, self._damage, self._longest = policy, damage, longest
+        self._conceal = policy == "conceal"
         self._given = 0
         self._dropped = 0
         self._fresh = True  # no frame has come out since the start, or since the last damage
@@ -320,7 +338,7 @@ class _Decoding:
                 return
             packet, flaw = ahead.popleft()
             if packet is not None and packet.is_corrupt and not self._joint(packet, ahead):
-                flaw = "incomplete packet"
+                flaw = "" if self._conceal else "incomplete packet"
             yield packet, flaw
 
     def _joint(
@@ -372,7 +390,7 @@ class _Decoding:
         for frame in frames:
             if self._wait_for_key:  # what came out together with a damaged frame, behind it
                 self._dropped += 1
-            elif frame.is_corrupt:
+            elif frame.is_corrupt and not self._conceal:
                 yield from self._broken("damaged frame", frame.pts)
             else:
                 yield self._give(frame)
@@ -388,17 +406,22 @@ class _Decoding:
         if self._fresh and None not in (pts, self._key_pts) and pts < self._key_pts:  # type: ignore[operator]
             self._dropped += 1
             return
+        if self._conceal:
+            self._dropped += 1
+            self.excuse = f" ({reason})"
+            return
         stop = self._policy == "stop"
         for frame in self._drain():
             if stop and None not in (pts, frame.pts) and frame.pts >= pts:  # type: ignore[operator]
                 break  # it is shown behind the damage
             yield self._give(frame)
         if self._fresh:
-            self.excuse = f" ({reason})"
+            self.excuse = f" ({reason}); --damaged conceal takes what a lenient decoder makes of it"
         elif stop:
             raise VideoError(
                 f"{self._name}: cannot be decoded at frame {self._given} ({reason}); "
-                "--damaged skip goes on at the next key frame behind it"
+                "--damaged skip goes on at the next key frame behind it, --damaged conceal takes "
+                "what a lenient decoder makes of it"
             )
         self._dropped += 1
         self._fresh = True
@@ -412,7 +435,7 @@ class _Decoding:
         except Exception:  # damage that comes to light only here: its frame stays away
             held = ()
         self._context.flush_buffers()
-        return [frame for frame in held if not frame.is_corrupt]
+        return [frame for frame in held if self._conceal or not frame.is_corrupt]
 
 
 class _SafeSideData:
@@ -476,10 +499,11 @@ class VideoReader:
     way are resized to the size of the first.
 
     Timestamps increase strictly.  Where those of the file do not: a missing one is the last plus a
-    frame's duration; one less than a frame's duration behind the last (duplicates, rounding) is the
-    last plus 1; one further back is a new recording behind the old (a clock that was set, files
-    joined end to end), which goes on a frame's duration after the last.  So does a leap of more
-    than ten seconds where the container's clock may jump (MPEG transport and program streams).
+    frame's duration, one not behind the last is the last plus 1.  But one that lies before the
+    whole recording so far, or more than 16 frames back, begins a new recording behind the old (a
+    clock that was set, files joined end to end), which goes on a frame's duration after the last.
+    So does a leap of more than ten seconds where the container's clock may jump (MPEG transport and
+    program streams).
 
     `damage` says what was lost so far; with `damaged="stop"` that is at most what lies in front of
     the first frame.  A file that ends early between two packets simply ends.
@@ -529,7 +553,8 @@ class VideoReader:
             export_motion: Ask the decoder for motion vectors.
             damaged: Behind the first frame, "stop" ends the iteration at the first damage with a
                 `VideoError` that names the frame; "skip" leaves damaged frames out, and all that
-                depend on them, and goes on at the next key frame.
+                depend on them, and goes on at the next key frame; "conceal" gives whatever a
+                tolerant decoder makes of damage, and counts only what gave no frame at all.
         """
         _check_preprocessing(preprocessing)
         if damaged not in DAMAGE_POLICIES:
@@ -553,10 +578,13 @@ class VideoReader:
                 context = self._stream.codec_context
                 context.thread_type = "NONE"
                 context.thread_count = 1
-                context.options = ERROR_DETECTION
+                codec = context.codec
+                lenient = codec.intra_only and codec.canonical_name not in STRICT_INTRA_CODECS
+                if damaged != "conceal" and not lenient:
+                    context.options = ERROR_DETECTION
                 if export_motion:
                     context.flags2 |= Flags2.export_mvs
-                self.codec_name = context.codec.canonical_name
+                self.codec_name = codec.canonical_name
                 self.frame_rate = _frame_rate(self._stream)
                 self.time_base = self._stream.time_base or 1 / self.frame_rate
                 self.frame_count_hint = self._count_hint()
@@ -737,6 +765,28 @@ def _remedy(source: str | Path | BinaryIO) -> str:
     return "" if seekable else "; from a pipe, an MP4 needs its index in front (+faststart)"
 
 
+def _lacks_index(source: str | Path | BinaryIO) -> bool:
+    """Tell whether a file consists of MP4 boxes, none of which is an index."""
+    try:
+        with (
+            Path(source).open("rb") if isinstance(source, str | Path) else nullcontext(source)
+        ) as file:
+            position, end = 0, file.seek(0, os.SEEK_END)
+            kinds: list[bytes] = []
+            while position + 8 <= end and len(kinds) < MOST_BOXES:
+                file.seek(position)
+                size, kind = struct.unpack(">I4s", file.read(8))
+                kinds.append(kind)
+                if size == 1:
+                    size = int.from_bytes(file.read(8), "big")
+                if size < 8:
+                    break
+                position += size
+    except Exception:  # whatever a file object of a caller's makes of it
+        return False
+    return kinds[:1] == [b"ftyp"] and b"moov" not in kinds
+
+
 def _open(source: str | Path | BinaryIO, name: str) -> InputContainer:
     """Opens a container; every failure is a `VideoError` of one line."""
     file: str | BinaryIO
@@ -756,7 +806,13 @@ def _open(source: str | Path | BinaryIO, name: str) -> InputContainer:
     try:
         # Tags in other encodings than UTF-8 are no reason to refuse a video.
         container = av.open(file, "r", metadata_errors="replace")
-    except av.error.FFmpegError as error:
+    except Exception as error:  # whatever PyAV makes of a damaged beginning
+        if _lacks_index(source):
+            raise VideoError(
+                f"{name}: an MP4 without its index (moov), which recorders write last: the "
+                "recording was cut off or is not finished; finish it, or have a repair tool "
+                "rebuild the index from another recording of the same camera"
+            ) from error
         raise VideoError(
             f"{name}: not a video that FFmpeg can read ({_reason(error)}){_remedy(source)}"
         ) from error
