@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.bitstream import SequenceHeader, TensorSpec
+from codec.errors import FeatureError
+from codec.exact import LATENT_LIMIT, as_written
+from codec.features import checked_features, checked_range
 from codec.probability import DEFAULT_POINTS
 from codec.profile import MAX_FRACTION_BITS, Band, Profile, TensorProfile
 from codec.transform import ForwardTransform, split_blocks
@@ -44,6 +47,9 @@ INTER_SCALE = 8
 NOMINAL_QP = 26
 """Without another measure of what the task tolerates, the step of this qp equals the standard
 deviation."""
+CENTRED = 2.0**14
+"""Means of so many deviations are taken off before the transform, whose float32 would drown these
+in rounding."""
 LEAST_UNIT, LARGEST_UNIT = 2.0**-21, 2.0**16
 """Steps at qp 0 that fraction bits and shifts can express."""
 FACTORS_PER_OCTAVE = 2
@@ -85,11 +91,13 @@ def measure_profile(
         provenance: what to note in the profile about its origin.
 
     Raises:
-        ValueError: no samples, or tensors that are not finite.
+        ValueError: no samples.
+        FeatureError: tensors of other shapes, not finite, or of a range that cannot be coded.
+        TypeError: something else than tensors.
     """
     collected = [_Moments(spec) for spec in specs]
     for features in samples:
-        for moments, tensor in zip(collected, features, strict=True):
+        for moments, tensor in zip(collected, checked_features(features, specs), strict=True):
             moments.update(tensor)
     tensors = []
     for number, moments in enumerate(collected):
@@ -117,6 +125,9 @@ def simple_header(
         samples: as for `measure_profile`; the first frames of the sequence will do.
         input_height: of the frames that vectors refer to, pixels.
         input_width: likewise.
+
+    Raises:
+        ValueError, FeatureError, TypeError: as of `measure_profile`.
     """
     profile = measure_profile(specs, samples)
     return SequenceHeader(
@@ -136,29 +147,45 @@ class _Moments:
         self._size = block_size_for(spec)
         frequencies = self._size**2
         self.count = 0
-        self._sum = torch.zeros(spec.channels, dtype=torch.float64)
-        self._squares = torch.zeros(frequencies, spec.channels, dtype=torch.float64)
-        self._direct = torch.zeros(spec.channels, dtype=torch.float64)
+        self._low, self._high = math.inf, -math.inf
+        shapes = ((spec.channels,), (frequencies, spec.channels), *((spec.channels,),) * 2)
+        self._sum, self._squares, self._direct, self._origin = (
+            torch.zeros(shape, dtype=torch.float64, device="cpu") for shape in shapes
+        )
         self._forward = ForwardTransform(
             self._assemble(0, np.zeros(spec.channels), np.ones(spec.channels), 0)
         )
 
+    @as_written()
     def update(self, tensor: Tensor) -> None:
-        tensor = tensor.detach().cpu().float()
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"features of {self._spec.name!r} are not finite")
+        exact = tensor.to("cpu", torch.float64)
+        checked_range(
+            exact,
+            self._spec,
+            LATENT_LIMIT,
+            "divide them by a constant, and multiply what the decoder gives by it",
+        )
+        self._low = min(self._low, float(exact.min()))
+        self._high = max(self._high, float(exact.max()))
+        if not self.count:
+            means = exact.mean((1, 2))
+            spread = float((exact - means[:, None, None]).square().mean().sqrt())
+            if self._low < self._high and float(means.abs().max()) > CENTRED * spread:
+                self._origin = means
+        tensor = (exact - self._origin[:, None, None]).float()
         blocks = split_blocks(tensor, self._size)
         # the forward transform of the neutral profile scales by 16: undone in `profile`
         spectrum = self._forward(blocks).double()
         self.count += blocks.shape[0]
-        self._sum += tensor.double().mean((1, 2)) * blocks.shape[0]
-        self._squares += spectrum.square().sum(2)
-        self._direct += spectrum[0].sum(1)
+        # not in place, which is refused where the sums were begun in inference mode
+        self._sum = self._sum + tensor.double().mean((1, 2)) * blocks.shape[0]
+        self._squares = self._squares + spectrum.square().sum(2)
+        self._direct = self._direct + spectrum[0].sum(1)
 
     def profile(
         self, unit: float | None, weight: NDArray[np.float64] | None = None
     ) -> TensorProfile:
-        mean = (self._sum / self.count).numpy()
+        mean = (self._sum / self.count).numpy()  # from the origin on
         squares = (self._squares / self.count).numpy() / SPECTRUM_UNITS**2
         # around the mean: only the constant frequency has one, block size times that of the channel
         direct = (self._direct / self.count).numpy() / SPECTRUM_UNITS
@@ -169,9 +196,10 @@ class _Moments:
         if unit is None:
             unit = math.sqrt(variance) * 2.0 ** (-NOMINAL_QP / 6) if variance > 0 else 2.0**-8
         if not LEAST_UNIT <= unit <= LARGEST_UNIT:
-            raise ValueError(
+            raise FeatureError(
                 f"features of {self._spec.name!r}: a step of {unit:.3g} at qp 0 is outside "
-                f"{LEAST_UNIT:g} … {LARGEST_UNIT:g}; scale them"
+                f"{LEAST_UNIT:g} … {LARGEST_UNIT:g}; they lie from {self._low:.3g} to "
+                f"{self._high:.3g}: scale them to a deviation around 1"
             )
         # how many units the step of a channel is
         octaves = np.zeros(self._spec.channels) if weight is None else -0.5 * np.log2(weight)
@@ -183,6 +211,7 @@ class _Moments:
             math.floor(math.log2(LARGEST_UNIT / coarsest)),  # or the shift would be negative
             MAX_FRACTION_BITS,
         )
+        fraction_bits = self._with_room(fraction_bits, variance)
         latent = 2.0**fraction_bits
         # spectrum = matrix · coefficient >> shift: a level of one at qp 0 (64) becomes unit ·
         # latent · 16
@@ -195,12 +224,28 @@ class _Moments:
         per_frequency = scale.mean(1) - scale.mean()
         return self._assemble(
             fraction_bits,
-            mean * latent,
+            (mean + self._origin.numpy()) * latent,
             synthesis,
             shift,
             np.stack([per_component, per_component - INTER_SCALE]),
             np.stack([per_frequency, per_frequency]),
         )
+
+    def _with_room(self, fraction_bits: int, variance: float) -> int:
+        """Return fewer fraction bits where latents of so many would not hold the features."""
+        peak = max(abs(self._low), abs(self._high))
+        if peak * 2.0**fraction_bits <= LATENT_LIMIT:
+            return fraction_bits
+        room = min(LATENT_LIMIT / 2 / peak, 2.0**MAX_FRACTION_BITS)  # for twice what was seen
+        fraction_bits = max(math.floor(math.log2(room)), 0)
+        # rounding in the transform gives a constant a spread
+        deviation = math.sqrt(variance) if self._low < self._high else 0.0
+        if 0 < deviation < 0.5**fraction_bits:
+            raise FeatureError(
+                f"features of {self._spec.name!r} vary by only {deviation:.3g} around values of up "
+                f"to {peak:.3g}; subtract their mean, and add it to what the decoder gives"
+            )
+        return fraction_bits
 
     def _assemble(
         self,

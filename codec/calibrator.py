@@ -230,7 +230,7 @@ class _Run:
     def add(self, source: Path, number: int) -> bool:
         """Count an input; tell whether it is a photograph."""
         random = np.random.default_rng([self.options.seed, number])
-        generator = torch.Generator().manual_seed(int(random.integers(1 << 62)))
+        generator = torch.Generator("cpu").manual_seed(int(random.integers(1 << 62)))
         side = round(min(self.split.input_size) * OVERSCAN)
         large = replace(self.preprocessing, short_side=side, crop=0, pad_multiple=1)
         with VideoReader(source, large) as reader:
@@ -287,8 +287,8 @@ class _Run:
     def _view(self, picture: Tensor, y: float, x: float, zoom: float) -> Tensor:
         height, width = self.split.input_size
         rows, columns = picture.shape[2:]
-        ys = ((torch.arange(height) - (height - 1) / 2) * zoom + y) * (2 / (rows - 1)) - 1
-        xs = ((torch.arange(width) - (width - 1) / 2) * zoom + x) * (2 / (columns - 1)) - 1
+        ys = ((_places(height) - (height - 1) / 2) * zoom + y) * (2 / (rows - 1)) - 1
+        xs = ((_places(width) - (width - 1) / 2) * zoom + x) * (2 / (columns - 1)) - 1
         grid = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], -1)[None]
         return grid_sample(
             picture, grid.float(), mode="bicubic", padding_mode="reflection", align_corners=True
@@ -319,12 +319,17 @@ class _Run:
                 before = frame.rgb
 
 
+def _places(count: int) -> Tensor:
+    return torch.arange(count, dtype=torch.float32, device="cpu")
+
+
 _Pair = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]
 
 
 def _noisy(view: Tensor, deviation: float, generator: torch.Generator) -> NDArray[np.uint8]:
     """Add what a camera adds, smoothed as demosaicing does; return (H, W, 3)."""
-    noise = avg_pool2d(torch.randn(view.shape, generator=generator), 3, 1, 1) * (2 * deviation)
+    white = torch.randn(view.shape, generator=generator, dtype=torch.float32, device="cpu")
+    noise = avg_pool2d(white, 3, 1, 1) * (2 * deviation)
     pixels: NDArray[np.uint8] = (
         (view + noise).round().clamp(0, 255)[0].permute(1, 2, 0).to(torch.uint8).numpy()
     )

@@ -140,7 +140,9 @@ WEIGHTS = click.option(
     "of the shipped; default: the shipped profile, or one measured on the first frames.",
 )
 @click.option(
-    "--native", is_flag=True, help="Whole frames at their own size instead of a 224 x 224 crop."
+    "--native",
+    is_flag=True,
+    help="Whole frames at their own size instead of the crop that the weights were made for.",
 )
 @click.option("--frames", type=_FrameRange(), help="N: the first N; A:B: from A to B - 1.")
 @click.option(
@@ -327,10 +329,12 @@ def _warn_of_missed_target(report: dict[str, Any]) -> None:
 
 def _split_or_default(model: str, split: str | None) -> str:
     from codec.pipeline import DEFAULT_SPLIT
+    from codec.submodels import default_preprocessing
 
     if split is not None:
         return split
     if model != "efficientnet_lite0":
+        default_preprocessing(model, native=False)  # a name that is none is the first to be said
         raise click.UsageError(
             f"--split is needed for {model}; `lmc models {model}` lists its split points"
         )
@@ -402,13 +406,14 @@ def calibrate(
     if output == "-" or (Path(output).exists() and not Path(output).is_file()):
         checkpoint = None  # there is no file to be beside
     warnings: list[str] = []
+    preprocessing = default_preprocessing(model, native=False, weights=weights)
     with torch.no_grad():
         network = load_model(model, weights, device=place)
         with _progress(len(sources), quiet=quiet, unit="input") as advance:
             profile = calibrate(
-                split_model(network, split, (224, 224), model),
+                split_model(network, split, (preprocessing.crop,) * 2, model),
                 sources,
-                default_preprocessing(model, native=False),
+                preprocessing,
                 CalibrationOptions(views=views, probes=probes, seed=seed),
                 weights_hash=weights_hash(network),
                 device=place,
@@ -665,7 +670,7 @@ def _describe(header: SequenceHeader) -> dict[str, Any]:
 def models(model: str | None, as_json: bool) -> None:
     """List models, or the split points of MODEL: tensors, strides n^k, elements per frame."""
     from codec.profile import shipped_profile
-    from codec.submodels import describe_splits, list_models
+    from codec.submodels import default_preprocessing, describe_splits, list_models
 
     names = [model] if model else ["efficientnet_lite0", "resnet34", "densenet121"]
     rows: list[dict[str, Any]] = [
@@ -692,7 +697,9 @@ def models(model: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    click.echo(f"{'model':20} {'split':34} {'elements':>9}  tensors (CxHxW, n^k) at 224x224")
+    sides = dict.fromkeys(default_preprocessing(name, native=False).crop for name in names)
+    sizes = " and ".join(f"{side}x{side}" for side in sides)
+    click.echo(f"{'model':20} {'split':34} {'elements':>9}  tensors (CxHxW, n^k) at {sizes}")
     for row in rows:
         shapes = [f"{'x'.join(map(str, t['shape']))} /{t['stride'][0]}" for t in row["tensors"]]
         more = f" and {len(shapes) - 3} more" if len(shapes) > 3 else ""

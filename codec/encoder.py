@@ -27,7 +27,8 @@ from codec.entropy import (
     TensorSyntax,
 )
 from codec.errors import BitstreamError
-from codec.exact import LATENT_LIMIT
+from codec.exact import LATENT_LIMIT, as_written
+from codec.features import checked_features, checked_range
 from codec.profile import INTER, INTRA, profile_of
 from codec.quantization import step_size
 from codec.rate_distortion import PRICE, LevelChoice, TensorPlan, estimated_cost
@@ -178,6 +179,7 @@ class Encoder:
                 device=device,
             )
 
+    @as_written()
     def encode(
         self,
         features: Sequence[Tensor],
@@ -192,7 +194,8 @@ class Encoder:
         """Encode one frame.
 
         Args:
-            features: one (C, H, W) float tensor for each tensor of the header, finite.
+            features: one (C, H, W) tensor for each tensor of the header, of any real type and on
+                any device, finite; magnitudes up to 2^23 times the profile's unit of a latent.
             vectors: (rows, columns, 2) int32 motion field, (y, x) in quarter pixels of the input
                 frame, content at x came from x + v in the frame before; None: no motion.
             pts: presentation time in the header's time base; default: one frame duration after the
@@ -206,8 +209,11 @@ class Encoder:
             The packet, its reconstruction and its cost.
 
         Raises:
-            ValueError: shapes do not fit the header, or values are not finite.
+            FeatureError: shapes do not fit the header, or values are not finite or out of range.
+            ValueError: a field of another shape or type.
+            TypeError: something else than tensors, or than an array of vectors.
         """
+        features = checked_features(features, self.header.tensors)
         vectors = self._checked(vectors)
         if pts is None:
             pts = 0 if self._previous is None else self._previous.pts + self._previous.duration
@@ -246,28 +252,38 @@ class Encoder:
 
     def _latents_of(self, features: Sequence[Tensor]) -> list[Tensor]:
         specs = self.header.tensors
-        shapes = [tuple(tensor.shape) for tensor in features]
-        if shapes != [spec.shape for spec in specs]:
-            raise ValueError(
-                f"features of shapes {shapes}, expected {[spec.shape for spec in specs]}"
-            )
         latents = []
         for tensor, spec, profile in zip(features, specs, self.profile.tensors, strict=True):
-            # in float64, so that no finite feature overflows before it is clipped
-            latent = torch.round(
-                tensor.detach().to(self._device, torch.float64) * 2.0**profile.fraction_bits
+            exact = tensor.to(self._device, torch.float64)
+            unit = 0.5**profile.fraction_bits
+            checked_range(
+                exact,
+                spec,
+                LATENT_LIMIT * unit,
+                "measure the profile on frames like this one, or scale features and profile",
             )
-            if not bool(torch.isfinite(latent).all()):
-                raise ValueError(f"features of {spec.name!r} are not finite")
-            latents.append(latent.clamp_(-LATENT_LIMIT, LATENT_LIMIT).to(torch.float32))
+            latents.append(torch.round(exact / unit).to(torch.float32))
         return latents
 
     def _checked(self, vectors: NDArray[np.int32] | None) -> NDArray[np.int32] | None:
         if vectors is None:
             return None
         expected = (*self.header.field_shape, 2)
+        if not isinstance(vectors, np.ndarray):
+            raise TypeError(
+                f"the motion field is a {type(vectors).__name__}, expected a NumPy array of int32 "
+                f"and shape {expected}"
+            )
         if vectors.shape != expected:
-            raise ValueError(f"motion field of shape {vectors.shape}, expected {expected}")
+            raise ValueError(
+                f"motion field of shape {vectors.shape}, expected {expected}: rows and columns of "
+                f"the grid of {self.header.grid} pixels, and (y, x)"
+            )
+        if vectors.dtype.kind not in "iu":
+            raise ValueError(
+                f"motion field of {vectors.dtype}, expected int32, quarter pixels; round pixels "
+                "times 4"
+            )
         if not vectors.any():
             return None  # says the same in fewer bytes
         return np.clip(vectors, -MAX_VECTOR, MAX_VECTOR).astype(np.int32)
@@ -287,7 +303,7 @@ class Encoder:
         while True:
             plan = self._decide(latents, vectors, key=key, intra=intra, qp=qp)
             if self._refinement is not None:
-                plan = self._refined(plan, features)
+                plan = self._refined(plan, [tensor.float() for tensor in features])
             excess = self._estimated_bytes(plan) / max(most_bytes, 1)
             if excess <= 1 or plan.qp == MAX_QP:
                 return plan

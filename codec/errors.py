@@ -1,15 +1,16 @@
 """The error tree: who is to blame, and for what.
 
 `BitstreamError` and its leaves blame bytes; `VideoError` and `ModelError` blame a file, a model or
-a weight file that the user named.  A caller's programming mistake is a plain `ValueError` or
-`TypeError`.  Every message says what was found, what was expected and, where there is one, the
-remedy, in one line.
+a weight file that the user named, `FeatureError` the tensors that a model or a caller gave.  A
+caller's programming mistake is a plain `ValueError` or `TypeError`.  Every message says what was
+found, what was expected and, where there is one, the remedy, in one line.
 """
 
 __all__ = [
     "BitstreamError",
     "CorruptBitstreamError",
     "FeatureCodecError",
+    "FeatureError",
     "LimitExceededError",
     "ModelError",
     "TruncatedBitstreamError",
@@ -46,6 +47,10 @@ class LimitExceededError(BitstreamError):
 
 class VideoError(FeatureCodecError):
     """A video cannot be opened, has no video stream, or lacks what was asked of it."""
+
+
+class FeatureError(FeatureCodecError, ValueError):
+    """Feature tensors cannot be coded: another shape or number than stated, values out of range."""
 
 
 class ModelError(FeatureCodecError):

@@ -89,8 +89,15 @@ class FeatureNrmse:
             reconstructed: (C, H, W) float32, what the decoder gives.
 
         Raises:
+            TypeError: something else than NumPy arrays.
             ValueError: the index, the shapes or a value that is not finite.
         """
+        for what, array in (("actual", actual), ("reconstructed", reconstructed)):
+            if not isinstance(array, np.ndarray):
+                raise TypeError(
+                    f"tensor {index}: {what} is a {type(array).__name__}, expected a NumPy array; "
+                    "tensor.cpu().numpy() is one of a tensor"
+                )
         if not 0 <= index < len(self._tensors):
             raise ValueError(f"tensor index is {index}, expected 0 to {len(self._tensors) - 1}")
         if actual.shape != reconstructed.shape or actual.size == 0:
@@ -102,7 +109,9 @@ class FeatureNrmse:
         squared_error = _ordered_sum(np.square(error).reshape(-1))
         low, high = float(actual.min()), float(actual.max())
         if not math.isfinite(squared_error):
-            raise ValueError(f"tensor {index}: a value is not finite")
+            finite = bool(np.isfinite(actual).all())
+            what = "reconstructed" if finite else "actual"
+            raise ValueError(f"tensor {index}: a value is not finite, or too large: {what}")
         tensor = self._tensors[index]
         tensor.squared_error += squared_error
         tensor.elements += actual.size

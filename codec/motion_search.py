@@ -11,6 +11,8 @@ above the quantisation noise.  The precision of a field, quarter to whole pixels
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, pad
 
 from codec.bitstream import MAX_VECTOR, SequenceHeader
+from codec.exact import as_written
 
 __all__ = ["MotionSearch", "field_of_blocks", "luma", "median", "neighbours", "vector_bits"]
 
@@ -29,7 +32,9 @@ KEPT = 3
 """Coarse candidates kept per node."""
 SAMPLE_STEP = 3
 """Windows are sampled at every third pixel of the full picture, in both directions."""
-AROUND = torch.tensor([[y, x] for y in (-1.0, 0, 1) for x in (-1.0, 0, 1) if (y, x) != (0, 0)])
+FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+"""Where and in what the search computes: never what torch's defaults happen to be."""
+AROUND = torch.tensor([[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)], **FLOAT)
 REFINEMENTS = (2.0, 1.0, 0.5, 0.25)
 """Step sizes of the refinement, pixels."""
 SWEEPS = 2
@@ -44,9 +49,18 @@ PRECISION_PERIOD = 8
 """Frames between choices of the precision."""
 
 
+@as_written()
 def luma(rgb: NDArray[np.uint8]) -> Tensor:
-    """Return the (H, W) float32 luma of an (H, W, 3) picture."""
-    return torch.from_numpy(rgb).to(torch.float32) @ torch.tensor(LUMA_WEIGHTS)
+    """Return the (H, W) float32 luma of an (H, W, 3) picture.
+
+    Raises:
+        TypeError, ValueError: something else.
+    """
+    if not isinstance(rgb, np.ndarray):
+        raise TypeError(f"the picture is a {type(rgb).__name__}, expected a NumPy array (H, W, 3)")
+    if rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ValueError(f"picture of shape {rgb.shape}, expected one picture (H, W, 3), RGB")
+    return torch.from_numpy(rgb).to(torch.float32) @ torch.tensor(LUMA_WEIGHTS, **FLOAT)
 
 
 class MotionSearch:
@@ -61,16 +75,19 @@ class MotionSearch:
 
     def __init__(self, header: SequenceHeader, *, qp: int, search_range: int = 16) -> None:
         self._grid = header.grid
+        self._size = (header.input_height, header.input_width)
         self._rows, self._columns = header.field_shape
         self._range = search_range
         self._floor = ERROR_FLOOR * 2.0 ** (qp / 3)
-        centre_y = torch.arange(self._rows) * header.grid + (header.grid - 1) / 2
-        centre_x = torch.arange(self._columns) * header.grid + (header.grid - 1) / 2
+        centre_y, centre_x = (
+            torch.arange(nodes, **FLOAT) * header.grid + (header.grid - 1) / 2
+            for nodes in (self._rows, self._columns)
+        )
         centres = torch.cartesian_prod(centre_y, centre_x).reshape(-1, 2)
         half = max(header.grid, 16) * 0.75
-        reach = torch.arange(-half + SAMPLE_STEP / 2, half, SAMPLE_STEP)
+        reach = torch.arange(-half + SAMPLE_STEP / 2, half, SAMPLE_STEP, **FLOAT)
         offsets = torch.cartesian_prod(reach, reach).reshape(-1, 2)
-        limits = torch.tensor([header.input_height - 1.0, header.input_width - 1.0])
+        limits = torch.tensor([header.input_height - 1, header.input_width - 1], **FLOAT)
         points = torch.minimum((centres[:, None] + offsets).clamp_(min=0), limits)
         # `grid_sample` wants (x, y) in -1 … 1
         self._scale = 2 / limits.flip(-1).clamp(min=1)
@@ -84,15 +101,20 @@ class MotionSearch:
         """Take note that the last field was not coded, so that nothing is predicted from it."""
         self._coded = False
 
+    @as_written()
     def estimate(self, picture: Tensor) -> NDArray[np.int32] | None:
         """Return the field from the picture of the last call to this one; None at the first call.
 
         Args:
-            picture: (H, W) float32 luma, 0…255.
+            picture: (H, W) luma of the header's input size, 0…255.
 
         Returns:
             (rows, columns, 2) int32, (y, x) in quarter pixels.
+
+        Raises:
+            ValueError: another shape, or values that are not finite.
         """
+        picture = self._checked(picture)
         reference, self._picture = self._picture, picture
         if reference is None:
             return None
@@ -100,7 +122,7 @@ class MotionSearch:
             self._field = np.zeros_like(self._field)
             return self._field
         current = self._sample(picture, self._points)
-        previous = torch.from_numpy(self._field.reshape(-1, 1, 2)) / 4
+        previous = torch.from_numpy(self._field.reshape(-1, 1, 2)).to(torch.float32) / 4
         candidates = torch.cat(
             [self._coarse(reference, picture), previous, torch.zeros_like(previous)], 1
         )
@@ -119,6 +141,22 @@ class MotionSearch:
         self._number += 1
         self._coded = True
         return self._field
+
+    def _checked(self, picture: Tensor) -> Tensor:
+        if not isinstance(picture, Tensor):
+            raise TypeError(
+                f"picture is a {type(picture).__name__}, expected a torch tensor: `luma` makes one "
+                "of an (H, W, 3) picture"
+            )
+        if tuple(picture.shape) != self._size:
+            raise ValueError(
+                f"picture of shape {tuple(picture.shape)}, expected (H, W) luma {self._size}, the "
+                "header's input size; take off the batch and colour dimensions"
+            )
+        picture = picture.detach().to("cpu", torch.float32)
+        if not bool(picture.isfinite().all()):
+            raise ValueError("the picture holds values that are not finite, expected 0 … 255")
+        return picture
 
     def _coarse(self, reference: Tensor, picture: Tensor) -> Tensor:
         """Return the (nodes, KEPT, 2) best displacements of an exhaustive search at a quarter of
@@ -214,7 +252,7 @@ class MotionSearch:
 
 def _window_bounds(nodes: int, grid: int, size: int) -> tuple[Tensor, Tensor]:
     """Return the half-open bounds, in pixels of the quarter-size picture, of 1.5 cells a node."""
-    centre = (torch.arange(nodes) * grid + (grid - 1) / 2) / COARSE
+    centre = (torch.arange(nodes, **FLOAT) * grid + (grid - 1) / 2) / COARSE
     half = 0.75 * grid / COARSE
     first = (centre - half).floor().long().clamp(0, size - 1)
     last = (centre + half).ceil().long().clamp(max=size)

@@ -120,7 +120,7 @@ class VideoEncoder:
         self._payload = 0
         self._key_frames = 0
         self._md5: list[str] = []
-        self._preprocessing = default_preprocessing(options.model, options.native)
+        self._preprocessing = default_preprocessing(options.model, options.native, options.weights)
         self._reader = VideoReader(
             source,
             self._preprocessing,

@@ -28,7 +28,7 @@ from torch import Tensor
 from codec.bitstream import TensorSpec
 from codec.calibration import MAX_MATRIX, STEP_LATENTS, STEP_UNITS, block_size_for, to_int8
 from codec.errors import ModelError
-from codec.exact import LATENT_LIMIT
+from codec.exact import LATENT_LIMIT, as_written
 from codec.probability import DEFAULT_POINTS
 from codec.profile import MAX_FRACTION_BITS, MAX_SHIFT, Band, Profile, TensorProfile
 from codec.submodels import CloudSubmodel
@@ -143,6 +143,7 @@ def is_classification(outputs: Sequence[Tensor]) -> bool:
     return len(outputs) == 1 and outputs[0].ndim == 2 and outputs[0].shape[1] > 1
 
 
+@as_written()
 def probe_gradients(
     cloud: CloudSubmodel, features: Sequence[Tensor], count: int, generator: torch.Generator
 ) -> list[Tensor]:
@@ -169,7 +170,7 @@ def probe_gradients(
         if not any(output.requires_grad for output in outputs):
             raise ModelError("the model's output does not depend on the features")
         for _ in range(count):  # one forward pass serves them all
-            total = torch.zeros((), device=outputs[0].device)
+            total = torch.zeros((), dtype=torch.float32, device=outputs[0].device)
             for output in outputs:
                 total = total + (output * _probe(outputs, output.detach(), generator)).sum()
             gradients = torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
@@ -184,7 +185,8 @@ def probe_gradients(
 
 def _probe(outputs: Sequence[Tensor], output: Tensor, generator: torch.Generator) -> Tensor:
     """Draw the weights of one output: see `probe_gradients`."""
-    signs = (torch.randint(0, 2, output.shape, generator=generator) * 2 - 1).to(output)
+    signs = torch.randint(0, 2, output.shape, generator=generator, device="cpu") * 2 - 1
+    signs = signs.to(output)
     if is_classification(outputs):
         p = torch.softmax(output, 1)
         weights = p.sqrt() * signs
@@ -228,6 +230,7 @@ class TensorStatistics:
         """Whether these are too few for the covariances to be relied on."""
         return self.blocks < FEW * self.spec.channels
 
+    @as_written()
     def spectrum(self, tensors: Tensor) -> Tensor:
         """Transform (N, C, H, W) features to (F, C, blocks)."""
         blocks = torch.cat([split_blocks(tensor, self.block_size) for tensor in tensors])
@@ -303,7 +306,7 @@ def channel_weights(
     Raises:
         ModelError: the output holds no float tensor, or does not depend on the features.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     device = samples[0][0].device
     statistics = [TensorStatistics(spec, 0, device) for spec in specs]  # 0 bytes: diagonal
     for features in samples:

@@ -23,6 +23,7 @@ import hashlib
 import operator
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import load_file
 from torch import fx, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from codec.bitstream import Preprocessing, TensorSpec
 from codec.errors import ModelError
@@ -62,6 +64,12 @@ DEFAULT_MODEL = "efficientnet_lite0"
 BUNDLED_SPLITS = ("blocks.2", "blocks.4", "blocks.7", "blocks.10", "blocks.14")
 
 _RANDOM = "random:"
+_WEIGHT_FILES = (".safetensors", ".pth", ".pt")
+_WEIGHT_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_OWN_NETWORK = (
+    "For your own network use the library: codec.submodels.split_model cuts any that torch.fx "
+    "traces, and codec.Encoder codes any tensors"
+)
 _IMAGENET_CLASSES = 1000
 
 # These two have heads for training only, and renormalise their input for the weights that
@@ -93,6 +101,7 @@ _POINTWISE = frozenset({
 # Operations that mix along the last axis only, harmless while that axis is the channels
 # (ConvNeXt's NHWC stretches).
 _LAST_AXIS = frozenset({"layer_norm", "layernorm", "linear", "rms_norm", "rmsnorm"})
+_IN_PLACE = re.compile(r"[a-z0-9_]*[a-z0-9]_")
 _PADS = frozenset(
     {"pad", "zeropad2d", "constantpad2d", "reflectionpad2d", "replicationpad2d", "circularpad2d"}
 )
@@ -111,25 +120,25 @@ def list_models() -> list[str]:
 def load_model(
     name: str, weights: str = "default", *, device: str | torch.device = "cpu"
 ) -> nn.Module:
-    """Build a classifier in evaluation mode, its parameters without gradients.
+    """Build a classifier in evaluation mode, its parameters float32 and without gradients.
 
     Args:
         name: `efficientnet_lite0` or the name of a torchvision classifier.
         weights: `default` (what the model's package or torchvision publishes), `random:SEED`, or
-            the path of a state dict in a .safetensors, .pth or .pt file; half-precision values
-            become float32.
+            the path of a state dict in a .safetensors, .pth or .pt file; float16, bfloat16 and
+            float64 become float32.
         device: Where the parameters lie.
 
     Raises:
         ModelError: The name is unknown, or the weights cannot be had or do not fit.
     """
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with _own_defaults():
         if weights.startswith(_RANDOM):
             # Not torch.manual_seed, which would also reseed the generators of every GPU.
             torch.default_generator.manual_seed(_seed(weights))
             model = _build(name)
         elif weights != "default":
-            model = _build(name)
+            model = _build(name, weights)
             _load_weights(model, name, Path(weights))
         elif name == DEFAULT_MODEL:
             model = _build(name)
@@ -154,6 +163,25 @@ def _quiet() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _own_defaults() -> Iterator[None]:
+    """Build networks as their authors do: in float32, on the CPU, with gradients, and leave the
+    random generator alone, whatever torch's defaults are set to.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with (
+            _quiet(),
+            torch.random.fork_rng(devices=[]),
+            torch.device("cpu"),
+            torch.inference_mode(mode=False),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
 def _seed(weights: str) -> int:
     text = weights.removeprefix(_RANDOM)
     if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
@@ -163,24 +191,66 @@ def _seed(weights: str) -> int:
     return int(text)
 
 
-def _build(name: str, **options: object) -> nn.Module:
+def _build(name: str, file: str = "", *, published: bool = False) -> nn.Module:
+    """Build a network, with weights of its initialisation, or `published` ones, which torchvision
+    downloads.
+
+    Vision transformers have one input size, which the weights (of `file`) decide.
+    """
     if name == DEFAULT_MODEL:
         return cast("nn.Module", EfficientNet.from_name("efficientnet-lite0"))
+    entry = _entry(name, file)
+    options: dict[str, Any] = {"weights": entry, "progress": False} if published else {}
+    if name in _INCEPTIONS:
+        options |= {"aux_logits": False, "transform_input": True}
+        if not published:
+            options["init_weights"] = True
+    if name.startswith("vit_"):
+        options["image_size"] = entry.transforms().crop_size[0]
+    return cast("nn.Module", _torchvision_models().get_model(name, **{"weights": None, **options}))
+
+
+def _entry(name: str, weights: str = "default") -> Any:  # noqa: ANN401 - torchvision has no types
+    """Return the weights that torchvision publishes for a classifier: the entry whose file has the
+    name of the file `weights`, else the default one.
+
+    Raises:
+        ModelError: torchvision has no such classifier.
+    """
     models = _torchvision_models()
     if name not in models.list_models(module=models):
-        near = difflib.get_close_matches(name, list_models(), n=3)
-        hint = f"nearest: {', '.join(near)}" if near else "lmc models lists the names"
-        raise ModelError(f"unknown model {name!r}; {hint}")
-    if name in _INCEPTIONS:
-        options = {"aux_logits": False, "transform_input": True, **options}
-        if "weights" not in options:
-            options["init_weights"] = True
-    return cast("nn.Module", models.get_model(name, **{"weights": None, **options}))
+        raise ModelError(_no_classifier(name))
+    entries = models.get_model_weights(name)
+    file = Path(weights).name
+    return next((entry for entry in entries if _file_name(entry) == file), entries.DEFAULT)
+
+
+def _file_name(entry: Any) -> str:  # noqa: ANN401 - as above
+    return str(entry.url).rpartition("/")[2]
+
+
+def _no_classifier(name: str) -> str:
+    """Say what is known about a name that is none of `list_models`."""
+    models = _torchvision_models()
+    if name in models.list_models():
+        package = models.get_model_builder(name).__module__.split(".")[2]
+        return (
+            f"model {name!r} is one of torchvision's {package} networks; lmc takes its classifiers "
+            f"(lmc models lists them). {_OWN_NETWORK}"
+        )
+    if Path(name).suffix in _WEIGHT_FILES:
+        return (
+            f"model {name!r} is the name of a file; a file holds weights, which belong to a "
+            f"network: --model NAME --weights FILE. {_OWN_NETWORK}"
+        )
+    near = difflib.get_close_matches(name, list_models(), n=3)
+    hint = f"nearest: {', '.join(near)}" if near else "lmc models lists the names"
+    return f"unknown model {name!r}; {hint}. {_OWN_NETWORK}"
 
 
 def _download(name: str) -> nn.Module:
     try:
-        return _build(name, weights="DEFAULT", progress=False)
+        return _build(name, published=True)
     except (OSError, RuntimeError) as error:
         raise ModelError(
             f"cannot download the weights of {name} ({_first_line(error)}); pass --weights FILE "
@@ -203,6 +273,11 @@ def _load_weights(model: nn.Module, name: str, path: Path) -> None:
             found.setdefault(key, own)
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
+    if missing and any(key.startswith("module.") for key in found):
+        raise ModelError(
+            f"{path}: the names of its weights begin with 'module.', as DataParallel saves them; "
+            "save model.module.state_dict()"
+        )
     if missing or unexpected:
         parts = [
             f"{len(keys)} {word} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
@@ -216,13 +291,24 @@ def _load_weights(model: nn.Module, name: str, path: Path) -> None:
                 f"{path}: not the weights of {name}: {key} has shape {tuple(found[key].shape)}, "
                 f"not {tuple(own.shape)}"
             )
+        if own.is_floating_point() and found[key].dtype not in _WEIGHT_TYPES:
+            raise ModelError(
+                f"{path}: {key} is {_type(found[key])}, expected float32, float64, float16 or "
+                "bfloat16; dequantize the weights first"
+            )
+        # what torchvision publishes it knows: vgg16_features has no classifier, and says so by NaN
+        if not bool(found[key].isfinite().all()) and path.name != _published_name(name, path):
+            raise ModelError(
+                f"{path}: {key} holds NaN or infinity; the training that wrote it has diverged, or "
+                "the file is damaged"
+            )
     model.load_state_dict(
         {key: found[key].to(own.dtype) for key, own in expected.items()}, strict=True
     )
 
 
 def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    if path.suffix not in {".safetensors", ".pth", ".pt"}:
+    if path.suffix not in _WEIGHT_FILES:
         raise ModelError(
             f"weights {str(path)!r}: expected default, random:SEED or "
             "a .safetensors, .pth or .pt file"
@@ -235,12 +321,36 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails anywhere inside the two libraries, in any way
-        raise ModelError(f"{path}: cannot be read as a state dict: {_first_line(error)}") from error
-    if not isinstance(found, dict) or not all(
-        isinstance(key, str) and isinstance(tensor, torch.Tensor) for key, tensor in found.items()
-    ):
-        raise ModelError(f"{path}: not a state dict, which maps names to tensors")
-    return found
+        raise ModelError(
+            f"{path}: cannot be read as a state dict: {_first_line(error)}; "
+            "torch.save(model.state_dict(), FILE) writes one"
+        ) from error
+    if not _is_state_dict(found):
+        inside = found.items() if isinstance(found, dict) else ()
+        nested = next((key for key, value in inside if value and _is_state_dict(value)), None)
+        raise ModelError(
+            f"{path}: not a state dict, which maps names to tensors; "
+            + (
+                f"a checkpoint with one under {nested!r}: save that on its own"
+                if nested is not None
+                else f"found a {type(found).__name__}"
+            )
+        )
+    return cast("dict[str, torch.Tensor]", found)
+
+
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and isinstance(tensor, torch.Tensor) for key, tensor in value.items()
+    )
+
+
+def _type(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _published_name(name: str, path: Path) -> str:
+    return "" if name == DEFAULT_MODEL else _file_name(_entry(name, str(path)))
 
 
 def weights_hash(model: nn.Module) -> bytes:
@@ -248,10 +358,19 @@ def weights_hash(model: nn.Module) -> bytes:
 
     Entries in the order of their names; each as name, dtype (`float32`) and shape (`64,3,7,7`),
     all three ended by a zero byte, then the elements in row-major order, little-endian.
+
+    Raises:
+        ModelError: an entry has a type that NumPy lacks.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
-        elements = tensor.detach().cpu().contiguous().numpy()
+        try:
+            elements = tensor.detach().cpu().contiguous().numpy()
+        except (RuntimeError, TypeError, NotImplementedError) as error:  # bfloat16, meta ...
+            raise ModelError(
+                f"{name} is {_type(tensor)} on {tensor.device}, which has no hash; "
+                "use the float32 model"
+            ) from error
         shape = ",".join(map(str, elements.shape))
         digest.update(f"{name}\0{elements.dtype.name}\0{shape}\0".encode())
         digest.update(elements.astype(elements.dtype.newbyteorder("<"), copy=False).tobytes())
@@ -272,14 +391,38 @@ def labels(name: str, count: int) -> list[str]:
 # --- frames to model input --------------------------------------------------------------------
 
 
-def default_preprocessing(name: str, native: bool) -> Preprocessing:
-    """Return what the model's weights were made for, at 224x224 or, if `native`, at full size."""
+def default_preprocessing(name: str, native: bool, weights: str = "default") -> Preprocessing:
+    """Return what the model's weights were made for, as torchvision publishes it with them.
+
+    Size, mean and deviation are those of the weights' own transform.  Its interpolation is not:
+    that is bilinear or bicubic with antialiasing, as the weights say, where frames are resized here
+    bicubically by swscale.
+
+    Args:
+        name: of `list_models`.
+        native: leave frames at their own size, padded to a multiple of 32.
+        weights: as of `load_model`.  A file that has the name of one that torchvision publishes for
+            this model is taken for it; for any other, and for random weights, the model's default
+            weights decide.
+
+    Raises:
+        ModelError: the name is unknown.
+    """
     if name == DEFAULT_MODEL:
-        mean, scale = (127_000, 127_000, 127_000), (128_000, 128_000, 128_000)
+        short_side, crop, mean, scale = 256, 224, (127_000,) * 3, (128_000,) * 3
     else:
-        mean, scale = (123_675, 116_280, 103_530), (58_395, 57_120, 57_375)
-    short_side, crop, pad_multiple = (0, 0, 32) if native else (256, 224, 0)
-    return Preprocessing(short_side, crop, pad_multiple, mean, scale)
+        transforms = _entry(name, weights).transforms()
+        short_side, crop = transforms.resize_size[0], transforms.crop_size[0]
+        mean, scale = (_thousandths(share) for share in (transforms.mean, transforms.std))
+    if native:
+        short_side, crop = 0, 0
+    return Preprocessing(short_side, crop, 32 if native else 0, mean, scale)
+
+
+def _thousandths(shares: Sequence[float]) -> tuple[int, int, int]:
+    """Bring what is said of samples of 0 to 1 to thousandths of the 255 steps of a byte."""
+    red, green, blue = (round(255_000 * share) for share in shares)
+    return red, green, blue
 
 
 def normalise(rgb: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> torch.Tensor:
@@ -373,6 +516,56 @@ def _merged(geometries: Iterable[_Geometry]) -> _Geometry | None:
 # --- the traced model -------------------------------------------------------------------------
 
 
+class _Proxy(fx.Proxy):
+    """Notes `a += b`, of which fx makes an addition: other names of `a` keep the old value then."""
+
+    def __iadd__(self, other: object) -> fx.Proxy:
+        return self._augmented(operator.iadd, "add", other)
+
+    def __isub__(self, other: object) -> fx.Proxy:
+        return self._augmented(operator.isub, "sub", other)
+
+    def __imul__(self, other: object) -> fx.Proxy:
+        return self._augmented(operator.imul, "mul", other)
+
+    def __itruediv__(self, other: object) -> fx.Proxy:
+        return self._augmented(operator.itruediv, "truediv", other)
+
+    def _augmented(self, target: Callable[..., Any], name: str, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", target, (self, other), {}, name=name)
+
+
+_AUGMENTED = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+
+
+class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+
+class _NoChance(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses operations that draw random numbers, which no two runs would agree on."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - torch's signature
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise ModelError(
+                f"the model draws random numbers when it runs ({func}), so that every call gives "
+                "another output; a functional dropout needs training=self.training"
+            )
+        return func(*args, **(kwargs or {}))
+
+
 class _Recorder(fx.Interpreter):
     """Runs a graph and keeps every node's value by name."""
 
@@ -389,10 +582,26 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+@contextmanager
+def _as_model_error(what: str, remedy: str = "") -> Iterator[None]:
+    """The boundary to foreign code: whatever tracing, cutting or running a network throws leaves as
+    one line, beginning with `what`.
+    """
+    try:
+        yield
+    except ModelError as error:  # fx adds lines about where it was
+        raise ModelError(_first_line(error)) from error
+    except Exception as error:  # the model's own code, which may fail in any way
+        raise ModelError(f"{what}: {_first_line(error)}{remedy}") from error
+
+
 def _is_tensors(value: object) -> bool:
-    """Whether a value is a tensor or a tuple of tensors (what `chunk` returns)."""
+    """Whether a value is a tensor or a tuple of tensors (what `chunk` returns; attention, whose
+    weights nobody asked for, gives None in their place).
+    """
     if isinstance(value, (tuple, list)):
-        return bool(value) and all(isinstance(item, torch.Tensor) for item in value)
+        tensors = [item for item in value if item is not None]
+        return bool(tensors) and all(isinstance(item, torch.Tensor) for item in tensors)
     return isinstance(value, torch.Tensor)
 
 
@@ -405,14 +614,26 @@ class _TracedModel:
     """A model's graph with the shape and the geometry of every value in it, for one input size."""
 
     def __init__(self, model: nn.Module, input_size: tuple[int, int]) -> None:
-        try:
-            with _quiet():
-                traced = fx.symbolic_trace(model)
-        except Exception as error:  # tracing runs the model's own code, which may fail in any way
-            raise ModelError(
-                f"{type(model).__name__} cannot be traced by torch.fx: {_first_line(error)}"
-            ) from error
-        _make_functional(traced)
+        kind = type(model).__name__
+        with (
+            _quiet(),
+            _as_model_error(
+                f"{kind} cannot be traced by torch.fx",
+                "; cut a part of it that decides nothing by its values, or a variant of it",
+            ),
+        ):
+            states = _states(model)
+            tracer = _Tracer()
+            with _NoChance():  # type: ignore[no-untyped-call]
+                graph = tracer.trace(model)
+            traced = fx.GraphModule(tracer.root, graph, kind)
+        for path, state in _states(model).items():
+            if states.get(path, state) != state:
+                raise ModelError(
+                    f"{kind} changes its {path} when it runs, so that every call gives another "
+                    "output; a model that is cut must not change"
+                )
+        written = _make_functional(traced)
         self.module = traced
         self.nodes = list(traced.graph.nodes)
         self.inputs = [node for node in self.nodes if node.op == "placeholder"]
@@ -423,6 +644,7 @@ class _TracedModel:
         self.output = self.nodes[-1]
         # Two batch sizes tell what depends on the batch (a size) from what does not (a constant).
         self.values, self.other_values = (self._values_at(batch, input_size) for batch in (2, 3))
+        self._refuse_hidden_writes(written)
         self.geometries: dict[fx.Node, _Geometry] = {}
         self.input_free: set[fx.Node] = set()
         for node in self.nodes:
@@ -443,16 +665,46 @@ class _TracedModel:
             )
         for buffer in self.module.buffers():
             memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-        recorder = _Recorder(copy.deepcopy(self.module, memo))
-        try:
-            with _quiet(), torch.no_grad():
-                recorder.run(torch.empty(batch, 3, *input_size, device="meta"))
-        except Exception as error:  # as above: the model's own code
-            height, width = input_size
-            raise ModelError(
-                f"the model does not run on {width}x{height} input: {_first_line(error)}"
-            ) from error
+        height, width = input_size
+        with (
+            _quiet(),
+            torch.inference_mode(mode=False),
+            torch.no_grad(),
+            torch.device("meta"),  # for what the model makes on its way
+            _NoChance(),  # type: ignore[no-untyped-call]
+            _as_model_error(
+                f"the model does not run on {width}x{height} input, float32 RGB",
+                "; give frames of a size that it takes (where it has one, without --native)",
+            ),
+        ):
+            recorder = _Recorder(copy.deepcopy(self.module, memo))
+            recorder.run(torch.empty(batch, 3, height, width, dtype=torch.float32, device="meta"))
         return recorder.values
+
+    def _refuse_hidden_writes(self, written: dict[fx.Node, fx.Node]) -> None:
+        """Refuse in-place operations that reach further than `_make_functional` can follow.
+
+        Args:
+            written: in-place node -> what it overwrites.
+        """
+        order = {node: index for index, node in enumerate(self.nodes)}
+        places = defaultdict(set)
+        for node in self.nodes:
+            value = self.values[node.name]
+            if isinstance(value, torch.Tensor):
+                places[_storage(value)].add(node)
+        for node, overwritten in written.items():
+            value = self.values[overwritten.name]
+            if not isinstance(value, torch.Tensor):
+                continue
+            # `_make_functional` has seen to the readers of the name itself, but for `a += b`
+            followed = set() if node.target in _AUGMENTED.values() else {overwritten}
+            for other in places[_storage(value)] - followed:
+                if order[other] < order[node] and any(order[u] > order[node] for u in other.users):
+                    raise ModelError(
+                        f"{node.name} writes into memory that {other.name} shares and that is read "
+                        "later; write the model without in-place operations there"
+                    )
 
     # --- geometry ---
 
@@ -654,15 +906,15 @@ class _TracedModel:
 
     def _spec(self, node: fx.Node, split: str, name: str) -> TensorSpec:
         value = self.values[node.name]
-        if not isinstance(value, torch.Tensor) or value.ndim != 4 or not value.is_floating_point():
+        if not isinstance(value, torch.Tensor) or value.ndim != 4 or value.dtype != torch.float32:
             found = (
-                f"{value.dtype} of shape {tuple(value.shape)}"
+                f"{_type(value)} of shape {tuple(value.shape)}"
                 if isinstance(value, torch.Tensor)
                 else "a tuple"
             )
             raise ModelError(
                 f"split {split!r}: {node.name} crosses it, "
-                f"which is not a float tensor N,C,H,W but {found}"
+                f"which is not a float32 tensor N,C,H,W but {found}"
             )
         geometry = self.geometries.get(node)
         if geometry is None or geometry.dims != (-2, -1):
@@ -751,16 +1003,42 @@ def _ancestors(node: fx.Node) -> set[fx.Node]:
     return found
 
 
-def _make_functional(traced: fx.GraphModule) -> None:
+def _states(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Identity and version of every parameter and buffer: they tell whether it was written to."""
+    return {
+        path: (id(tensor), 0 if tensor.is_inference() else tensor._version)
+        for path, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
+
+
+def _name_of(target: object) -> str:
+    return str(getattr(target, "__name__", ""))
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _make_functional(traced: fx.GraphModule) -> dict[fx.Node, fx.Node]:
     """Replace in-place operations, by which the cloud would write into its caller's tensors.
 
     Whoever used the overwritten value after the write uses its result instead.  Modules are shared
-    with the caller's model, so a changed one is a copy of its own.  (`a += b` needs no care:
-    tracing makes an addition of it.)
+    with the caller's model, so a changed one is a copy of its own.  (`a += b` is another matter:
+    it becomes the addition that it is, which `_refuse_hidden_writes` looks at.)
+
+    Returns:
+        Nodes that were in-place, and what they overwrote.
     """
+    written = {}
     nodes = list(traced.graph.nodes)
     order = {node: index for index, node in enumerate(nodes)}
     for node in nodes:
+        if node.op == "call_function" and node.target in _AUGMENTED:
+            written[node] = node.all_input_nodes[0]
+            node.target = _AUGMENTED[node.target]
+            continue
+        if node.kwargs.get("out") is not None:
+            raise ModelError(f"{node.name} writes its result with out=, which tracing leaves out")
         if node.op == "call_module":
             module = traced.get_submodule(str(node.target))
             if not getattr(module, "inplace", False):
@@ -771,15 +1049,23 @@ def _make_functional(traced: fx.GraphModule) -> None:
             traced.add_submodule(node.target, own)
         elif node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
-        elif node.op == "call_method" and re.fullmatch(r"[a-z0-9_]*[a-z0-9]_", str(node.target)):
+        elif node.op == "call_method" and _IN_PLACE.fullmatch(str(node.target)):
             node.target = str(node.target)[:-1]
+        elif node.op == "call_function" and _IN_PLACE.fullmatch(_name_of(node.target)):
+            name = _name_of(node.target)
+            found = getattr(functional, name[:-1], getattr(torch, name[:-1], None))
+            if found is None:
+                raise ModelError(f"{node.name} calls {name}, which overwrites what it is given")
+            node.target = found
         else:
             continue
         overwritten = node.all_input_nodes[0]
+        written[node] = overwritten
         for user in list(overwritten.users):
             if order[user] > order[node]:
                 user.replace_input_with(overwritten, node)
     traced.recompile()
+    return written
 
 
 # --- the two halves ---------------------------------------------------------------------------
@@ -792,8 +1078,15 @@ class EdgeSubmodel:
         self.module = module
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Compute the tensors that cross the split, in the order of their specs."""
-        return cast("tuple[torch.Tensor, ...]", self.module(images))
+        """Compute the tensors that cross the split, in the order of their specs.
+
+        Raises:
+            ModelError: the images are none that the model takes, or lie elsewhere than it does.
+        """
+        with _as_model_error(f"the edge does not run on {_described([images])}"):
+            if images.ndim != 4:
+                raise ValueError("expected a batch of images (N, 3, H, W)")
+            return cast("tuple[torch.Tensor, ...]", self.module(images))
 
 
 class CloudSubmodel:
@@ -804,10 +1097,25 @@ class CloudSubmodel:
         self.tensors = tensors
 
     def __call__(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Finish the task from as many tensors as cross the split."""
+        """Finish the task from as many tensors as cross the split.
+
+        Raises:
+            ValueError: another number of tensors.
+            ModelError: they are none that the model takes, or lie elsewhere than it does.
+        """
         if len(features) != self.tensors:
             raise ValueError(f"expected {self.tensors} tensors, found {len(features)}")
-        return cast("torch.Tensor", self.module(*features))
+        with _as_model_error(f"the cloud does not run on {_described(features)}"):
+            return cast("torch.Tensor", self.module(*features))
+
+
+def _described(tensors: Sequence[object]) -> str:
+    return ", ".join(
+        f"{_type(each)} {tuple(each.shape)} on {each.device}"
+        if isinstance(each, torch.Tensor)
+        else f"a {type(each).__name__}"
+        for each in tensors
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -834,30 +1142,65 @@ def split_model(
         name: The model's name, for the result only.
 
     Raises:
-        ModelError: The model cannot be traced, the split names nothing, or what crosses it cannot
-            be coded.
+        ModelError: The model is none that gives the same output at every call, or cannot be traced;
+            the split names nothing, or what crosses it cannot be coded.
     """
-    traced = _TracedModel(model, input_size)
-    edge, crossing, tensors = traced.cut(split)
-    return SplitModel(
-        name,
-        split,
-        input_size,
-        EdgeSubmodel(traced.edge_module(edge, crossing)),
-        CloudSubmodel(traced.cloud_module(edge, crossing), len(crossing)),
-        tensors,
-    )
+    _refuse_moods(model)
+    sides = input_size if isinstance(input_size, Sequence) else ()
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ModelError(f"input_size {input_size!r}, expected height and width of the images")
+    if not isinstance(split, str):
+        raise ModelError(f"split {split!r}, expected the name of a node or module")
+    with _as_model_error(f"{type(model).__name__} cannot be cut at {split!r}"):
+        traced = _TracedModel(model, input_size)
+        edge, crossing, tensors = traced.cut(split)
+        return SplitModel(
+            name,
+            split,
+            input_size,
+            EdgeSubmodel(traced.edge_module(edge, crossing)),
+            CloudSubmodel(traced.cloud_module(edge, crossing), len(crossing)),
+            tensors,
+        )
+
+
+def _refuse_moods(model: nn.Module) -> None:
+    """Refuse a model that its halves could not equal."""
+    kind = type(model).__name__
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"expected a torch.nn.Module to cut, found a {kind}")
+    for path, module in model.named_modules():
+        if module.training:
+            raise ModelError(
+                f"{path or 'the model'} ({type(module).__name__}) is in training mode, where "
+                "dropout and batch norm change from call to call; call .eval() first"
+            )
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise ModelError(
+            f"{kind} has forward hooks of its own, which tracing leaves out; remove them, or hook "
+            "modules inside it"
+        )
+    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.float32:
+            raise ModelError(
+                f"{path} is {_type(tensor)}; the codec's images and tensors are float32: call "
+                ".float() first"
+            )
 
 
 def describe_splits(
-    name: str, input_size: tuple[int, int] = (224, 224)
+    name: str, input_size: tuple[int, int] | None = None
 ) -> list[tuple[str, tuple[TensorSpec, ...]]]:
     """List the useful splits in order, each with its tensors; downloads and computes nothing.
 
     The bundled ones of the default model; else every residual sum; else, where a model has none,
-    every block of its architecture (DenseNet's layers, blocks and transitions) and every pool.
+    every block of its architecture (DenseNet's layers, blocks and transitions) and every pool; else
+    every convolution (the one of a vision transformer).
+    Shapes are those at `input_size`, height and width; default: the model's own.
     """
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    if input_size is None:
+        input_size = (default_preprocessing(name, native=False).crop,) * 2
+    with _own_defaults():
         try:
             with torch.device("meta"):
                 model = _build(name).eval()
@@ -868,7 +1211,8 @@ def describe_splits(
     if name == DEFAULT_MODEL:
         return [(split, traced.cut(split)[2]) for split in BUNDLED_SPLITS]
     sums = [node.name for node in traced.nodes if re.fullmatch(r"add(_\d+)?", node.name)]
-    return _usable(traced, sums) or _usable(traced, _blocks(model))
+    layers = [path for path, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    return _usable(traced, sums) or _usable(traced, _blocks(model)) or _usable(traced, layers)
 
 
 def list_splits(name: str) -> list[str]:

@@ -8,9 +8,10 @@ import torch
 from strategies import header_of
 
 from codec.bitstream import TensorSpec
-from codec.calibration import measure_profile
+from codec.calibration import measure_profile, simple_header
 from codec.decoder import Decoder
 from codec.encoder import Encoder, EncoderConfig
+from codec.errors import FeatureError
 from codec.profile import Profile
 
 SPEC = TensorSpec("t", 4, 16, 16, 8, 8)
@@ -146,6 +147,93 @@ def test_several_tensors_and_provenance():
     assert [tensor.channels for tensor in profile.tensors] == [4, 2]
     assert profile.provenance == {"images": 3}
     assert Profile.from_bytes(profile.to_bytes()).hash == profile.hash
+
+
+def noise(level: float, deviation: float) -> list[list[torch.Tensor]]:
+    return [[frame[0].double() * deviation + level] for frame in gaussian(3)]
+
+
+@pytest.mark.parametrize(
+    ("level", "deviation", "message"),
+    [
+        (0, 3e37, r"'t' reach \d\.\d+e\+3\d in magnitude, .* is 8\.38861e\+06; divide them"),
+        (3e37, 0, r"'t' reach 3e\+37 in magnitude"),
+        (0, 1e300, r"'t' reach \d\.\d+e\+30\d in magnitude"),
+        (0, 1e-40, r"a step of .* is outside .*: scale them to a deviation around 1"),
+        (1e6, 0.1, r"vary by only 0\.\d+ around values of up to 1e\+06; subtract their mean"),
+    ],
+)
+def test_features_beyond_the_range_are_refused(level, deviation, message):
+    with pytest.raises(FeatureError, match=message):
+        measure_profile([SPEC], noise(level, deviation))
+
+
+@pytest.mark.parametrize(("level", "deviation"), [(1e5, 1), (-1e6, 1), (1e4, 1), (0, 1e5)])
+def test_features_within_it_are_coded_well(level, deviation):
+    """Where the mean is much larger than the deviation too: float32 keeps little of the latter."""
+    samples = noise(level, deviation)
+    header = header_of((SPEC,), measure_profile([SPEC], samples), size=(128, 128))
+    frame = Encoder(header, EncoderConfig(qp=12)).encode(samples[0])
+    error = (frame.features[0].double() - samples[0][0]).square().mean().sqrt()
+    assert float(error) < 0.2 * deviation
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5, 1e5, 0.1])
+def test_constants_stay_constants(value):
+    samples = [[torch.full(SPEC.shape, value)]]
+    header = header_of((SPEC,), measure_profile([SPEC], samples), size=(128, 128))
+    (found,) = Encoder(header).encode(samples[0]).features
+    assert torch.allclose(found, samples[0][0], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.double(),
+        lambda t: t.half(),
+        lambda t: t.bfloat16(),
+        lambda t: (t * 10).int(),
+        lambda t: t > 0,
+        lambda t: t.transpose(1, 2),
+        lambda t: t.clone().requires_grad_(),
+        lambda t: -0.0 * t,
+    ],
+)
+def test_features_of_any_real_type_are_coded(change):
+    samples = [[change(frame[0])] for frame in gaussian(2)]
+    header = simple_header([SPEC], samples, 128, 128)
+    plain = [[frame[0].detach().float().contiguous()] for frame in samples]
+    assert header == simple_header([SPEC], plain, 128, 128)
+    mine, theirs = Encoder(header), Encoder(header)
+    for one, other in zip(samples, plain, strict=True):
+        assert mine.encode(one).packet == theirs.encode(other).packet
+
+
+@pytest.mark.parametrize(
+    ("samples", "error", "message"),
+    [
+        (lambda t: [[t[None]]], FeatureError, r"\(1, .*expected .*batch.*tensor\[0\]"),
+        (lambda t: [[torch.stack([t, t])]], FeatureError, "frames one by one"),
+        (lambda t: [[t[:1]]], FeatureError, r"'t' have shape \(1, .*expected \("),
+        (lambda t: [[t, t]], FeatureError, "2 in number, expected 1"),
+        (lambda t: [[]], FeatureError, "0 in number, expected 1"),
+        (lambda t: [t], TypeError, "expected a list of 1.*put it in a list"),
+        (lambda t: [[t.numpy()]], TypeError, r"is a ndarray, expected a torch tensor; torch\.from"),
+        (lambda t: [[t.to(torch.complex64)]], FeatureError, "complex64.*expected dense real"),
+        (lambda t: [[t.to_sparse()]], FeatureError, "sparse_coo; expected dense real"),
+        (lambda t: [[t.to("meta")]], FeatureError, "meta device"),
+    ],
+)
+def test_tensors_that_are_none(samples, error, message):
+    frames = samples(gaussian(1)[0][0])
+    header = simple_header([SPEC], gaussian(2), 128, 128)
+    for attempt in (
+        lambda: simple_header([SPEC], frames, 128, 128),
+        lambda: measure_profile([SPEC], frames),
+        lambda: Encoder(header).encode(frames[0]),
+    ):
+        with pytest.raises(error, match=message):
+            attempt()
 
 
 def test_no_samples_are_refused():

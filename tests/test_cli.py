@@ -353,8 +353,13 @@ def test_models():
     assert "128x28x28 /8" in text
 
 
-def test_a_model_that_cannot_be_split():
-    assert "has no split point" in fail("models", "vit_b_16")
+def test_models_that_are_transformers_or_no_classifiers():
+    assert "conv_proj" in lmc("models", "vit_b_16").stdout
+    detection = fail("models", "fasterrcnn_resnet50_fpn")
+    assert "torchvision's detection networks" in detection
+    assert fail("encode", "absent.mp4", "-o", "x.lmc", "--model", "fcos_resnet50_fpn") == (
+        detection.replace("fasterrcnn_resnet50_fpn", "fcos_resnet50_fpn")
+    )
 
 
 # --- errors ---------------------------------------------------------------------------------------

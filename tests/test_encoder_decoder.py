@@ -22,7 +22,13 @@ from strategies import (
 from codec.bitstream import MAX_QP, ByteReader, FramePacket, Limits, SequenceHeader, TensorSpec
 from codec.decoder import Decoder
 from codec.encoder import MAX_EFFORT, EncodedFrame, Encoder, EncoderConfig
-from codec.errors import BitstreamError, CorruptBitstreamError, LimitExceededError
+from codec.errors import (
+    BitstreamError,
+    CorruptBitstreamError,
+    FeatureError,
+    LimitExceededError,
+)
+from codec.exact import LATENT_LIMIT
 from codec.profile import Profile, profile_of
 
 CONFIGS = st.builds(
@@ -84,6 +90,8 @@ def sample_stream(seed: int = 0, frames: int = 8, **options) -> tuple[SequenceHe
 @given(stream_headers(), CONFIGS, SEEDS, st.booleans(), st.sampled_from((0.0, 0.1, 1.0, 1e6)))
 def test_decoder_has_what_the_encoder_had(header, config, seed, intra, spread):
     features, fields = clip(header, seed, spread=spread)
+    limit = LATENT_LIMIT / 64  # profiles have six fraction bits
+    features = [[tensor.clamp(-limit, limit) for tensor in frame] for frame in features]
     encoded = encode_all(header, config, features, fields, intra=intra)
     decoder = Decoder(SequenceHeader.from_bytes(header.to_bytes())[0])
     for packet, frame in zip(through_bytes(encoded), encoded, strict=True):
@@ -127,6 +135,44 @@ def test_the_reconstruction_approaches_the_features(header, seed):
     assert errors[0] <= errors[1] * 1.05 + 0.02
     assert errors[1] <= errors[2] * 1.05 + 0.02
     assert errors[0] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "'t' are not finite"),
+        (float("-inf"), "'t' are not finite"),
+        (1e6, r"'t' reach 1e\+06 in magnitude, the largest that can be coded is 131072; measure"),
+        (-3e37, r"'t' reach 3e\+37 in magnitude"),
+    ],
+)
+def test_what_cannot_be_coded_is_refused_and_the_stream_goes_on(value, message):
+    header, _ = sample_stream(frames=1)
+    rng = np.random.default_rng(4)
+    frames = [[torch.from_numpy(rng.normal(size=(4, 9, 11)))] for _ in range(3)]
+    encoder, decoder = Encoder(header), Decoder(header)
+    for frame in frames:
+        wrong = frame[0].clone()
+        wrong[1, 2, 3] = value
+        with pytest.raises(FeatureError, match=message):
+            encoder.encode([wrong])
+        encoded = encoder.encode(frame)
+        assert_same(decoder.decode(encoded.packet), encoded)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "error", "message"),
+    [
+        (np.zeros((3, 3), np.int32), ValueError, r"shape \(3, 3\), expected \(3, 3, 2\): rows and"),
+        (np.full((3, 3, 2), 0.5), ValueError, "field of float64, expected int32"),
+        (torch.zeros(3, 3, 2), TypeError, "is a Tensor, expected a NumPy array"),
+        ([[[1, 1]]], TypeError, "is a list, expected a NumPy array"),
+    ],
+)
+def test_fields_that_are_none(vectors, error, message):
+    header, _ = sample_stream(frames=1)
+    with pytest.raises(error, match=message):
+        Encoder(header).encode([torch.zeros(4, 9, 11)], vectors)
 
 
 def test_repeated_frames_cost_almost_nothing():
@@ -294,9 +340,9 @@ def test_values_that_are_not_finite_are_refused(value):
 @pytest.mark.parametrize("shape", [(4, 9, 10), (4, 11, 9), (3, 9, 11), (1, 4, 9, 11)])
 def test_wrong_shapes_are_refused(shape):
     header, _ = sample_stream(frames=1)
-    with pytest.raises(ValueError, match="shapes"):
+    with pytest.raises(ValueError, match="have shape"):
         Encoder(header).encode([torch.zeros(shape)])
-    with pytest.raises(ValueError, match="shapes"):
+    with pytest.raises(ValueError, match="0 in number, expected 1"):
         Encoder(header).encode([])
 
 

@@ -23,6 +23,7 @@ FLOORS = {
     "transform": 1,
     "motion": 1,
     "profile": 1,
+    "features": 2,
     "entropy": 2,
     "reconstruction": 2,
     "encoder": 3,

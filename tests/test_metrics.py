@@ -33,6 +33,18 @@ def test_nrmse_known_answer():
     assert nrmse.combined() == nrmse.per_tensor()[0]
 
 
+def test_nrmse_wants_arrays():
+    with pytest.raises(TypeError, match="tensor 0: reconstructed is a Tensor, expected a NumPy"):
+        FeatureNrmse(1).update(0, tensor(0, 1), torch.zeros(1, 1, 2))
+
+
+def test_nrmse_of_the_largest_floats():
+    largest = float(np.finfo(np.float32).max)
+    nrmse = FeatureNrmse(1)
+    nrmse.update(0, tensor(-largest, largest), tensor(0, largest))
+    assert nrmse.combined() == pytest.approx(math.sqrt(0.5) / 2)
+
+
 def test_nrmse_range_is_of_the_clip_and_of_the_actual_tensor():
     nrmse = FeatureNrmse(1)
     nrmse.update(0, tensor(0, 1), tensor(0, 100))

@@ -51,6 +51,33 @@ def test_known_translations_are_found(vy, vx, grid):
     assert (np.abs(inner - (vy, vx)).max(-1) <= 1).mean() >= 0.9
 
 
+@pytest.mark.parametrize(
+    ("picture", "error", "message"),
+    [
+        (
+            texture()[None],
+            ValueError,
+            r"shape \(1, 128, 128\), expected \(H, W\) luma \(128, 128\)",
+        ),
+        (texture(size=64), ValueError, r"shape \(64, 64\), expected"),
+        (texture() + float("nan"), ValueError, "not finite"),
+        (texture().numpy(), TypeError, "is a ndarray, expected a torch tensor: `luma`"),
+    ],
+)
+def test_pictures_that_are_none(picture, error, message):
+    with pytest.raises(error, match=message):
+        MotionSearch(header(), qp=2).estimate(picture)
+
+
+@pytest.mark.parametrize(
+    ("picture", "error"),
+    [(torch.zeros(3, 8, 8), TypeError), (np.zeros((8, 8)), ValueError)],
+)
+def test_luma_of_what_is_no_picture(picture, error):
+    with pytest.raises(error, match=r"expected .*\(H, W, 3\)"):
+        luma(picture)
+
+
 def test_identical_pictures_do_not_move():
     assert not search(texture(), texture()).any()
 

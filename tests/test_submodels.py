@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import urllib.error
@@ -9,6 +10,7 @@ import urllib.error
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
@@ -17,6 +19,7 @@ from codec.bitstream import TensorSpec
 from codec.errors import ModelError
 from codec.submodels import (
     BUNDLED_SPLITS,
+    _build,
     default_preprocessing,
     describe_splits,
     labels,
@@ -285,7 +288,7 @@ def test_asymmetric_windows_exactly():
 def test_max_pools_look_where_derived():
     """The largest of equally distributed samples lies at the window's centre, on average."""
     pools = nn.Sequential(nn.MaxPool2d((3, 2), (2, 1), (1, 0)), nn.MaxPool2d(3, 2, ceil_mode=True))
-    model = nn.Sequential(pools, nn.AdaptiveAvgPool2d(1))
+    model = nn.Sequential(pools, nn.AdaptiveAvgPool2d(1)).eval()
     halves = split_model(model, "0", (24, 16))
     (spec,) = halves.tensors
     assert (spec.stride_y, spec.stride_x, spec.offset_y2, spec.offset_x2) == (4, 2, 4, 3)
@@ -314,7 +317,7 @@ def test_of_unequal_offsets_the_widest_branch_decides():
         def forward(self, x):
             return torch.relu(self.narrow(x) + self.wide(x)).mean((2, 3))
 
-    (spec,) = split_model(Two(), "add", (32, 32)).tensors
+    (spec,) = split_model(Two().eval(), "add", (32, 32)).tensors
     assert (spec.stride_y, spec.offset_y2, spec.offset_x2) == (2, 1, 1)
 
 
@@ -330,7 +333,7 @@ def test_unknown_split_names_its_neighbours(resnet, efficientnet):
 
 @pytest.mark.parametrize("split", ["avgpool", "flatten", "fc"])
 def test_nothing_behind_pooling(resnet, split):
-    with pytest.raises(ModelError, match=r"no place in the frame|float tensor N,C,H,W"):
+    with pytest.raises(ModelError, match=r"no place in the frame|float32 tensor N,C,H,W"):
         split_model(resnet, split, (64, 64))
 
 
@@ -342,19 +345,184 @@ def test_cloud_without_the_image():
         split_model(model, "cat", (32, 32))
 
 
+def test_a_vision_transformer_is_cut_behind_its_first_layer():
+    """Its attention gives (tensor, None), which is no value to be compared with anything."""
+    model = load_model("vit_b_32", "random:0")
+    (spec,) = check_halves(model, "conv_proj", images(3, 224, 224))
+    assert (spec.shape, spec.stride_y) == ((768, 7, 7), 32)
+
+
+class Small(nn.Module):
+    """A convolution, whatever a test puts behind it, and a pooling."""
+
+    def __init__(self, *, extra=None):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.extra = extra
+        self.register_buffer("calls", torch.zeros(1))
+        self.eval().requires_grad_(requires_grad=False)
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.extra is not None:
+            y = self.extra(self, y)
+        return y.mean((2, 3))
+
+
+def in_view(_, y):
+    y[:, :2].add_(1)
+    return y
+
+
+def augmented_view(_, y):
+    part = y[:, :2]
+    part += 1
+    return y
+
+
+def counting(model, y):
+    model.calls += 1
+    return y * model.calls
+
+
+def with_out(_, y):
+    torch.add(y, 1, out=y)
+    return y
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (lambda _, y: functional.dropout(y, 0.5), r"draws random numbers .*dropout needs"),
+        (lambda _, y: y + torch.rand_like(y), "draws random numbers"),
+        (lambda _, y: y + torch.randn(1, 4, 1, 1), "draws random numbers"),
+        (in_view, "writes into memory that conv shares"),
+        (augmented_view, "writes into memory that conv shares"),
+        (counting, "changes its calls when it runs"),
+        (with_out, "out="),
+    ],
+)
+def test_models_that_the_halves_would_not_equal(extra, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        split_model(Small(extra=extra), "conv", (8, 8))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        lambda _, y: functional.dropout(y, 0.5, training=False),
+        lambda _, y: functional.relu_(y.flatten(2))[..., None],
+        lambda _, y: y + torch.arange(y.shape[1]).view(1, -1, 1, 1),
+        lambda _, y: y.add_(1).mul_(2),
+        lambda _, y: torch.clamp_(functional.leaky_relu_(y), max=1),
+    ],
+)
+def test_models_that_only_look_like_it(extra):
+    check_halves(Small(extra=extra), "conv", images(2, 8, 8))
+
+
+@pytest.mark.parametrize("part", ["", "1"])
+def test_training_mode_is_refused(part):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Conv2d(4, 4, 3)).eval()
+    model.get_submodule(part).train()
+    name = part or "the model"
+    with pytest.raises(ModelError, match=rf"^{name} \(.*\) is in training mode.*\.eval\(\)"):
+        split_model(model, "0", (8, 8))
+
+
+def test_hooks_of_the_model_itself_are_refused():
+    model = Small()
+    model.conv.register_forward_hook(lambda _module, _inputs, output: output * 2)
+    check_halves(model, "conv", images(2, 8, 8))
+    model.register_forward_hook(lambda _module, _inputs, output: output * 2)
+    with pytest.raises(ModelError, match="forward hooks of its own"):
+        split_model(model, "conv", (8, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_types_than_float32_are_refused(dtype):
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(ModelError, match=rf"conv\.weight is {name}.*\.float\(\)"):
+        split_model(Small().to(dtype), "conv", (8, 8))
+
+
+def test_tensors_that_do_not_fit_are_model_errors():
+    halves = split_model(Small(), "conv", (8, 8))
+    for wrong in (
+        torch.zeros(1, 3, 8, 8, dtype=torch.int32),
+        torch.zeros(3, 8, 8),
+        torch.zeros(1, 1, 8, 8),
+    ):
+        with pytest.raises(ModelError, match=r"edge does not run on (int|float)32 \(.* on cpu: "):
+            halves.edge(wrong)
+    linear = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)).eval()
+    with pytest.raises(ModelError, match=r"cloud does not run on float32 \(1, 4, 5, 5\) on cpu: "):
+        split_model(linear, "0", (8, 8)).cloud([torch.zeros(1, 4, 5, 5)])
+
+
+@pytest.mark.parametrize(
+    ("model", "split", "size", "message"),
+    [
+        (Small(), "conv", (8,), "expected height and width"),
+        (Small(), "conv", (8.5, 8), "expected height and width"),
+        (Small(), 3, (8, 8), "expected the name"),
+        (lambda x: x, "conv", (8, 8), r"expected a torch\.nn\.Module"),
+        (nn.Conv2d(1, 4, 3).eval(), "conv", (8, 8), "does not run on 8x8 input, float32 RGB"),
+    ],
+)
+def test_arguments_that_are_none(model, split, size, message):
+    with pytest.raises(ModelError, match=message):
+        split_model(model, split, size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_models())
+def test_any_cut_of_any_network_works_or_is_a_model_error(name):
+    """First, last and some other nodes and modules, at the network's own size and at a tiny one."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                model, device = _build(name).eval(), "meta"
+        except NotImplementedError:
+            model, device = _build(name).eval(), "cpu"
+    nodes = [node.name for node in torch.fx.symbolic_trace(model).graph.nodes]
+    modules = [path for path, _ in model.named_modules()]
+    chance = np.random.default_rng(0)
+    picked = [nodes[0], nodes[1], nodes[-1], modules[-1]]
+    picked += [str(chance.choice(names)) for names in (nodes, modules) for _ in range(2)]
+    layers = [path for path, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    picked.append(layers[0])
+    own = default_preprocessing(name, native=False).crop
+    worked = 0
+    for size in ((own, own), (32, 48)):
+        for split in picked:
+            try:
+                halves = split_model(model, split, size, name)
+                with torch.no_grad():
+                    features = halves.edge(torch.zeros(1, 3, *size, device=device))
+                    halves.cloud(features)
+            except ModelError:
+                continue
+            shapes = [(1, *spec.shape) for spec in halves.tensors]
+            assert [tuple(tensor.shape) for tensor in features] == shapes
+            worked += 1
+    assert worked
+
+
 def test_untraceable_model():
     class Deciding(nn.Module):
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
     with pytest.raises(ModelError, match=r"Deciding cannot be traced by torch\.fx") as caught:
-        split_model(Deciding(), "neg", (32, 32))
+        split_model(Deciding().eval(), "neg", (32, 32))
     assert "\n" not in str(caught.value)
 
 
 def test_wrong_size():
     with pytest.raises(ModelError, match="does not run on 4x2 input"):
-        split_model(Lopsided(), "permute_1", (2, 4))
+        split_model(Lopsided().eval(), "permute_1", (2, 4))
 
 
 # --- lists ------------------------------------------------------------------------------------
@@ -381,7 +549,7 @@ def test_listed_splits():
     assert {"features.denseblock3", "features.transition3"} <= set(dense)
     assert list_splits("googlenet")[-1] == "inception5b"
     assert list_splits("regnet_y_400mf")[0] == "add"
-    assert list_splits("vit_b_16") == []
+    assert list_splits("vit_b_16") == ["conv_proj"]
 
 
 def test_lists_leave_the_generator_alone():
@@ -459,6 +627,21 @@ def test_weights_that_do_not_fit(tmp_path):
     torch.save([1, 2], path)
     with pytest.raises(ModelError, match="not a state dict"):
         load_model("squeezenet1_1", str(path))
+    torch.save({"epoch": 3, "state_dict": saved}, path)
+    with pytest.raises(ModelError, match="checkpoint with one under 'state_dict'"):
+        load_model("squeezenet1_1", str(path))
+    torch.save({f"module.{key}": tensor for key, tensor in saved.items()}, path)
+    with pytest.raises(ModelError, match=r"begin with 'module\.'"):
+        load_model("squeezenet1_1", str(path))
+    first = saved["features.0.bias"]
+    for dtype in (torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn):
+        torch.save({**saved, "features.0.bias": first.to(dtype)}, path)
+        with pytest.raises(ModelError, match=rf"features\.0\.bias is {str(dtype)[6:]}, expected"):
+            load_model("squeezenet1_1", str(path))
+    for value in (float("nan"), float("inf")):
+        torch.save({**saved, "features.0.bias": first + value}, path)
+        with pytest.raises(ModelError, match=r"features\.0\.bias holds NaN or infinity"):
+            load_model("squeezenet1_1", str(path))
     for name in ("broken.pth", "broken.safetensors"):
         (tmp_path / name).write_bytes(b"no weights at all")
         with pytest.raises(ModelError, match="cannot be read as a state dict"):
@@ -468,7 +651,13 @@ def test_weights_that_do_not_fit(tmp_path):
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
-        ("resnet43", "default", "unknown model 'resnet43'; nearest: "),
+        ("resnet43", "default", "unknown model 'resnet43'; nearest: .*library"),
+        ("fasterrcnn_resnet50_fpn", "default", "one of torchvision's detection networks.*library"),
+        ("fcn_resnet50", "random:0", "one of torchvision's segmentation networks"),
+        ("r3d_18", "random:0", "one of torchvision's video networks"),
+        ("raft_small", "random:0", "one of torchvision's optical_flow networks"),
+        ("quantized_resnet18", "random:0", "one of torchvision's quantization networks"),
+        ("folder/resnet50-0676ba61.pth", "default", "name of a file.*--model NAME --weights FILE"),
         ("resnet34", "random:", "not an integer"),
         ("resnet34", "random:-1", "not an integer"),
         ("resnet34", "absent.pth", "no such file"),
@@ -526,6 +715,74 @@ def test_default_preprocessing():
     assert (native.short_side, native.crop, native.pad_multiple) == (0, 0, 32)
     assert native.mean_thousandths == (127_000,) * 3
     assert native.scale_thousandths == (128_000,) * 3
+
+
+@pytest.mark.parametrize("name", list_models()[1:])
+def test_preprocessing_is_what_the_weights_were_made_for(name):
+    entries = torchvision.models.get_model_weights(name)
+    named = [
+        ("default", entries.DEFAULT),
+        ("random:1", entries.DEFAULT),
+        ("a.pth", entries.DEFAULT),
+    ]
+    named += [(f"folder/{entry.url.rpartition('/')[2]}", entry) for entry in entries]
+    for weights, entry in named:
+        transforms = entry.transforms()
+        found = default_preprocessing(name, native=False, weights=weights)
+        assert [found.short_side] == transforms.resize_size
+        assert [found.crop] == transforms.crop_size
+        assert found.crop <= found.short_side
+        assert found.pad_multiple == 0
+        np.testing.assert_allclose(
+            found.mean_thousandths, np.array(transforms.mean) * 255e3, atol=0.5
+        )
+        np.testing.assert_allclose(
+            found.scale_thousandths, np.array(transforms.std) * 255e3, atol=0.5
+        )
+        native = default_preprocessing(name, native=True, weights=weights)
+        assert native == dataclasses.replace(found, short_side=0, crop=0, pad_multiple=32)
+
+
+def test_preprocessing_of_unknown_models():
+    with pytest.raises(ModelError, match="unknown model 'resnet43'; nearest: "):
+        default_preprocessing("resnet43", native=False)
+
+
+def test_splits_are_described_at_the_size_of_the_model():
+    (_, (spec,)), *_ = describe_splits("efficientnet_v2_l")
+    assert (spec.height, spec.stride_y) == (240, 2)
+
+
+@pytest.mark.slow
+def test_vision_transformers_are_built_for_the_size_of_their_weights(tmp_path):
+    model = load_model("vit_b_16", "random:0")
+    state = model.state_dict()
+    state["encoder.pos_embedding"] = torch.zeros(1, 24 * 24 + 1, 768)
+    path = tmp_path / "vit_b_16_swag-9ac1b537.pth"  # of the name that torchvision publishes
+    torch.save(state, path)
+    assert default_preprocessing("vit_b_16", native=False, weights=str(path)).crop == 384
+    assert load_model("vit_b_16", str(path)).image_size == 384
+
+
+def test_defaults_of_torch_change_no_model():
+    expected = weights_hash(load_model("squeezenet1_1", "random:4"))
+    rgb = np.zeros((4, 4, 3), np.uint8)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            model = load_model("squeezenet1_1", "random:4")
+            assert weights_hash(model) == expected
+            halves = split_model(model, "features.6", (64, 64))
+            image = normalise(rgb, default_preprocessing("resnet34", native=False))
+            assert describe_splits("squeezenet1_1", (64, 64))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (image.device.type, image.dtype) == ("cpu", torch.float32)
+    x = images(1, 64, 64)
+    assert torch.equal(halves.cloud(halves.edge(x)), model(x))
+    with torch.inference_mode():
+        model = load_model("squeezenet1_1", "random:4")
+    assert not any(parameter.is_inference() for parameter in model.parameters())
 
 
 def test_labels():
