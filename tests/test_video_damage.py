@@ -206,6 +206,8 @@ def test_one_bad_packet_has_one_policy(
 
     first_missing = min(pts for pts, _, _ in listed[number:])
     before = [frame for frame in whole if frame.pts < first_missing]
+    if codec == "mpeg2video":  # its decoder lets go of the frame that it holds when the next fails
+        before.pop()
     frames: list[Frame] = []
     with (
         pytest.raises(VideoError, match=rf"at frame {len(before)} \(.*--damaged skip"),
