@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
@@ -39,6 +39,7 @@ from codec.errors import ModelError, VideoError
 from codec.metrics import kl_divergence
 from codec.motion import VECTOR_UNITS, compensate, latent_displacement
 from codec.motion_search import MotionSearch, luma
+from codec.output import open_output
 from codec.profile import Profile
 from codec.sensitivity import (
     BUDGET,
@@ -401,15 +402,14 @@ class _Checkpoint:
     def _save(self, run: _Run, done: dict[str, int]) -> None:
         if self._path is None:
             return
-        temporary = self._path.with_name(self._path.name + ".new")
         tensors = {
             f"{number}.{name}": tensor
             for number, each in enumerate(run.statistics)
             for name, tensor in each.sums.items()
         }
         state = json.dumps({"job": self._key, "done": done})
-        save_file(tensors, temporary, {"state": state})
-        temporary.replace(self._path)
+        with open_output(str(self._path), force=True) as file:
+            file.write(save(tensors, {"state": state}))
 
 
 # --- the step ---------------------------------------------------------------------------------

@@ -1,50 +1,111 @@
 """The `lmc` command: parse, call one library function, print.
 
 Results go to standard output, progress to standard error.  Exit code 0: done; 1: an input or output
-is at fault, said in one line; 2: wrong usage.  Heavy imports happen inside the commands, so that
-`--help` is instant.
+is at fault, said in one line; 2: wrong usage; 128 + N: ended by signal N, nothing left behind.
+Heavy imports happen inside the commands, so that `--help` is instant.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
 from codec import __version__
-from codec.errors import FeatureCodecError
+from codec.errors import BitstreamError, FeatureCodecError
+from codec.output import (
+    STANDARD_OUTPUT,
+    check_outputs,
+    ended_by_signals,
+    named,
+    naming,
+    one_line,
+    standard_stream,
+)
 
 if TYPE_CHECKING:
     from codec.bitstream import SequenceHeader
     from codec.container import StreamReader
+    from codec.entropy import FrameSyntax
     from codec.video import DamagePolicy
 
 __all__ = ["main"]
 
+_Frame = TypeVar("_Frame")
+
 
 class _Lmc(click.Group):
-    """Turns errors that are not bugs into one line and exit code 1."""
+    """Turns errors that are not bugs into one line and exit code 1, signals into 128 + their
+    number.
+    """
+
+    def main(self, args: Any = None, *more: Any, **extra: Any) -> Any:  # noqa: ANN401 - click's
+        """Run: as the command of this process where no arguments are given, else as a function."""
+        command = args is None
+        if command:
+            _prepare_standard_streams()
+        try:
+            # what comes through is of --help and --version, which click prints outside of `invoke`
+            with ended_by_signals() if command else nullcontext(), naming(STANDARD_OUTPUT):
+                return super().main(args, *more, **extra)
+        except OSError as error:
+            sys.exit(_tell(error))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what no file is called, however the rest is understood."""
+        for word in args:
+            if "\0" in word:
+                raise click.UsageError(f"{word!r} holds a NUL, which no argument may", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         try:
             return super().invoke(ctx)
         except (FeatureCodecError, OSError) as error:
-            if isinstance(error, BrokenPipeError):
-                sys.stderr.close()
-                ctx.exit(1)
-            text = " ".join(str(error).split())
-            if isinstance(error, OSError) and error.strerror is not None:
-                named = "" if error.filename is None else f"{error.filename}: "
-                text = f"{named}{error.strerror.lower()}"
-            click.echo(f"lmc: {text}", err=True)
-            ctx.exit(1)
+            ctx.exit(_tell(error))
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
+
+
+def _prepare_standard_streams() -> None:
+    """Keep files that will be opened off the numbers of closed streams, which libraries print to;
+    print what the terminal has no letters for as escapes.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    with suppress(AttributeError):  # None where it is closed
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _tell(error: FeatureCodecError | OSError) -> int:
+    """Print an error and return the exit code."""
+    if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:
+        with suppress(AttributeError, OSError):  # Python would try again at its exit, and complain
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(descriptor, sys.stdout.fileno())
+            os.close(descriptor)
+        if isinstance(error, BrokenPipeError):
+            return 1  # its reader has seen enough
+    with suppress(OSError):
+        click.echo(f"lmc: {one_line(error)}", err=True)
+    return 1
+
+
+def _say(text: str, *, nl: bool = True, err: bool = False) -> None:
+    with naming("standard error" if err else STANDARD_OUTPUT):
+        click.echo(text, nl=nl, err=err)
 
 
 class _FrameRange(click.ParamType):  # type: ignore[type-arg,unused-ignore] # new in click 8.3
@@ -245,8 +306,9 @@ def encode(
     force: bool,
 ) -> None:
     """Encode VIDEO (a file, or - for standard input) to a stream of feature tensors."""
-    from codec.container import StreamWriter, check_output, open_output
+    from codec.container import StreamWriter
     from codec.encoder import EncoderConfig
+    from codec.output import open_output
     from codec.pipeline import EncodeOptions, VideoEncoder
 
     split = _split_or_default(model, split)
@@ -254,10 +316,14 @@ def encode(
     given = [option for option, value in aims.items() if value is not None]
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} exclude each other; give one of them")
-    _refuse_shared_output("-o", output, "--report", report)
-    check_output(output, force=force)
-    if report is not None:
-        check_output(report, force=force)
+    _check_files(
+        {"-o": output, "--report": report},
+        [("VIDEO", video), ("--profile", profile), ("--weights", _weight_file(weights))],
+        force=force,
+    )
+    if video == "-":
+        _refuse_terminal("stdin")
+        standard_stream("stdin")
     options = EncodeOptions(
         model=model,
         split=split,
@@ -324,7 +390,7 @@ def _warn_of_missed_target(report: dict[str, Any]) -> None:
         if report["frames"] < SETTLED:
             notes += f"; clips under {SETTLED} frames may be over"
     qp = f"qp {report['qp_min']} to {report['qp_max']}"
-    click.echo(f"lmc: warning: {text}; {qp}{notes}", err=True)
+    _say(f"lmc: warning: {text}; {qp}{notes}", err=True)
 
 
 def _split_or_default(model: str, split: str | None) -> str:
@@ -346,7 +412,7 @@ def _print_report(report: dict[str, Any], *, to_stderr: bool) -> None:
         if key == "frame_md5":
             continue
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
-        click.echo(f"{key:22} {text}", err=to_stderr)
+        _say(f"{key:22} {text}", err=to_stderr)
 
 
 @main.command()
@@ -396,15 +462,19 @@ def calibrate(
     import torch
 
     from codec.calibrator import CalibrationOptions, calibrate
-    from codec.container import check_output, open_output
+    from codec.output import open_output
     from codec.submodels import default_preprocessing, load_model, split_model, weights_hash
 
     split = _split_or_default(model, split)
-    check_output(output, force=force)
-    place = _device(device)
+    inputs: list[tuple[str, str | Path | None]] = [("SOURCES", source) for source in sources]
+    inputs.append(("--weights", _weight_file(weights)))
+    _check_files({"-o": output}, inputs, force=force)
     checkpoint: Path | None = Path(f"{output}.partial")
     if output == "-" or (Path(output).exists() and not Path(output).is_file()):
         checkpoint = None  # there is no file to be beside
+    else:  # which may exist: the job goes on from it
+        _check_files({"the checkpoint": str(checkpoint)}, inputs, force=True)
+    place = _device(device)
     warnings: list[str] = []
     preprocessing = default_preprocessing(model, native=False, weights=weights)
     with torch.no_grad():
@@ -428,7 +498,7 @@ def calibrate(
         checkpoint.unlink(missing_ok=True)
     if not quiet:
         for text in warnings:
-            click.echo(f"lmc: warning: {text}", err=True)
+            _say(f"lmc: warning: {text}", err=True)
         found = profile.provenance | {"profile_bytes": len(profile.to_bytes())}
         _print_report(found, to_stderr=output == "-")
 
@@ -445,6 +515,12 @@ def calibrate(
     help="Finish the task and write the top five of every frame as JSON; - is standard output.",
 )
 @click.option("--md5", is_flag=True, help="Print the MD5 of every frame's integer latents.")
+@click.option(
+    "--salvage",
+    is_flag=True,
+    help="Of a stream that is cut or damaged, write the frames before that; the error is told all "
+    "the same, and the exit code is 1.",
+)
 @click.option("--reference", help="Recompute NRMSE from the clip that was encoded.")
 @click.option(
     "--reference-frames",
@@ -468,6 +544,7 @@ def decode(
     output: str | None,
     task: str | None,
     md5: bool,
+    salvage: bool,
     reference: str | None,
     reference_frames: tuple[int, int | None] | None,
     frames: tuple[int, int | None] | None,
@@ -480,19 +557,17 @@ def decode(
     """Decode STREAM (a file, or - for standard input) to tensors, to task output, or both.
 
     Without any of -o, --task, --md5 and --reference the stream is decoded and checked, and a
-    summary printed.
+    summary printed.  Of a stream that is cut, still being written, or damaged, all frames before
+    that are decoded and printed, but none are written without --salvage.
     """
-    from codec.container import check_output
     from codec.pipeline import FeatureReference, TaskOutput, decode_frames, model_of
     from codec.tensor_file import TensorFile
 
-    _refuse_shared_output("-o", output, "--task", task)
     piped = "-" in (output, task)
     if piped and md5:
         raise click.UsageError("--md5 prints on standard output, where another output goes")
-    for path in (output, task):
-        if path is not None:
-            check_output(path, force=force)
+    inputs = [("STREAM", stream), ("--reference", reference), ("--weights", _weight_file(weights))]
+    _check_files({"-o": output, "--task": task}, inputs, force=force)
     with ExitStack() as stack:
         reader = stack.enter_context(_open_stream(stream))
         header = reader.header
@@ -511,10 +586,9 @@ def decode(
             tensors = stack.enter_context(TensorFile(output, names, force=force))
         results = []
         count = 0
-        end = reader.index()
-        total = None if end is None else len(range(end.frames)[slice(*(frames or (0, None)))])
-        with _progress(total, quiet=quiet) as advance:
-            for number, frame in decode_frames(reader, frames=frames, device=place):
+        with _progress(_frame_count(reader, frames), quiet=quiet) as advance:
+            decoded = _Whole(decode_frames(reader, frames=frames, device=place))
+            for number, frame in decoded:
                 if tensors is not None:
                     tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)
                 if finish is not None:
@@ -522,9 +596,15 @@ def decode(
                 if compare is not None:
                     compare.update(frame)
                 if md5:
-                    click.echo(f"{frame.md5()}  {number}")
+                    _say(f"{frame.md5()}  {number}")
                 count += 1
                 advance("")
+        if decoded.error is not None and not (salvage and count):
+            if not count or (tensors is None and finish is None):
+                raise decoded.error
+            raise FeatureCodecError(
+                f"{one_line(decoded.error)}; --salvage keeps the {count} frames before that"
+            ) from decoded.error
         if not count:
             first = frames[0] if frames else 0
             raise FeatureCodecError(
@@ -535,12 +615,41 @@ def decode(
         if task is not None:
             _write_json(task, results, force=force)
         if compare is not None:
-            click.echo(f"nrmse {compare.nrmse():.17g}", err=piped)
+            _say(f"nrmse {compare.nrmse():.17g}", err=piped)
         if not (md5 or reference):
             shapes = ", ".join(
                 f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in header.tensors
             )
-            click.echo(f"{count} frames: {shapes}", err=piped)
+            _say(f"{count} frames: {shapes}", err=piped)
+        if decoded.error is not None:
+            raise decoded.error
+
+
+class _Whole(Iterable[_Frame]):
+    """Iterates over what comes before the fault of a stream, and keeps the fault."""
+
+    def __init__(self, frames: Iterator[_Frame]) -> None:
+        self._frames = frames
+        self.error: BitstreamError | OSError | None = None
+
+    def __iter__(self) -> Iterator[_Frame]:
+        while True:
+            try:
+                frame = next(self._frames)
+            except StopIteration:
+                return
+            except (BitstreamError, OSError) as error:
+                self.error = error
+                return
+            yield frame
+
+
+def _frame_count(reader: StreamReader, frames: tuple[int, int | None] | None) -> int | None:
+    try:
+        end = reader.index()
+    except BitstreamError:  # the frames before the fault come first, then it is told
+        return None
+    return None if end is None else len(range(end.frames)[slice(*(frames or (0, None)))])
 
 
 def _shifted(
@@ -557,25 +666,38 @@ def _shifted(
 @click.argument("stream")
 @click.option("--json", "as_json", is_flag=True, help="Everything, frame by frame, as JSON.")
 def inspect(stream: str, as_json: bool) -> None:
-    """Say what is in STREAM: header, and bits per frame and per syntax element."""
+    """Say what is in STREAM: header, and bits per frame and per syntax element.
+
+    Of a stream that is cut, still being written, or damaged, the frames before that; then the error
+    is told, the exit code is 1, and --json has it as `error`.
+    """
+    _check_files({}, [("STREAM", stream)], force=False)
     with _open_stream(stream) as reader:
-        found = _inspect(reader)
+        found, fault = _inspect(reader)
     if as_json:
-        click.echo(json.dumps(found, indent=1))
-        return
+        if fault is not None:
+            found["error"] = one_line(fault)
+        _say(json.dumps(found, indent=1))
+    else:
+        _print_stream(found)
+    if fault is not None:
+        raise fault
+
+
+def _print_stream(found: dict[str, Any]) -> None:
     for key, value in found["header"].items():
-        click.echo(f"{key:16} {value}")
-    click.echo(
+        _say(f"{key:16} {value}")
+    _say(
         f"{'bytes':16} {found['bytes']}: header {found['bytes_header']}, "
         f"end packet {found['bytes_end']}"
     )
     elements = sorted({element for frame in found["frames"] for element in frame["bits"]})
-    click.echo(
+    _say(
         "\n"
         + " ".join(f"{title:>9}" for title in ("frame", "type", "pts", "qp", "bytes", "framing")),
         nl=False,
     )
-    click.echo("".join(f"  {element}" for element in elements) + "   [bits]")
+    _say("".join(f"  {element}" for element in elements) + "   [bits]")
     for frame in found["frames"]:
         cells = (
             frame["frame"],
@@ -585,12 +707,12 @@ def inspect(stream: str, as_json: bool) -> None:
             frame["bytes"],
             8 * frame["bytes_framing"],
         )
-        click.echo(" ".join(f"{cell:>9}" for cell in cells), nl=False)
-        click.echo("".join(f"  {frame['bits'].get(e, 0):>{len(e)}.1f}" for e in elements))
+        _say(" ".join(f"{cell:>9}" for cell in cells), nl=False)
+        _say("".join(f"  {frame['bits'].get(e, 0):>{len(e)}.1f}" for e in elements))
     for kind in ("key", "inter"):
         chosen = [frame for frame in found["frames"] if frame["type"] == kind]
         if chosen:
-            click.echo(f"{kind} frames: {len(chosen)}, on average {_average(chosen)}")
+            _say(f"{kind} frames: {len(chosen)}, on average {_average(chosen)}")
 
 
 def _average(frames: list[dict[str, Any]]) -> str:
@@ -605,41 +727,47 @@ def _average(frames: list[dict[str, Any]]) -> str:
     return f"{size:.1f} bytes: {listed}, rounding up to bytes {rest:.1f}"
 
 
-def _inspect(reader: StreamReader) -> dict[str, Any]:
-    """Parse every symbol; neither tensors nor models are needed for that."""
+def _inspect(reader: StreamReader) -> tuple[dict[str, Any], BitstreamError | OSError | None]:
+    """Parse every symbol, up to the fault if there is one; neither tensors nor models are needed
+    for that.
+    """
     from codec.entropy import FrameSyntax
     from codec.profile import profile_of
 
     header = reader.header
     syntax = FrameSyntax(header, profile_of(header))
-    frames = []
+    parsed = _Whole(_parsed(reader, syntax))
+    frames = list(parsed)
+    used = reader.header_bytes + sum(int(frame["bytes"]) for frame in frames)
+    size = used if parsed.error is not None else reader.bytes_read
+    found = {
+        "header": _describe(header),
+        "bytes": size,
+        "bytes_header": reader.header_bytes,
+        "bytes_end": size - used,
+        "frames": frames,
+    }
+    return found, parsed.error
+
+
+def _parsed(reader: StreamReader, syntax: FrameSyntax) -> Iterator[dict[str, Any]]:
     for number, packet, size in reader:
         syntax.bits.clear()
         symbols = syntax.parse(packet)
         modes = [symbols_of.modes for symbols_of in symbols.tensors]
-        frames.append(
-            {
-                "frame": number,
-                "type": "key" if packet.key else "inter",
-                "pts": packet.pts,
-                "qp": packet.qp,
-                "bytes": size,
-                "bytes_framing": size - len(packet.payload),
-                "bits": {element: round(bits, 2) for element, bits in syntax.bits.items()},
-                "blocks": {
-                    name: int(sum((mode == value).sum() for mode in modes))
-                    for value, name in enumerate(("skip", "inter", "intra"))
-                },
-            }
-        )
-    used = reader.header_bytes + sum(int(str(frame["bytes"])) for frame in frames)
-    return {
-        "header": _describe(header),
-        "bytes": reader.bytes_read,
-        "bytes_header": reader.header_bytes,
-        "bytes_end": reader.bytes_read - used,
-        "frames": frames,
-    }
+        yield {
+            "frame": number,
+            "type": "key" if packet.key else "inter",
+            "pts": packet.pts,
+            "qp": packet.qp,
+            "bytes": size,
+            "bytes_framing": size - len(packet.payload),
+            "bits": {element: round(bits, 2) for element, bits in syntax.bits.items()},
+            "blocks": {
+                name: int(sum((mode == value).sum() for mode in modes))
+                for value, name in enumerate(("skip", "inter", "intra"))
+            },
+        }
 
 
 def _describe(header: SequenceHeader) -> dict[str, Any]:
@@ -695,20 +823,20 @@ def models(model: str | None, as_json: bool) -> None:
     if not rows:
         raise FeatureCodecError(f"{model}: has no split point with tensors of shape (C, H, W)")
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        _say(json.dumps(rows, indent=1))
         return
     sides = dict.fromkeys(default_preprocessing(name, native=False).crop for name in names)
     sizes = " and ".join(f"{side}x{side}" for side in sides)
-    click.echo(f"{'model':20} {'split':34} {'elements':>9}  tensors (CxHxW, n^k) at {sizes}")
+    _say(f"{'model':20} {'split':34} {'elements':>9}  tensors (CxHxW, n^k) at {sizes}")
     for row in rows:
         shapes = [f"{'x'.join(map(str, t['shape']))} /{t['stride'][0]}" for t in row["tensors"]]
         more = f" and {len(shapes) - 3} more" if len(shapes) > 3 else ""
-        click.echo(
+        _say(
             f"{row['model']:20} {row['split']:34} {row['elements']:9}  "
             f"{', '.join(shapes[:3])}{more}"
         )
     if model is None:
-        click.echo(
+        _say(
             f"\nand {len(list_models()) - len(names)} more: lmc models NAME, "
             "any classifier of torchvision"
         )
@@ -719,10 +847,13 @@ def _open_stream(path: str) -> Iterator[StreamReader]:
     from codec.container import StreamReader
 
     with ExitStack() as stack:
-        file: BinaryIO = (
-            sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
-        )
-        yield StreamReader(file)
+        file: BinaryIO
+        if path == "-":
+            _refuse_terminal("stdin")
+            file, path = standard_stream("stdin"), "standard input"
+        else:
+            file = stack.enter_context(Path(path).open("rb"))
+        yield StreamReader(named(file, path))
 
 
 @contextmanager
@@ -756,17 +887,37 @@ def _device(name: str) -> str:
     return name
 
 
-def _refuse_shared_output(first: str, one: str | None, second: str, other: str | None) -> None:
-    """Refuse two outputs that would overwrite each other, or mix in a pipe."""
-    if one is None or other is None:
-        return
-    same = one == other if "-" in (one, other) else Path(one).resolve() == Path(other).resolve()
-    if same:
-        raise click.UsageError(f"{first} and {second} both name {one!r}")
+def _check_files(
+    outputs: Mapping[str, str | None],
+    inputs: Iterable[tuple[str, str | Path | None]],
+    *,
+    force: bool,
+) -> None:
+    """Refuse outputs that would overwrite an input or each other, mix in a pipe, or fill a
+    terminal; see `check_outputs`.
+    """
+    try:
+        check_outputs(outputs, inputs, force=force)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if outputs.get("-o") == "-":
+        _refuse_terminal("stdout")
+
+
+def _refuse_terminal(name: str) -> None:
+    stream = getattr(sys, name)
+    if stream is not None and stream.isatty():
+        full = f"standard {name.removeprefix('std')}put"
+        raise click.UsageError(f"{full} is a terminal; redirect it, or name a file")
+
+
+def _weight_file(weights: str | None) -> str | None:
+    named_otherwise = weights is None or weights == "default" or weights.startswith("random:")
+    return None if named_otherwise else weights
 
 
 def _write_json(path: str, content: object, *, force: bool) -> None:
-    from codec.container import open_output
+    from codec.output import open_output
 
     with open_output(path, force=force) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())

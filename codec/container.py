@@ -1,5 +1,4 @@
-"""Streams over file objects: header, packets, end packet; seeking by the index; outputs that are
-whole or absent.
+"""Streams over file objects: header, packets, end packet; seeking by the index.
 
 Knows bytes and files, neither tensors nor models.  Reading works on pipes and is independent of how
 reads are chopped; only `StreamReader.seek` needs a file that can seek, and without one decoding
@@ -9,11 +8,7 @@ simply starts at the first frame.
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from codec.bitstream import (
@@ -27,9 +22,9 @@ from codec.bitstream import (
     Limits,
     SequenceHeader,
 )
-from codec.errors import CorruptBitstreamError, TruncatedBitstreamError
+from codec.errors import BitstreamError, CorruptBitstreamError, TruncatedBitstreamError
 
-__all__ = ["StreamReader", "StreamWriter", "check_output", "open_output"]
+__all__ = ["StreamReader", "StreamWriter"]
 
 CHUNK = 1 << 16
 Parsed = TypeVar("Parsed")
@@ -174,10 +169,13 @@ class StreamReader:
             self._file.seek(here)
 
     def seek(self, frame: int) -> None:
-        """Go to the last key frame at or before `frame`, by the index if the file can seek, else
-        stay.
+        """Go to the last key frame at or before `frame`, by the index if the file can seek and has
+        one, else stay.
         """
-        end = self.index()
+        try:
+            end = self.index()
+        except BitstreamError:  # cut, damaged or still growing: reading finds out where
+            return
         if end is None:
             return
         candidates = [entry for entry in end.key_frames if entry[0] <= frame]
@@ -188,54 +186,3 @@ class StreamReader:
         self._buffer = b""
         self._previous = None
         self.bytes_read = offset
-
-
-@contextmanager
-def open_output(path: str, *, force: bool = False) -> Iterator[BinaryIO]:
-    """Open a binary file that appears under its name only when all went well; "-" is standard
-    output.
-
-    Raises:
-        FileExistsError: it is there already and `force` is not set.
-    """
-    if path == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    check_output(path, force=force)
-    target = Path(path).resolve()  # a link stays one, and the file it names is replaced
-    if target.exists() and not target.is_file():
-        with target.open("wb") as file:
-            yield file
-        return
-    descriptor, name = tempfile.mkstemp(prefix=".lmc-", suffix=".part", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def check_output(path: str, *, force: bool) -> None:
-    """Refuse, before any work is done, an output that could not be written at the end."""
-    target = Path(path)
-    if path == "-":
-        return
-    if target.is_dir():
-        raise IsADirectoryError(f"{path}: is a directory; name a file")
-    if target.is_file() and not force:  # devices and named pipes exist to be written to
-        raise FileExistsError(f"{path}: exists; pass --force to overwrite it")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
-    if not target.exists() and not os.access(target.parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path}: the folder {target.parent} cannot be written to")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -310,7 +310,7 @@ class _Decoding:
         """Yield all frames; raise `VideoError` at the first damage if the policy is to stop."""
         for packet, flaw in self._judged():
             if packet is None:
-                yield from self._broken(flaw, None)
+                yield from self._broken(flaw, None, decoded=False)
             elif self._wait_for_key and not packet.is_keyframe:
                 self._dropped += 1
             else:
@@ -377,13 +377,13 @@ class _Decoding:
                 yield packet, ""
 
     def _decode(self, packet: Packet[VideoStream], flaw: str) -> Iterator[tuple[VideoFrame, int]]:
-        if not flaw:
-            try:
-                frames = cast("Sequence[VideoFrame]", self._context.decode(packet))
-            except Exception as error:  # whatever PyAV makes of damage
-                flaw = _reason(error)
         if flaw:
-            yield from self._broken(flaw, packet.pts)
+            yield from self._broken(flaw, packet.pts, decoded=False)
+            return
+        try:
+            frames = cast("Sequence[VideoFrame]", self._context.decode(packet))
+        except Exception as error:  # whatever PyAV makes of damage
+            yield from self._broken(_reason(error), packet.pts, decoded=True)
             return
         if self._fresh and self._key_pts is None and packet.is_keyframe:
             self._key_pts = packet.pts
@@ -391,7 +391,7 @@ class _Decoding:
             if self._wait_for_key:  # what came out together with a damaged frame, behind it
                 self._dropped += 1
             elif frame.is_corrupt and not self._conceal:
-                yield from self._broken("damaged frame", frame.pts)
+                yield from self._broken("damaged frame", frame.pts, decoded=True)
             else:
                 yield self._give(frame)
 
@@ -401,8 +401,14 @@ class _Decoding:
         self._given += 1
         return frame, dropped
 
-    def _broken(self, reason: str, pts: int | None) -> Iterator[tuple[VideoFrame, int]]:
-        """Give what was complete before the damage at `pts`, then stop, or wait for a key frame."""
+    def _broken(
+        self, reason: str, pts: int | None, *, decoded: bool
+    ) -> Iterator[tuple[VideoFrame, int]]:
+        """Give what was complete before the damage at `pts`, then stop, or wait for a key frame.
+
+        What a decoder made of the damage, if it came that far, may be among what it holds: the
+        frame of that time, or any if that is not known.
+        """
         if self._fresh and None not in (pts, self._key_pts) and pts < self._key_pts:  # type: ignore[operator]
             self._dropped += 1
             return
@@ -411,7 +417,10 @@ class _Decoding:
             self.excuse = f" ({reason})"
             return
         stop = self._policy == "stop"
-        for frame in self._drain():
+        held = self._drain()
+        if decoded:
+            held = [frame for frame in held if pts is not None and frame.pts != pts]
+        for frame in held:
             if stop and None not in (pts, frame.pts) and frame.pts >= pts:  # type: ignore[operator]
                 break  # it is shown behind the damage
             yield self._give(frame)

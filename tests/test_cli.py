@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -32,9 +35,12 @@ def lmc(*arguments: object, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(cli.main, [str(word) for word in arguments], input=stdin)
 
 
+LMC = [sys.executable, "-m", "codec"]
+
+
 def run(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "codec", *map(str, arguments)],
+        [*LMC, *map(str, arguments)],
         input=stdin,
         capture_output=True,
         check=False,
@@ -47,15 +53,21 @@ def succeed(*arguments: object, stdin: bytes | None = None) -> Result:
     return result
 
 
-def fail(*arguments: object, code: int = 1, stdin: bytes | None = None) -> str:
-    """Expect an error without traceback, in one line if it is no usage error; return it."""
+def told(*arguments: object, code: int = 1, stdin: bytes | None = None) -> Result:
+    """Expect an error without traceback, in one line if it is no usage error."""
     result = lmc(*arguments, stdin=stdin)
     assert result.exit_code == code, (result.output, result.exception)
     assert isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
     if code == 1:
         assert result.stderr.startswith("lmc: ")
         assert result.stderr.count("\n") == 1
+    return result
+
+
+def fail(*arguments: object, code: int = 1, stdin: bytes | None = None) -> str:
+    """Expect an error and no result; return it."""
+    result = told(*arguments, code=code, stdin=stdin)
+    assert result.stdout == ""
     return result.stderr
 
 
@@ -415,8 +427,10 @@ def test_two_outputs_of_one_name(made, here):
     assert "--md5" in fail("decode", made / "clip.lmc", "-o", "-", "--md5", code=2)
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_an_interrupted_run_leaves_nothing(here, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "code"), [(OSError(28, "No space left on device"), 1), (KeyboardInterrupt(), 130)]
+)
+def test_an_interrupted_run_leaves_nothing(here, monkeypatch, error, code):
     original = encoder.Encoder.encode
 
     def interrupted(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -426,7 +440,7 @@ def test_an_interrupted_run_leaves_nothing(here, monkeypatch, error):
 
     monkeypatch.setattr(encoder.Encoder, "encode", interrupted)
     result = lmc("encode", CLIP, "-o", "x.lmc", "--report", "r.json", "--frames", 3, *RANDOM)
-    assert result.exit_code == 1
+    assert result.exit_code == code
     if isinstance(error, OSError):
         assert result.stderr == "lmc: no space left on device\n"
     assert names(here) == []
@@ -500,16 +514,183 @@ def test_damaged_streams_leave_nothing(made, here):
     header = StreamReader(io.BytesIO(stream)).header_bytes
     for length in (7, header - 1, header, header + 30, len(stream) - 1):
         Path("bad.lmc").write_bytes(stream[:length])
-        fail("inspect", "bad.lmc")
-        fail("decode", "bad.lmc", "-o", "x.npz", "--md5")
+        told("inspect", "bad.lmc")
+        told("decode", "bad.lmc", "-o", "x.npz", "--md5")
         fail("decode", "-", "-o", "x.npz", stdin=stream[:length])
     for place in (0, 8, header - 2, header, header + 30, len(stream) - 20, len(stream) - 3):
         damaged = bytearray(stream)
         damaged[place] ^= 0x10
         Path("bad.lmc").write_bytes(damaged)
-        fail("inspect", "bad.lmc")
+        told("inspect", "bad.lmc")
         fail("decode", "bad.lmc", "-o", "x.npz")
     assert names(here) == ["bad.lmc"]
+
+
+# --- files that must not be lost ------------------------------------------------------------------
+
+
+def aliases(path: Path) -> list[Path]:
+    """Return other names of a file in the working folder."""
+    hard, soft = Path("hard"), Path("soft")
+    hard.hardlink_to(path)
+    soft.symlink_to(path)
+    return [path, hard, soft, Path("..") / path.absolute().parent.name / path]
+
+
+def test_outputs_that_are_inputs(made, calibrated, here):
+    shutil.copy(made / "clip.lmc", "mine")
+    before = Path("mine").read_bytes()
+    other = ["-o", "out", "-f"]
+    for alias in aliases(Path("mine")):
+        for arguments in (
+            ["encode", "mine", "-o", alias],
+            ["encode", "mine", "-o", "out", "--report", alias],
+            ["encode", CLIP, "-o", alias, "--profile", "mine"],
+            ["encode", CLIP, "-o", alias, "--weights", "mine"],
+            ["calibrate", CLIP, "mine", "-o", alias],
+            ["calibrate", CLIP, "-o", alias, "--weights", "mine"],
+            ["decode", "mine", "-o", alias],
+            ["decode", "mine", *other, "--task", alias],
+            ["decode", CLIP, *other, "--task", alias, "--reference", "mine"],
+            ["decode", CLIP, *other, "--task", alias, "--weights", "mine"],
+        ):
+            message = fail(*arguments, "-f", code=2)
+            assert "is the same file as" in message, arguments
+            assert str(alias) in message
+    Path("p.partial").hardlink_to("mine")
+    assert "'p.partial'" in fail("calibrate", "mine", "-o", "p", "-f", code=2)
+    assert Path("mine").read_bytes() == before
+    assert names(here) == ["hard", "mine", "p.partial", "soft"]
+
+
+def test_redirections_that_are_files_of_the_command(made, here):
+    shutil.copy(made / "clip.lmc", "mine")
+    before = Path("mine").read_bytes()
+    for arguments in (["decode", "-", "-o", "mine", "-f"], ["encode", "-", "-o", "mine", "-f"]):
+        with open("mine", "rb") as file:  # noqa: PTH123 - a redirection
+            finished = subprocess.run([*LMC, *arguments], stdin=file, capture_output=True)  # noqa: PLW1510
+        assert finished.returncode == 2
+        assert b"from standard input" in finished.stderr
+    for arguments in (["encode", "mine", "-o", "-"], ["inspect", "mine"], ["decode", "mine"]):
+        with open("mine", "ab") as file:  # noqa: PTH123 - as above
+            finished = subprocess.run([*LMC, *arguments], stdout=file, stderr=subprocess.PIPE)  # noqa: PLW1510
+        assert finished.returncode == 2
+        assert b"standard output is the same file as" in finished.stderr
+    assert Path("mine").read_bytes() == before
+
+
+def test_two_outputs_that_are_one_file_by_links(made, here):
+    Path("a").touch()
+    Path("b").hardlink_to("a")
+    Path("c").symlink_to("missing")
+    Path("d").symlink_to("missing")
+    for one, other in ("ab", "cd"):
+        arguments = ["decode", made / "clip.lmc", "-o", one, "--task", other, "-f"]
+        assert "both name" in fail(*arguments, code=2)
+    # a device takes whatever it is given
+    succeed("decode", made / "clip.lmc", "-o", "/dev/null", "--task", "/dev/null")
+
+
+def test_names_that_are_none(made, here):
+    stream = made / "clip.lmc"
+    assert "NUL" in fail("decode", "a\0b", code=2)
+    assert "NUL" in fail("encode", CLIP, "-o", "x", "--profile", "a\0b", code=2)
+    Path("loop").symlink_to("loop")
+    Path("file").touch()
+    for output, message in [
+        ("loop", "symbolic links"),
+        ("new/", "directory"),
+        ("", "directory"),
+        ("file/x", "no folder"),
+        ("x" * 256, "name too long"),
+    ]:
+        assert message in fail("decode", stream, "-o", output, "-f")
+        assert message in fail("encode", CLIP, "-o", output, "-f", *RANDOM)
+        assert message in fail("calibrate", CLIP, "-o", output, "-f", *RANDOM)
+    odd = os.fsdecode(b"\xff.npz")
+    succeed("decode", stream, "-o", odd)
+    assert "udcff" in fail("inspect", os.fsdecode(b"\xff.lmc"))
+    assert names(here) == sorted(["file", "loop", odd])
+
+
+def test_files_of_the_wrong_kind(made, here):
+    succeed("decode", made / "clip.lmc", "-o", "x.npz", "--frames", 1)
+    for command in ("decode", "inspect"):
+        for path in (CLIP, "x.npz", "/dev/null", "/dev/zero", made / "report.json", ""):
+            fail(command, path)
+    for path in (made / "clip.lmc", "x.npz", "/dev/null", made / "report.json", here):
+        fail("encode", path, "-o", "y", *RANDOM)
+    assert names(here) == ["x.npz"]
+
+
+# --- streams that are cut or damaged --------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(made: Path, here: Path) -> dict[str, bytes]:
+    """Streams of which the first three frames, or all, are whole: what is wrong -> the stream."""
+    stream = (made / "clip.lmc").read_bytes()
+    reader = StreamReader(io.BytesIO(stream))
+    ends = [reader.header_bytes]
+    for _, _, size in reader:
+        ends.append(ends[-1] + size)
+    damaged, index = bytearray(stream), bytearray(stream)
+    damaged[ends[3] + 200] ^= 1
+    index[-9] ^= 1
+    return {
+        "cut in a packet": stream[: ends[4] - 1],
+        "cut between packets": stream[: ends[3]],
+        "damaged": bytes(damaged),
+        "damaged index": bytes(index),
+        "no index": stream[: ends[6]],
+    }
+
+
+def test_what_is_whole_comes_before_the_error(broken, report):
+    lines = [f"{digest}  {number}" for number, digest in enumerate(report["frame_md5"])]
+    for what, stream in broken.items():
+        whole = 6 if "index" in what else 3
+        Path("bad").write_bytes(stream)
+        by_name = told("decode", "bad", "--md5")
+        by_pipe = told("decode", "-", "--md5", stdin=stream)
+        assert by_name.stdout.splitlines() == by_pipe.stdout.splitlines() == lines[:whole], what
+        assert by_name.stderr == by_pipe.stderr
+        part = told("decode", "bad", "--md5", "--frames", "1:")
+        assert part.stdout.splitlines() == lines[1:whole], what
+        assert (
+            succeed("decode", "bad", "--md5", "--frames", "1:3").stdout.split("\n")[:-1]
+            == (lines[1:3])
+        )
+        printed = told("inspect", "bad")
+        assert sum(" inter " in line for line in printed.stdout.splitlines()) == whole // 3 * 2
+        found = json.loads(told("inspect", "bad", "--json").stdout)
+        assert len(found["frames"]) == whole
+        assert f"lmc: {found['error']}\n" == by_name.stderr == printed.stderr
+        assert found["bytes_end"] == 0
+
+
+def test_salvage(made, broken, here):
+    outputs = ["-o", "x.npz", "--task", "t.json"]
+    for what, stream in broken.items():
+        whole = 6 if "index" in what else 3
+        Path("bad").write_bytes(stream)
+        message = fail("decode", "bad", *outputs)
+        assert f"--salvage keeps the {whole} frames before that" in message
+        assert names(here) == ["bad"]
+        result = told("decode", "bad", *outputs, "--salvage")
+        assert result.stdout == f"{whole} frames: blocks.4 40x28x28\n"
+        assert result.stderr == told("decode", "bad").stderr
+        with np.load("x.npz") as loaded:
+            assert loaded["pts"].tolist() == [512 * number for number in range(whole)]
+        assert len(json.loads(Path("t.json").read_text())) == whole
+        Path("x.npz").unlink()
+        Path("t.json").unlink()
+    header = StreamReader(io.BytesIO(broken["damaged"])).header_bytes
+    Path("bad").write_bytes(broken["damaged"][:header])
+    assert "packet 0" in fail("decode", "bad", *outputs, "--salvage")
+    assert names(here) == ["bad"]
+    Path("bad").unlink()
+    succeed("decode", made / "clip.lmc", "-o", "x.npz", "--salvage")
 
 
 # --- pipes and processes --------------------------------------------------------------------------
@@ -566,3 +747,111 @@ def test_help_explains_every_option(command):
         if parameter.param_type_name == "option":
             assert parameter.opts[-1] in result.stdout
             assert parameter.help, parameter.name
+
+
+def test_a_full_disk_is_told_with_the_name(made, here):
+    stream = made / "clip.lmc"
+    for arguments in (
+        ["decode", stream, "-o", "/dev/full"],
+        ["decode", stream, "--task", "/dev/full"],
+        ["encode", CLIP, "-o", "/dev/full", "--frames", 1, *RANDOM],
+        ["encode", CLIP, "-o", "/dev/null", "--report", "/dev/full", "--frames", 1, *RANDOM],
+    ):
+        assert fail(*arguments) == "lmc: /dev/full: no space left on device\n"
+    for arguments in (
+        ["--help"],
+        ["decode", stream, "--md5"],
+        ["decode", stream, "-o", "-"],
+        ["inspect", stream],
+    ):
+        with Path("/dev/full").open("wb") as full:
+            finished = subprocess.run(
+                [*LMC, *map(str, arguments)], stdout=full, stderr=subprocess.PIPE, check=False
+            )
+        assert finished.returncode == 1
+        assert finished.stderr == b"lmc: standard output: no space left on device\n"
+    assert names(here) == []
+
+
+def test_a_quota_is_told_with_the_name_of_the_output(made, here):
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+    for arguments, name in (
+        (["decode", made / "clip.lmc", "-o", "x.npz"], "x.npz"),
+        (["encode", CLIP, "-o", "x.lmc", "--frames", "1", "--split", "blocks.4", "-q"], "x.lmc"),
+        ([*CALIBRATE, "-o", "p", *RANDOM], "p.partial"),
+    ):
+        finished = subprocess.run(
+            [*LMC, *map(str, arguments)], capture_output=True, preexec_fn=limited, check=False
+        )
+        assert finished.returncode == 1
+        assert finished.stderr.decode() == f"lmc: {name}: file too large\n"
+    assert names(here) == []
+
+
+def test_streams_that_are_closed(made, here):
+    shell = shutil.which("bash")
+    if shell is None:
+        pytest.skip("no bash")
+    for words, message in [
+        ("decode - <&-", b"standard input: is closed"),
+        ("encode - -o x <&-", b"standard input: is closed"),
+        (f"decode '{made / 'clip.lmc'}' -o - >&-", b"standard output: is closed"),
+    ]:
+        line = f"'{sys.executable}' -m codec {words}"
+        finished = subprocess.run([shell, "-c", line], capture_output=True, check=False)
+        assert finished.returncode == 1
+        assert finished.stderr == b"lmc: " + message + b"\n"
+
+
+def test_terminals_are_no_place_for_bytes(made, here):
+    controller, terminal = os.openpty()
+    try:
+        for arguments in (["decode", made / "clip.lmc", "-o", "-"], ["decode", "-"]):
+            finished = subprocess.run(
+                [*LMC, *map(str, arguments)],
+                stdin=terminal,
+                stdout=terminal,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=60,
+            )
+            assert finished.returncode == 2
+            assert b"is a terminal" in finished.stderr
+    finally:
+        os.close(controller)
+        os.close(terminal)
+
+
+WAITING = """
+import sys, time
+from codec import cli, encoder
+
+def waiting(*_, **__):
+    print("ready", flush=True)
+    {wait}
+
+encoder.Encoder.encode = waiting
+sys.argv[1:] = {arguments!r}
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_signals_leave_nothing(here, name):
+    arguments = ["encode", str(CLIP), "-o", "x.lmc", "--report", "r", "--frames", "1", *RANDOM]
+    # a call into C that knows nothing of Python's signals: the GIL is free, the handlers wait
+    wait = "import ctypes; ctypes.CDLL(None).pause(); time.sleep(60); ctypes.CDLL(None).sleep(60)"
+    code = WAITING.format(wait=wait, arguments=arguments)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        assert any(path.name.startswith(".lmc-") for path in here.iterdir())
+        running.send_signal(getattr(signal, name))
+        _, errors = running.communicate(timeout=10)
+    assert running.returncode == 128 + getattr(signal, name)
+    assert errors.decode() == f"lmc: ended by {name}\n"
+    assert names(here) == []

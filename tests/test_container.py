@@ -1,17 +1,15 @@
-"""Streams over files and pipes: chopped reads, the index, seeking, and outputs whole or absent."""
+"""Streams over files and pipes: chopped reads, the index, seeking, streams that are cut."""
 
 from __future__ import annotations
 
 import io
 import os
-import stat
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from codec.bitstream import FramePacket, SequenceHeader
-from codec.container import StreamReader, StreamWriter, check_output, open_output
+from codec.bitstream import EndPacket, FramePacket, SequenceHeader
+from codec.container import StreamReader, StreamWriter
 from codec.encoder import EncoderConfig
 from codec.errors import BitstreamError, CorruptBitstreamError, TruncatedBitstreamError
 from codec.pipeline import decode_frames
@@ -175,85 +173,29 @@ def test_damage_is_located(stream):
         list(StreamReader(io.BytesIO(bytes(damaged))))
 
 
-# --- outputs --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("frame", [0, 2, 4])
+def test_without_an_index_decoding_starts_at_the_first_frame(stream, packets, frame):
+    lost = len(EndPacket(FRAMES, ((0, 0),)).to_bytes()) // 2
+    for cut in (stream[:-lost], stream[:-1] + bytes([stream[-1] ^ 1])):
+        frames = decode_frames(StreamReader(io.BytesIO(cut)), frames=(frame, None))
+        found = []
+        with pytest.raises(BitstreamError):  # noqa: PT012
+            for number, _ in frames:
+                found.append(number)
+        assert found == list(range(frame, FRAMES))
+        whole = decode_frames(StreamReader(io.BytesIO(cut)), frames=(frame, FRAMES))
+        assert [number for number, _ in whole] == found
 
 
-def test_output_appears_when_it_is_whole(tmp_path):
-    path = tmp_path / "out"
-    with open_output(str(path)) as file:
-        file.write(b"content")
-        assert not path.exists()
-    assert path.read_bytes() == b"content"
-    assert os.listdir(tmp_path) == ["out"]  # noqa: PTH208
-    mask = os.umask(0)
-    os.umask(mask)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_failed_output_leaves_nothing(tmp_path, error):
-    old = tmp_path / "old"
-    old.write_bytes(b"old")
-    for path in (tmp_path / "new", old):
-        with pytest.raises(error), open_output(str(path), force=True) as file:  # noqa: PT012
-            file.write(b"half")
-            raise error
-    assert [path.name for path in tmp_path.iterdir()] == ["old"]
-    assert old.read_bytes() == b"old"
-
-
-def test_outputs_that_exist_need_force(tmp_path):
-    path = tmp_path / "out"
-    path.write_bytes(b"old")
-    with pytest.raises(FileExistsError, match="--force"), open_output(str(path)):
-        pass
-    with open_output(str(path), force=True) as file:
-        file.write(b"new")
-    assert path.read_bytes() == b"new"
-
-
-def test_outputs_in_no_folder_are_refused_at_once(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder"):
-        check_output(str(tmp_path / "no" / "out"), force=False)
-    with pytest.raises(IsADirectoryError, match="is a directory"):
-        check_output(str(tmp_path), force=True)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_outputs_in_a_read_only_folder_are_refused_at_once(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="cannot be written to"):
-        check_output(str(tmp_path / "out"), force=False)
-
-
-def test_a_link_stays_a_link(tmp_path):
-    target, link = tmp_path / "target", tmp_path / "link"
-    target.write_bytes(b"old")
-    link.symlink_to(target)
-    with open_output(str(link), force=True) as file:
-        file.write(b"new")
-    assert link.is_symlink()
-    assert target.read_bytes() == b"new"
-
-
-def test_the_longest_name_works(tmp_path):
-    path = tmp_path / ("x" * 255)
-    with open_output(str(path)) as file:
-        file.write(b"content")
-    assert path.read_bytes() == b"content"
-
-
-def test_devices_are_written_to_not_replaced(tmp_path):
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        with open_output(str(fifo), force=True) as file:
-            file.write(b"content")
-        assert stat.S_ISFIFO(fifo.stat().st_mode)
-        assert os.read(reading, 100) == b"content"
-    finally:
-        os.close(reading)
-    with open_output("/dev/null") as file:
-        file.write(b"content")
-    assert not Path("/dev/null").is_file()
+def test_a_stream_that_grows_gives_what_is_there(tmp_path, header, packets):
+    path = tmp_path / "growing"
+    with path.open("wb") as target:
+        writer = StreamWriter(target, header)
+        writer.write(packets[0])
+        with path.open("rb") as source:
+            frames = iter(StreamReader(source))
+            assert next(frames)[1] == packets[0]
+            writer.write(packets[1])
+            assert next(frames)[1] == packets[1]
+            with pytest.raises(TruncatedBitstreamError, match="did not finish"):
+                next(frames)

@@ -37,6 +37,7 @@ FLOORS = {
     "calibration": 4,
     "sensitivity": 4,
     "container": 4,
+    "output": 4,
     "metrics": 5,
     "calibrator": 5,
     "pipeline": 5,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
+import tempfile
 import tracemalloc
 from types import SimpleNamespace
 
@@ -105,6 +107,37 @@ def test_standard_output(monkeypatch):
         file.finish()
     with np.load(io.BytesIO(output.getvalue())) as loaded:
         assert loaded["pts"].tolist() == [-7]
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "-"])
+def test_devices_that_seek_nowhere(monkeypatch, path):
+    with open("/dev/null", "w") as device:  # noqa: PTH123 - as standard output
+        monkeypatch.setattr(sys, "stdout", device)
+        with TensorFile(path, NAMES) as file:
+            for each in frames(3):
+                file.append(*each)
+            file.finish()
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_output(tmp_path, monkeypatch):
+    path = tmp_path / "x.npz"
+
+    def full(**_: object) -> io.RawIOBase:
+        return FullDisk()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OSError, match="No space left") as caught, TensorFile(str(path), NAMES) as f:
+        f.append(*frames(1)[0])
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class FullDisk(io.RawIOBase):
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_memory_does_not_grow_with_frames(tmp_path):

@@ -10,7 +10,7 @@ there is no stream to decode.
 
 import csv
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 
 from codec import encoder
 from codec.bitstream import MAX_LEVEL
+from codec.output import ended_by_signals, naming
 from codec.probability import MAX_DIRECT_LEVEL
 from codec.rate_distortion import LevelChoice, level_bits, recovered_values
 from codec.submodels import DEFAULT_MODEL
 from tools.bd_rate import MARGIN, bd_rate, envelope
 from tools.codecs import LatentMotionCodec
+from tools.outputs import guarded
 from tools.scene import Scene
 
 FIGURES = ("bytes_per_frame", "kl", "seconds_encode")
@@ -84,11 +86,19 @@ def main(
     clips: tuple[Path, ...], output: Path, split: str, qps: tuple[int, ...], frames: int
 ) -> None:
     """Measure CLIPS with and without each tool; print BD-rates, write one CSV row a point."""
+    with guarded({"-o": str(output)}, [("CLIPS", clip) for clip in clips]):
+        _measure(clips, output, split, qps, frames)
+
+
+def _measure(
+    clips: Sequence[Path], output: Path, split: str, qps: Sequence[int], frames: int
+) -> None:
     scenes = [
         Scene.load(clip, model=DEFAULT_MODEL, weights="default", split=split, frames=frames)
         for clip in clips
     ]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    # row by row: what an interruption leaves is of use
     with output.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("setting", "clip", "split", "qp", *FIGURES))
@@ -102,8 +112,9 @@ def main(
                     kl = float(scene.judge(coded).kl.mean())
                     figures = (coded.size / scene.frames, kl, coded.seconds["encode"])
                     found[setting][scene.clip].append(dict(zip(FIGURES, figures, strict=True)))
-                    rows.writerow((setting, scene.clip, split, int(qp), *figures))
-                    file.flush()
+                    with naming(str(output)):
+                        rows.writerow((setting, scene.clip, split, int(qp), *figures))
+                        file.flush()
             click.echo(_line(setting, found), file=sys.stdout)
 
 
@@ -131,4 +142,5 @@ def _line(setting: str, found: dict[str, dict[str, list[dict[str, Any]]]]) -> st
 
 
 if __name__ == "__main__":
-    main()
+    with ended_by_signals():
+        main()

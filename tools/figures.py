@@ -28,6 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from codec.output import open_output
 from tools.bd_rate import LOSSLESS, MARGIN, envelope
 
 mpl.use("Agg")
@@ -175,8 +176,11 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write STEM.svg (transparent, for the page) and STEM.png (on white), and close the figure."""
     svg, png = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("svg", "png"))
     with figure_style():  # the salt is read on writing
-        figure.savefig(svg, metadata={"Date": None, "Creator": None}, transparent=True)
-        figure.savefig(png, dpi=200, metadata={"Software": None})
+        with open_output(str(svg), force=True) as file:
+            nothing = {"Date": None, "Creator": None}
+            figure.savefig(file, format="svg", metadata=nothing, transparent=True)
+        with open_output(str(png), force=True) as file:
+            figure.savefig(file, format="png", dpi=200, metadata={"Software": None})
     plt.close(figure)
     return svg, png
 

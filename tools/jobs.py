@@ -34,6 +34,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from codec.output import open_output
+
 __all__ = ["Job", "Store", "begin_worker", "complete"]
 
 Result = dict[str, Any]
@@ -95,10 +97,9 @@ class Store:
 
     def write(self, key: str, result: Result) -> None:
         """Keep a result: all of it or nothing."""
-        temporary = self._folder / f".{key}.{os.getpid()}.partial"
         text = json.dumps(result, allow_nan=False, default=_plain)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self._path(key))
+        with open_output(str(self._path(key)), force=True) as file:
+            file.write(text.encode())
 
 
 def _plain(value: object) -> int | float | bool:

@@ -62,6 +62,7 @@ from codec.entropy import (
 )
 from codec.errors import BitstreamError, CorruptBitstreamError
 from codec.exact import LATENT_LIMIT
+from codec.output import one_line, open_output
 from codec.probability import DEFAULT_POINTS
 from codec.profile import MAX_POINT, Band, Profile, TensorProfile, profile_of
 from codec.reconstruction import Reconstructor, checksum, integers_of
@@ -1231,7 +1232,8 @@ def write_all(folder: Path) -> None:
             raise FileExistsError(f"{path}: exists; streams are never overwritten")
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with open_output(str(path)) as file:
+            file.write(content)
 
 
 def main() -> None:
@@ -1240,8 +1242,8 @@ def main() -> None:
         sys.exit("usage: python -m tools.make_bitstreams FOLDER")
     try:
         write_all(Path(sys.argv[1]))
-    except FileExistsError as error:
-        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(one_line(error))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ the index by which they are found.  A run that was interrupted goes on where it 
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import torch
 
 from codec.calibrator import CalibrationOptions, calibrate
-from codec.container import open_output
+from codec.output import ended_by_signals, open_output
 from codec.profile import Profile
 from codec.submodels import (
     BUNDLED_SPLITS,
@@ -25,6 +26,7 @@ from codec.submodels import (
     split_model,
     weights_hash,
 )
+from tools.outputs import guarded
 
 PROFILES = Path(__file__).parent.parent / "codec" / "profiles"
 
@@ -37,6 +39,11 @@ PROFILES = Path(__file__).parent.parent / "codec" / "profiles"
 @click.option("--folder", default=PROFILES, show_default=True, type=click.Path(path_type=Path))
 def main(photographs: Path, splits: tuple[str, ...], views: int, probes: int, folder: Path) -> None:
     """Write *.safetensors and their index from PHOTOGRAPHS (*.jpg)."""
+    with guarded():
+        _make(photographs, splits, views, probes, folder)
+
+
+def _make(photographs: Path, splits: Sequence[str], views: int, probes: int, folder: Path) -> None:
     torch.set_grad_enabled(False)
     torch.set_num_threads(1)  # the files do not depend on how many cores there are
     files = sorted(photographs.glob("*.jpg"))
@@ -73,8 +80,10 @@ def write_index(folder: Path) -> None:
         profile = Profile.load(path)
         index["{model}@{split}".format_map(profile.provenance)] = path.name
         index[profile.hash.hex()] = path.name
-    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+    with open_output(str(folder / "index.json"), force=True) as file:
+        file.write((json.dumps(index, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
-    main()
+    with ended_by_signals():
+        main()

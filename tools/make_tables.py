@@ -13,7 +13,8 @@ import json
 import math
 import sys
 from bisect import bisect
-from pathlib import Path
+
+from codec.output import one_line, open_output
 
 CLASSES = 40
 UNIT_CLASS = 26
@@ -98,8 +99,15 @@ def tables() -> dict[str, object]:
 
 def main() -> None:
     """Write the tables as JSON, a row a line."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m tools.make_tables FILE")
     rows = [f'"{key}": {json.dumps(value)}' for key, value in tables().items()]
-    Path(sys.argv[1]).write_text("{\n" + ",\n".join(rows).replace("], [", "],\n[") + "\n}\n")
+    text = "{\n" + ",\n".join(rows).replace("], [", "],\n[") + "\n}\n"
+    try:
+        with open_output(sys.argv[1], force=True) as file:
+            file.write(text.encode())
+    except OSError as error:
+        sys.exit(one_line(error))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from codec.output import ended_by_signals
+
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
     from tools.motion_experiments import Settings
     from tools.motion_findings import Report
@@ -218,6 +220,7 @@ def _available(settings: Settings, asked: Sequence[str]) -> dict[str, str]:
 def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
     """Do experiments, write their files, and with all of them the page."""
     from codec.errors import FeatureCodecError  # noqa: PLC0415
+    from codec.output import one_line  # noqa: PLC0415
     from tools import motion_findings as findings  # noqa: PLC0415
     from tools.study import write_text  # noqa: PLC0415
 
@@ -254,7 +257,7 @@ def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
             write_text(output / "motion.html", page)
             click.echo(f"\n{output / 'motion.html'}")
     except (FeatureCodecError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(one_line(error)) from error
     click.echo(f"{time.monotonic() - start:.0f} s", err=True)
 
 
@@ -331,4 +334,5 @@ def _make_commands() -> None:
 _make_commands()
 
 if __name__ == "__main__":
-    main()
+    with ended_by_signals():
+        main()

@@ -10,13 +10,16 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.backend_bases import FigureCanvasBase
 
 from codec.bitstream import FramePacket
 from codec.encoder import Encoder, EncoderConfig
 from codec.motion_search import MotionSearch, luma
+from codec.output import ended_by_signals, open_output
 from codec.pipeline import EncodeOptions, VideoEncoder
 from codec.submodels import default_preprocessing, normalise
 from codec.video import VideoReader
+from tools.outputs import guarded
 
 mpl.use("Agg")
 
@@ -31,7 +34,16 @@ FRAMES = 48
 @click.option("--frame", type=click.IntRange(0, FRAMES - 1), default=40, show_default=True)
 def main(clip: Path, output: Path, split: str, qp: int, frame: int) -> None:
     """Encode the first frames of CLIP and draw one of them."""
+    with guarded({"OUTPUT": str(output)}, [("CLIP", clip)]):
+        _draw(clip, output, split, qp, frame)
+
+
+def _draw(clip: Path, output: Path, split: str, qp: int, frame: int) -> None:
     torch.set_grad_enabled(False)
+    kind = output.suffix.removeprefix(".") or "png"
+    known = FigureCanvasBase.get_supported_filetypes()
+    if kind not in known:
+        raise click.UsageError(f"OUTPUT {output}: a picture ends in one of {', '.join(known)}")
     setup = VideoEncoder(clip, EncodeOptions(split=split))
     header, halves = setup.header, setup.split
     preprocessing = default_preprocessing("efficientnet_lite0", native=False)
@@ -91,8 +103,10 @@ def main(clip: Path, output: Path, split: str, qp: int, frame: int) -> None:
     axes[3].legend(frameon=False)
     axes[3].spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(output, dpi=90)
+    with open_output(str(output), force=True) as file:
+        figure.savefig(file, format=kind, dpi=90)
 
 
 if __name__ == "__main__":
-    main()
+    with ended_by_signals():
+        main()

@@ -27,6 +27,7 @@ import click
 import torch
 
 from codec.errors import FeatureCodecError
+from codec.output import ended_by_signals, one_line
 from codec.submodels import DEFAULT_MODEL, default_preprocessing, load_model, split_model
 from codec.video import VideoReader
 from tools import provenance
@@ -35,8 +36,9 @@ from tools.codecs import ANCHOR_NAMES, study_codecs
 from tools.figures import bd_rate_figure, rate_distortion_figure, save
 from tools.jobs import Store, complete
 from tools.measurement import PointJob, ShowcaseJob, file_hash
+from tools.outputs import guarded
 from tools.page import study_page
-from tools.study import Study, limits_option, rows_of, write_text
+from tools.study import FILES, Study, limits_option, rows_of, write_text
 
 SHOWCASE_QP = 26
 """Where KL is about 0.1."""
@@ -217,6 +219,9 @@ def main(
     Killed and started again, it goes on where it was.
     """
     torch.set_grad_enabled(False)
+    inputs = [("--labels", label_file), ("--weights", weights)]
+    with guarded(_written_over(output), [*inputs, *(("CLIPS", clip) for clip in clips)]):
+        pass  # what follows tells its own errors
     names = [path.name for path in clips]
     if len(set(names)) < len(names):
         raise click.UsageError("two clips have the same name; a study tells them apart by it")
@@ -293,7 +298,7 @@ def main(
         )
         publish(study, output)
     except OSError as error:
-        raise click.ClickException(f"{output}: {error.strerror or error}") from error
+        raise click.ClickException(one_line(error)) from error
     _warn_of_other_code(study)
     for split in study.splits:
         for test in study.settings["test"]:
@@ -336,6 +341,12 @@ def planned(
     ]
 
 
+def _written_over(output: Path) -> dict[str, str]:
+    """Return the files of an earlier study, or of something else, that the new one replaces."""
+    paths = [output / name for name in (*FILES, "index.html")]
+    return {f"{path.name} of -o": str(path) for path in paths if path.is_file()}
+
+
 def publish(study: Study, output: Path) -> None:
     """Write tables, figures and the page."""
     study.write(output)
@@ -365,4 +376,5 @@ def _warn_of_other_code(study: Study) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ended_by_signals():
+        main()

@@ -35,10 +35,12 @@ from typing import Any
 import click
 import numpy as np
 
+from codec.output import open_output
 from tools.bd_rate import MEASURES, Comparison, Curve, bootstrap
 
 __all__ = [
     "COLUMNS",
+    "FILES",
     "Study",
     "curves",
     "limits_option",
@@ -76,15 +78,16 @@ FRAME_COLUMNS = (
     *(f"bytes_{part}" for part in PARTS),
 )
 
+FILES = ("results.csv", "frames.csv", "study.json")
+"""What `Study.write` writes."""
 OWN = "lmc"
 """What the names of our own codec and its variants begin with."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    temporary.replace(path)
+    """Write a file: all of it or nothing."""
+    with open_output(str(path), force=True) as file:
+        file.write(text.encode())
 
 
 def curves(points: Iterable[Point]) -> dict[tuple[str, str], dict[str, Curve]]:
@@ -229,9 +232,13 @@ class Study:
     def write(self, folder: Path) -> None:
         """Write results.csv, frames.csv and study.json."""
         command = self.provenance["command"]
-        write_text(folder / "results.csv", _csv(COLUMNS, _rows(self.points, command)))
-        write_text(folder / "frames.csv", _csv(FRAME_COLUMNS, _frame_rows(self.points)))
-        write_text(folder / "study.json", json.dumps(self.to_json(), allow_nan=False))
+        texts = (
+            _csv(COLUMNS, _rows(self.points, command)),
+            _csv(FRAME_COLUMNS, _frame_rows(self.points)),
+            json.dumps(self.to_json(), allow_nan=False),
+        )
+        for name, text in zip(FILES, texts, strict=True):
+            write_text(folder / name, text)
 
 
 def percent(value: float, digits: int = 0) -> str:
