@@ -141,13 +141,16 @@ def test_frames_before_the_cut_are_right(path):
 
 
 @streams(SMALLEST)
-def test_index_of_a_prefix_is_refused_or_absent(path):
-    """Seeking in a file that was cut off is an error, not a start somewhere in its middle."""
+def test_index_of_a_prefix_is_refused(path):
+    """Seeking in a file that was cut off stays at the start, and goes nowhere into its middle."""
     content = path.read_bytes()
     header = len(pieces_of(content)[0])
     for size in range(header, len(content)):
+        reader = StreamReader(io.BytesIO(content[:size]))
         with pytest.raises(BitstreamError):
-            StreamReader(io.BytesIO(content[:size])).seek(1)
+            reader.index()
+        reader.seek(1)
+        assert (reader.frames_read, reader.bytes_read) == (0, header)
 
 
 # --- one byte changed ---
