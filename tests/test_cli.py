@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from test_video import moving, write_video
 
 from codec import cli, encoder
 from codec.container import StreamReader
@@ -855,3 +857,27 @@ def test_signals_leave_nothing(here, name):
     assert running.returncode == 128 + getattr(signal, name)
     assert errors.decode() == f"lmc: ended by {name}\n"
     assert names(here) == []
+
+
+def test_a_damaged_video_stops_or_is_skipped_and_told_of(tmp_path: Path) -> None:
+    clip, stream, report = (tmp_path / name for name in ("clip.mkv", "clip.lmc", "report.json"))
+    write_video(
+        clip, moving(30, (1, 1)), codec="mpeg4", pixel_format="yuv420p", options={"g": "10"}
+    )
+    whole = clip.read_bytes()
+    with av.open(str(clip)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0)]
+    place = whole.index(packets[13]) + 8
+    clip.write_bytes(whole[:place] + bytes([85] * 40) + whole[place + 40 :])
+
+    said = fail("encode", clip, "-o", stream, *RANDOM)
+    assert "cannot be decoded at frame 13 (" in said
+    assert "--damaged skip" in said
+    assert not stream.exists()
+
+    result = succeed("encode", clip, "-o", stream, "--damaged", "skip", "--report", report, *RANDOM)
+    assert result.stderr == f"lmc: warning: {clip}: 1 damaged place, 7 frames lost\n"
+    found = json.loads(report.read_text())
+    assert (found["frames"], found["source_damage"], found["source_frames_lost"]) == (23, 1, 7)
+    # the reference is read as the encoder read it
+    assert succeed("decode", stream, "--reference", clip, "-q").stdout.startswith("nrmse ")
