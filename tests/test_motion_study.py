@@ -18,6 +18,7 @@ pytest.importorskip("scipy", reason="needs the extra `study`")
 
 from codec.bitstream import TensorSpec
 from codec.motion import FILTER_BITS, interpolation_filters
+from codec.submodels import default_preprocessing
 from tools import motion_experiments as experiments
 from tools import motion_findings as findings
 from tools import motion_further as further
@@ -54,7 +55,8 @@ def network() -> Network:
             nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU()
         )
     model.requires_grad_(requires_grad=False).eval()
-    return Network("tiny", model, ["0", "2"], "of this test", SIZE)
+    how = default_preprocessing("efficientnet_lite0", native=False)
+    return Network("tiny", model, ["0", "2"], "of this test", SIZE, how)
 
 
 def predicted(network: Network, affine: Affine) -> list[warps.Prediction]:

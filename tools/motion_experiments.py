@@ -168,6 +168,7 @@ class Network:
         layers: splits with one tensor each.
         weights: what they are, in words.
         size: of the frames.
+        preprocessing: of the frames; default: what `name` asks for.
     """
 
     def __init__(
@@ -177,11 +178,12 @@ class Network:
         layers: Sequence[str],
         weights: str,
         size: tuple[int, int] = SIZE,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         self.name, self.weights, self.size = name, weights, size
         self.title = NETWORKS.get(name, name)
         self.hash = weights_hash(model).hex()
-        self.preprocessing: Preprocessing = default_preprocessing(name, native=False)
+        self.preprocessing = preprocessing or default_preprocessing(name, native=False)
         self.layers: dict[str, TensorSpec] = {}
         self.model = model
         halves = {layer: split_model(model, layer, size, name) for layer in layers}

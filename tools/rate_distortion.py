@@ -107,7 +107,7 @@ def read_labels(path: Path) -> dict[str, dict[int, int] | int]:
 
 
 def describe_clip(
-    path: Path, model: str, frames: int, labels: dict[str, dict[int, int] | int]
+    path: Path, model: str, weights: str, frames: int, labels: dict[str, dict[int, int] | int]
 ) -> tuple[dict[str, Any], tuple[int, int], tuple[int, ...] | None]:
     """Look into a clip: what the page says of it, the size that the model sees, its labels.
 
@@ -115,7 +115,7 @@ def describe_clip(
         VideoError: it is none.
         click.ClickException: labels are missing for some frame.
     """
-    preprocessing = default_preprocessing(model, native=False)
+    preprocessing = default_preprocessing(model, native=False, weights=weights)
     with VideoReader(path, preprocessing, frames=(0, frames)) as reader:
         count = sum(1 for _ in reader)
         size = (reader.height, reader.width)
@@ -228,7 +228,7 @@ def main(
     splits = tuple(dict.fromkeys(splits))
     try:
         labels = read_labels(label_file) if label_file else {}
-        described = [describe_clip(path, model, frames, labels) for path in clips]
+        described = [describe_clip(path, model, weights, frames, labels) for path in clips]
         network = load_model(model, weights)
         specs = {split: split_model(network, split, described[0][1], model) for split in splits}
     except FeatureCodecError as error:

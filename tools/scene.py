@@ -149,7 +149,7 @@ class Scene:
             VideoError: no video, or no frame in it.
             ModelError: no such model or split.
         """
-        preprocessing = default_preprocessing(model, native=False)
+        preprocessing = default_preprocessing(model, native=False, weights=weights)
         with VideoReader(path, preprocessing, frames=(0, frames)) as reader:
             size, rate = (reader.height, reader.width), Fraction(reader.frame_rate)
             pictures = [frame.rgb for frame in reader]
