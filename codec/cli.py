@@ -22,7 +22,7 @@ import click
 
 from codec import __version__
 from codec.errors import BitstreamError, FeatureCodecError
-from codec.output import (
+from codec.files.outputs import (
     STANDARD_OUTPUT,
     check_outputs,
     ended_by_signals,
@@ -33,10 +33,10 @@ from codec.output import (
 )
 
 if TYPE_CHECKING:
-    from codec.bitstream import SequenceHeader
-    from codec.container import StreamReader
-    from codec.entropy import FrameSyntax
-    from codec.video import DamagePolicy
+    from codec.files.streams import StreamReader
+    from codec.files.video import DamagePolicy
+    from codec.format.header import SequenceHeader
+    from codec.normative.entropy import FrameSyntax
 
 __all__ = ["main"]
 
@@ -146,7 +146,7 @@ class _Target(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as abo
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> float:
-        from codec.rate_control import LIMITS
+        from codec.encoding.rate_control import LIMITS
 
         least, largest = LIMITS[self._target]
         try:
@@ -306,10 +306,10 @@ def encode(
     force: bool,
 ) -> None:
     """Encode VIDEO (a file, or - for standard input) to a stream of feature tensors."""
-    from codec.container import StreamWriter
-    from codec.encoder import EncoderConfig
-    from codec.output import open_output
-    from codec.pipeline import EncodeOptions, VideoEncoder
+    from codec.encoding.encoder import EncoderConfig
+    from codec.files.outputs import open_output
+    from codec.files.streams import StreamWriter
+    from codec.pipeline.coding import EncodeOptions, VideoEncoder
 
     split = _split_or_default(model, split)
     aims = {"--qp": qp, "--bitrate": bitrate, "--target-nrmse": target_nrmse}
@@ -375,7 +375,7 @@ def _warn_of_damage(video: str, report: dict[str, Any]) -> None:
 
 
 def _warn_of_missed_target(report: dict[str, Any]) -> None:
-    from codec.rate_control import SETTLED
+    from codec.encoding.rate_control import SETTLED
 
     if report.get("target_met", True):
         return
@@ -394,8 +394,8 @@ def _warn_of_missed_target(report: dict[str, Any]) -> None:
 
 
 def _split_or_default(model: str, split: str | None) -> str:
-    from codec.pipeline import DEFAULT_SPLIT
-    from codec.submodels import default_preprocessing
+    from codec.models.submodels import default_preprocessing
+    from codec.pipeline.coding import DEFAULT_SPLIT
 
     if split is not None:
         return split
@@ -461,9 +461,9 @@ def calibrate(
     """
     import torch
 
-    from codec.calibrator import CalibrationOptions, calibrate
-    from codec.output import open_output
-    from codec.submodels import default_preprocessing, load_model, split_model, weights_hash
+    from codec.files.outputs import open_output
+    from codec.models.submodels import default_preprocessing, load_model, split_model, weights_hash
+    from codec.pipeline.calibration import CalibrationOptions, calibrate
 
     split = _split_or_default(model, split)
     inputs: list[tuple[str, str | Path | None]] = [("SOURCES", source) for source in sources]
@@ -560,8 +560,8 @@ def decode(
     summary printed.  Of a stream that is cut, still being written, or damaged, all frames before
     that are decoded and printed, but none are written without --salvage.
     """
-    from codec.pipeline import FeatureReference, TaskOutput, decode_frames, model_of
-    from codec.tensor_file import TensorFile
+    from codec.files.tensors import TensorFile
+    from codec.pipeline.coding import FeatureReference, TaskOutput, decode_frames, model_of
 
     piped = "-" in (output, task)
     if piped and md5:
@@ -731,8 +731,8 @@ def _inspect(reader: StreamReader) -> tuple[dict[str, Any], BitstreamError | OSE
     """Parse every symbol, up to the fault if there is one; neither tensors nor models are needed
     for that.
     """
-    from codec.entropy import FrameSyntax
-    from codec.profile import profile_of
+    from codec.format.profile import profile_of
+    from codec.normative.entropy import FrameSyntax
 
     header = reader.header
     syntax = FrameSyntax(header, profile_of(header))
@@ -771,7 +771,7 @@ def _parsed(reader: StreamReader, syntax: FrameSyntax) -> Iterator[dict[str, Any
 
 
 def _describe(header: SequenceHeader) -> dict[str, Any]:
-    from codec.bitstream import FORMAT_VERSION
+    from codec.format.constants import FORMAT_VERSION
 
     return {
         "format version": FORMAT_VERSION,
@@ -797,8 +797,8 @@ def _describe(header: SequenceHeader) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models(model: str | None, as_json: bool) -> None:
     """List models, or the split points of MODEL: tensors, strides n^k, elements per frame."""
-    from codec.profile import shipped_profile
-    from codec.submodels import default_preprocessing, describe_splits, list_models
+    from codec.format.profile import shipped_profile
+    from codec.models.submodels import default_preprocessing, describe_splits, list_models
 
     names = [model] if model else ["efficientnet_lite0", "resnet34", "densenet121"]
     rows: list[dict[str, Any]] = [
@@ -844,7 +844,7 @@ def models(model: str | None, as_json: bool) -> None:
 
 @contextmanager
 def _open_stream(path: str) -> Iterator[StreamReader]:
-    from codec.container import StreamReader
+    from codec.files.streams import StreamReader
 
     with ExitStack() as stack:
         file: BinaryIO
@@ -917,7 +917,7 @@ def _weight_file(weights: str | None) -> str | None:
 
 
 def _write_json(path: str, content: object, *, force: bool) -> None:
-    from codec.output import open_output
+    from codec.files.outputs import open_output
 
     with open_output(path, force=force) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())

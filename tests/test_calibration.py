@@ -1,249 +1,250 @@
-"""Profiles measured on features of known statistics."""
+"""From files to profiles: the same inputs give the same file, interrupted or not."""
 
 from __future__ import annotations
+
+import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from strategies import header_of
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
 
-from codec.bitstream import TensorSpec
-from codec.calibration import measure_profile, simple_header
-from codec.decoder import Decoder
-from codec.encoder import Encoder, EncoderConfig
-from codec.errors import FeatureError
-from codec.profile import Profile
+from codec.errors import ModelError, VideoError
+from codec.format.header import Preprocessing
+from codec.format.profile import Profile
+from codec.models.submodels import SplitModel, split_model
+from codec.pipeline import calibration
+from codec.pipeline.calibration import CalibrationOptions, calibrate, task_loss
 
-SPEC = TensorSpec("t", 4, 16, 16, 8, 8)
-MEANS = torch.tensor([0.0, -3.0, 10.0, 0.5])
-DEVIATIONS = torch.tensor([1.0, 0.5, 2.0, 1.0])
+pytestmark = pytest.mark.video
 
-
-def gaussian(
-    frames: int, spec: TensorSpec = SPEC, *, unit: float = 1.0
-) -> list[list[torch.Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(frames, *spec.shape, generator=generator)
-    scaled = (noise * DEVIATIONS[:, None, None] + MEANS[:, None, None]) * unit
-    return [[frame] for frame in scaled]
+SIZE = (64, 64)
+PREPROCESSING = Preprocessing(72, 64, 0, (127_000,) * 3, (64_000,) * 3)
+OPTIONS = CalibrationOptions(views=2, probes=2)
+CLIP = Path(__file__).parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 
 
-def step_at_qp0(profile: Profile) -> float:
-    """Feature units of a level of one at qp 0."""
-    tensor = profile.tensors[0]
-    band = tensor.bands[0]
-    spectrum = 64 * float(band.matrix[0]) * 2.0**-band.shift
-    return spectrum / 16 / 2.0**tensor.fraction_bits
+class Tiny(nn.Module):
+    """Two convolutions and a head; `kind` says what comes out."""
+
+    def __init__(self, kind: str = "classes") -> None:
+        super().__init__()
+        self.kind = kind
+        self.first = nn.Conv2d(3, 6, 3, 4, 1)
+        self.second = nn.Conv2d(6, 8, 3, 2, 1)
+        self.head = nn.Conv2d(8, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> object:
+        features = torch.relu(self.second(torch.relu(self.first(x))))
+        out = self.head(features)
+        if self.kind == "dense":
+            return out
+        if self.kind == "dict":
+            return {"boxes": [out, features], "scores": out.mean((2, 3))}
+        return 5 * out.mean((2, 3))
 
 
-@pytest.mark.parametrize("unit", [1e-3, 1.0, 50.0])
-def test_means_and_deviations_are_measured(unit):
-    profile = measure_profile([SPEC], gaussian(100, unit=unit))
-    tensor = profile.tensors[0]
-    np.testing.assert_allclose(
-        tensor.mean * 2.0**-tensor.fraction_bits / unit, MEANS.numpy(), atol=0.05
+def split(kind: str = "classes", where: str = "second") -> SplitModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Tiny(kind).eval().requires_grad_(requires_grad=False)
+    return split_model(model, where, SIZE, "tiny")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four pictures of blobs."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(4):
+        coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, 9, 12)).astype(np.float32))
+        fine = torch.nn.functional.interpolate(coarse, (90, 120), mode="bicubic").clamp(0, 255)
+        pixels = fine[0].permute(1, 2, 0).to(torch.uint8).numpy()
+        path = folder / f"{number}.ppm"
+        path.write_bytes(b"P6 120 90 255\n" + pixels.tobytes())
+        paths.append(path)
+    return paths
+
+
+def file_of(profile: Profile) -> bytes:
+    file = io.BytesIO()
+    profile.to_file(file)
+    return file.getvalue()
+
+
+def test_the_same_inputs_give_the_same_file(photographs, tmp_path):
+    first = calibrate(split(), photographs, PREPROCESSING, OPTIONS)
+    again = calibrate(split(), photographs, PREPROCESSING, OPTIONS)
+    assert file_of(first) == file_of(again)
+    first.save(tmp_path / "p.safetensors")
+    loaded = Profile.load(tmp_path / "p.safetensors")
+    assert loaded == first
+    assert loaded.provenance == first.provenance
+    expected = {"model": "tiny", "split": "second", "inputs": 4, "photographs": 4, "videos": 0}
+    assert expected.items() <= first.provenance.items()
+    assert 0 < first.provenance["kl_at_qp_28"] < 0.2
+
+
+def test_the_seed_matters(photographs):
+    one = calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS)
+    other = calibrate(
+        split(), photographs[:2], PREPROCESSING, CalibrationOptions(views=2, probes=2, seed=1)
     )
-    # a scale of s says that the standard deviation is the step at qp s
-    measured = step_at_qp0(profile) * 2.0 ** (tensor.bands[0].scale[0].astype(float) / 6)
-    np.testing.assert_allclose(measured / unit, DEVIATIONS.numpy(), rtol=0.1)
-    assert np.abs(tensor.frequency_scale).max() <= 1
+    assert one.hash != other.hash
 
 
-def test_the_step_of_qp_26_is_the_deviation():
-    profile = measure_profile([SPEC], gaussian(50))
-    variance = float(DEVIATIONS.square().mean())
-    assert step_at_qp0(profile) * 2 ** (26 / 6) == pytest.approx(variance**0.5, rel=0.03)
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    original = calibration._Run.add
+
+    def interrupted(self, source, index):
+        if index == number:
+            raise KeyboardInterrupt
+        return original(self, source, index)
+
+    monkeypatch.setattr(calibration._Run, "add", interrupted)
 
 
-@pytest.mark.parametrize("unit", [1e-6, 0.01, 0.3, 100.0])
-def test_units_are_the_steps_of_qp_0(unit):
-    profile = measure_profile([SPEC], gaussian(5), units=[unit])
-    assert step_at_qp0(profile) == pytest.approx(unit, rel=0.01)
+def test_an_interrupted_run_goes_on_to_the_identical_file(photographs, tmp_path, monkeypatch):
+    expected = calibrate(split(), photographs, PREPROCESSING, OPTIONS)
+    partial = tmp_path / "p.partial"
+    resumable = {"checkpoint": partial, "checkpoint_seconds": 0.0}
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(split(), photographs, PREPROCESSING, OPTIONS, **resumable)
+    assert partial.is_file()
+    advances: list[int] = []
+    found = calibrate(
+        split(), photographs, PREPROCESSING, OPTIONS, **resumable, advance=advances.append
+    )
+    assert advances == [2, 1, 1]
+    assert file_of(found) == file_of(expected)
+    assert list(tmp_path.iterdir()) == [partial]  # until the profile is in place
 
 
-def test_channels_that_matter_get_finer_steps():
-    weights = np.array([1.0, 4.0, 0.25, 1.1])
-    plain = measure_profile([SPEC], gaussian(50)).tensors[0]
-    profile = measure_profile([SPEC], gaussian(50), weights=[weights]).tensors[0]
-    gains = [
-        band.matrix * 2.0 ** -(band.shift + p.fraction_bits)
-        for p in (plain, profile)
-        for band in p.bands
-    ]
-    np.testing.assert_allclose(gains[1] / gains[0], [1, 0.5, 2, 1], rtol=1e-3)
-    difference = profile.bands[0].scale.astype(int) - plain.bands[0].scale
-    assert difference.tolist() == [[0, 6, -6, 0]] * 2
-    assert profile.fraction_bits == plain.fraction_bits + 1
+def test_the_sums_are_kept_until_the_profile_is_in_place(photographs, tmp_path, monkeypatch):
+    partial = tmp_path / "p.partial"
+    with monkeypatch.context() as patch:
+        patch.setattr(calibration, "_tuned_unit", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS, checkpoint=partial)
+    advances: list[int] = []
+    resumed = {"checkpoint": partial, "advance": advances.append}
+    found = calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS, **resumed)
+    assert advances == [2]
+    assert file_of(found) == file_of(calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS))
 
 
-def test_large_features_with_weights_are_coded():
-    spec = TensorSpec("t", 3, 16, 16, 8, 8)
-    generator = torch.Generator().manual_seed(0)
-    samples = [[torch.randn(spec.shape, generator=generator) * 1e6] for _ in range(4)]
-    profile = measure_profile([spec], samples, weights=[np.array([0.01, 1, 4])])
-    assert Profile.from_bytes(profile.to_bytes()).hash == profile.hash
-    header = header_of((spec,), profile, size=(128, 128))
-    frame = Encoder(header, EncoderConfig(qp=0)).encode(samples[0])
-    error = (frame.features[0] - samples[0][0]).square().mean((1, 2)).sqrt() / 1e6
-    assert float(error.max()) < 0.1
+@pytest.mark.parametrize("change", ["shape", "dtype", "missing"])
+def test_checkpoints_are_taken_over_whole_or_not_at_all(photographs, tmp_path, change):
+    partial = tmp_path / "p.partial"
+    arguments = (split(), photographs[:2], PREPROCESSING, OPTIONS)
+    expected = calibrate(*arguments, checkpoint=partial)
+    with safe_open(partial, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if change == "shape":
+        tensors["0.counts"] = torch.zeros(5, dtype=torch.float64)
+    elif change == "dtype":
+        tensors["0.counts"] = tensors["0.counts"].float()
+    else:
+        del tensors["0.counts"]
+    save_file(tensors, partial, metadata)
+    with pytest.raises(FileExistsError):
+        calibrate(*arguments, checkpoint=partial)
+    assert file_of(calibrate(*arguments, checkpoint=partial, force=True)) == file_of(expected)
 
 
-@pytest.mark.parametrize("unit", [2.0**-21, 1e-3, 1.0, 300.0, 2.0**16])
-def test_weights_of_any_spread_are_in_the_format(unit):
-    weights = np.array([1e-4, 1.0, 1e3, 1.0])
-    profile = measure_profile([SPEC], gaussian(2), units=[unit], weights=[weights])
-    assert Profile.from_bytes(profile.to_bytes()).hash == profile.hash
-    assert (profile.tensors[0].bands[0].matrix > 0).all()
+def test_few_inputs_are_told(photographs):
+    warnings: list[str] = []
+    calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS, warn=warnings.append)
+    assert len(warnings) == 1
+    assert warnings[0].startswith("few inputs: 4 blocks for 8 channels; ")
+    many = CalibrationOptions(views=20, probes=1)
+    calibrate(split(), photographs, PREPROCESSING, many, warn=warnings.append)
+    assert len(warnings) == 1
 
 
-def test_smooth_features_have_low_frequencies():
-    ramp = torch.linspace(-1, 1, 16).expand(4, 16, 16)
-    generator = torch.Generator().manual_seed(1)
-    samples = [[ramp * float(torch.randn((), generator=generator))] for _ in range(20)]
-    scale = measure_profile([SPEC], samples).tensors[0].frequency_scale[0].reshape(8, 8)
-    assert scale[0, 1] > scale[0, 7] + 12
-    assert scale[0, 1] > scale[1, 0] + 12
+@pytest.mark.parametrize("other", ["seed", "inputs", "garbage"])
+def test_checkpoints_of_other_jobs_are_not_gone_on_from(photographs, tmp_path, monkeypatch, other):
+    partial = tmp_path / "p.partial"
+    resumable = {"checkpoint": partial, "checkpoint_seconds": 0.0}
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS, **resumable)
+    options, sources = OPTIONS, photographs[:2]
+    if other == "seed":
+        options = CalibrationOptions(views=2, probes=2, seed=1)
+    elif other == "inputs":
+        sources = photographs[1:3]
+    else:
+        partial.write_bytes(partial.read_bytes()[:100])
+    before = partial.read_bytes()
+    with pytest.raises(FileExistsError, match=r"p\.partial: .* --force"):
+        calibrate(split(), sources, PREPROCESSING, options, **resumable)
+    assert partial.read_bytes() == before
+    advances: list[int] = []
+    resumable |= {"force": True, "advance": advances.append}
+    calibrate(split(), sources, PREPROCESSING, options, **resumable)
+    assert advances == [1, 1]
 
 
-@pytest.mark.parametrize("deviation", [1e-5, 1e-2, 1e4])
-def test_features_of_any_scale_are_coded_as_well(deviation):
-    samples = [[frame[0] * deviation] for frame in gaussian(20)]
-    profile = measure_profile([SPEC], samples)
-    header = header_of((SPEC,), profile, size=(128, 128))
-    frame = Encoder(header, EncoderConfig(qp=12)).encode(samples[0])
-    error = float((frame.features[0] - samples[0][0]).square().mean().sqrt()) / deviation
-    assert error < 0.2
-    assert torch.equal(Decoder(header).decode(frame.packet).latents[0], frame.latents[0])
+@pytest.mark.parametrize("kind", ["dense", "dict"])
+def test_outputs_that_are_no_classes(kind, photographs):
+    profile = calibrate(split(kind, "first"), photographs[:2], PREPROCESSING, OPTIONS)
+    assert profile.tensors[0].channels == 6
+    assert 0 < profile.provenance["error_at_qp_28"] < 0.06
 
 
-@pytest.mark.parametrize("level", [10.0, 1000.0, -1000.0])
-def test_small_variations_around_a_large_mean_are_coded(level):
-    """The fraction bits leave room for the mean, or every latent is clipped."""
-    samples = [[frame[0] * 0.01 + level] for frame in gaussian(5)]
-    header = header_of((SPEC,), measure_profile([SPEC], samples), size=(128, 128))
-    frame = Encoder(header, EncoderConfig(qp=12)).encode(samples[0])
-    assert float((frame.features[0] - samples[0][0]).abs().max()) < 0.1
+def test_videos_give_pairs_of_their_frames(photographs):
+    sources = [photographs[0], CLIP]
+    profile = calibrate(split(), sources, PREPROCESSING, OPTIONS)
+    assert profile.provenance["videos"] == profile.provenance["photographs"] == 1
+    assert file_of(profile) == file_of(calibrate(split(), sources, PREPROCESSING, OPTIONS))
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "size"), [(14, 14, 7), (16, 8, 8), (13, 9, 8), (1, 3, 3)]
-)
-def test_block_sizes_divide_where_they_can(height, width, size):
-    spec = TensorSpec("t", 2, height, width, 8, 8)
-    profile = measure_profile([spec], [[torch.randn(2, height, width)]])
-    assert profile.tensors[0].block_size == size
+def test_residuals_are_smaller_than_features(photographs):
+    profile = calibrate(split(), photographs, PREPROCESSING, OPTIONS).tensors[0]
+    intra, inter = profile.bands[0].scale[:, 0]
+    assert inter < intra
 
 
-def test_constant_features_are_accepted():
-    profile = measure_profile([SPEC], [[torch.full(SPEC.shape, 2.5)]])
-    tensor = profile.tensors[0]
-    np.testing.assert_allclose(tensor.mean * 2.0**-tensor.fraction_bits, 2.5)
+def test_small_budgets(photographs):
+    profile = calibrate(split(), photographs[:1], PREPROCESSING, OPTIONS, budget=5000)
+    assert len(profile.to_bytes()) <= 5000
+    assert profile.tensors[0].bands[0].matrix.ndim == 2
+    profile = calibrate(split(), photographs[:1], PREPROCESSING, OPTIONS, budget=1000)
+    assert profile.tensors[0].bands[0].matrix.ndim == 1
 
 
-def test_several_tensors_and_provenance():
-    other = TensorSpec("u", 2, 7, 7, 16, 16)
-    samples = [[*frame, torch.randn(2, 7, 7)] for frame in gaussian(3)]
-    profile = measure_profile([SPEC, other], samples, provenance={"images": 3})
-    assert [tensor.channels for tensor in profile.tensors] == [4, 2]
-    assert profile.provenance == {"images": 3}
-    assert Profile.from_bytes(profile.to_bytes()).hash == profile.hash
+def test_what_cannot_be_calibrated_on_is_refused(photographs, tmp_path):
+    with pytest.raises(ValueError, match="at least one"):
+        calibrate(split(), [], PREPROCESSING, OPTIONS)
+    text = tmp_path / "text.jpg"
+    text.write_text("no picture")
+    with pytest.raises(VideoError, match=r"text\.jpg"):
+        calibrate(split(), [text], PREPROCESSING, OPTIONS)
+    wide = Preprocessing(72, 72, 0, (127_000,) * 3, (64_000,) * 3)
+    with pytest.raises(VideoError, match="72x72, the model was split for 64x64"):
+        calibrate(split(), [CLIP], wide, OPTIONS)
+    broken = split()
+    broken.edge.module.first.weight.data.fill_(float("nan"))
+    with pytest.raises(ModelError, match="not finite"):
+        calibrate(broken, photographs[:1], PREPROCESSING, OPTIONS)
+    with pytest.raises(ValueError, match="positive"):
+        CalibrationOptions(views=0)
 
 
-def noise(level: float, deviation: float) -> list[list[torch.Tensor]]:
-    return [[frame[0].double() * deviation + level] for frame in gaussian(3)]
-
-
-@pytest.mark.parametrize(
-    ("level", "deviation", "message"),
-    [
-        (0, 3e37, r"'t' reach \d\.\d+e\+3\d in magnitude, .* is 8\.38861e\+06; divide them"),
-        (3e37, 0, r"'t' reach 3e\+37 in magnitude"),
-        (0, 1e300, r"'t' reach \d\.\d+e\+30\d in magnitude"),
-        (0, 1e-40, r"a step of .* is outside .*: scale them to a deviation around 1"),
-        (1e6, 0.1, r"vary by only 0\.\d+ around values of up to 1e\+06; subtract their mean"),
-    ],
-)
-def test_features_beyond_the_range_are_refused(level, deviation, message):
-    with pytest.raises(FeatureError, match=message):
-        measure_profile([SPEC], noise(level, deviation))
-
-
-@pytest.mark.parametrize(("level", "deviation"), [(1e5, 1), (-1e6, 1), (1e4, 1), (0, 1e5)])
-def test_features_within_it_are_coded_well(level, deviation):
-    """Where the mean is much larger than the deviation too: float32 keeps little of the latter."""
-    samples = noise(level, deviation)
-    header = header_of((SPEC,), measure_profile([SPEC], samples), size=(128, 128))
-    frame = Encoder(header, EncoderConfig(qp=12)).encode(samples[0])
-    error = (frame.features[0].double() - samples[0][0]).square().mean().sqrt()
-    assert float(error) < 0.2 * deviation
-
-
-@pytest.mark.parametrize("value", [0.0, 2.5, 1e5, 0.1])
-def test_constants_stay_constants(value):
-    samples = [[torch.full(SPEC.shape, value)]]
-    header = header_of((SPEC,), measure_profile([SPEC], samples), size=(128, 128))
-    (found,) = Encoder(header).encode(samples[0]).features
-    assert torch.allclose(found, samples[0][0], atol=2e-3)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda t: t.double(),
-        lambda t: t.half(),
-        lambda t: t.bfloat16(),
-        lambda t: (t * 10).int(),
-        lambda t: t > 0,
-        lambda t: t.transpose(1, 2),
-        lambda t: t.clone().requires_grad_(),
-        lambda t: -0.0 * t,
-    ],
-)
-def test_features_of_any_real_type_are_coded(change):
-    samples = [[change(frame[0])] for frame in gaussian(2)]
-    header = simple_header([SPEC], samples, 128, 128)
-    plain = [[frame[0].detach().float().contiguous()] for frame in samples]
-    assert header == simple_header([SPEC], plain, 128, 128)
-    mine, theirs = Encoder(header), Encoder(header)
-    for one, other in zip(samples, plain, strict=True):
-        assert mine.encode(one).packet == theirs.encode(other).packet
-
-
-@pytest.mark.parametrize(
-    ("samples", "error", "message"),
-    [
-        (lambda t: [[t[None]]], FeatureError, r"\(1, .*expected .*batch.*tensor\[0\]"),
-        (lambda t: [[torch.stack([t, t])]], FeatureError, "frames one by one"),
-        (lambda t: [[t[:1]]], FeatureError, r"'t' have shape \(1, .*expected \("),
-        (lambda t: [[t, t]], FeatureError, "2 in number, expected 1"),
-        (lambda t: [[]], FeatureError, "0 in number, expected 1"),
-        (lambda t: [t], TypeError, "expected a list of 1.*put it in a list"),
-        (lambda t: [[t.numpy()]], TypeError, r"is a ndarray, expected a torch tensor; torch\.from"),
-        (lambda t: [[t.to(torch.complex64)]], FeatureError, "complex64.*expected dense real"),
-        (lambda t: [[t.to_sparse()]], FeatureError, "sparse_coo; expected dense real"),
-        (lambda t: [[t.to("meta")]], FeatureError, "meta device"),
-    ],
-)
-def test_tensors_that_are_none(samples, error, message):
-    frames = samples(gaussian(1)[0][0])
-    header = simple_header([SPEC], gaussian(2), 128, 128)
-    for attempt in (
-        lambda: simple_header([SPEC], frames, 128, 128),
-        lambda: measure_profile([SPEC], frames),
-        lambda: Encoder(header).encode(frames[0]),
-    ):
-        with pytest.raises(error, match=message):
-            attempt()
-
-
-def test_no_samples_are_refused():
-    with pytest.raises(ValueError, match="at least one frame"):
-        measure_profile([SPEC], [])
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_features_that_are_not_finite_are_refused(value):
-    features = torch.zeros(SPEC.shape)
-    features[0, 0, 0] = value
-    with pytest.raises(ValueError, match="'t' are not finite"):
-        measure_profile([SPEC], [[features]])
+def test_task_loss():
+    logits = torch.randn(3, 10)
+    assert task_loss(logits, logits) == (0.0, "kl")
+    assert task_loss(logits, 2 * logits)[0] > 0
+    dense = torch.randn(2, 4, 8, 8)
+    loss, kind = task_loss({"a": dense, "b": 7 * dense}, {"a": dense, "b": 7 * dense.roll(1, 3)})
+    assert kind == "error"
+    assert loss == pytest.approx(1, abs=0.3)

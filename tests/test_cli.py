@@ -23,8 +23,9 @@ import torch
 from click.testing import CliRunner, Result
 from test_video import moving, write_video
 
-from codec import cli, encoder
-from codec.container import StreamReader
+from codec import cli
+from codec.encoding import encoder
+from codec.files.streams import StreamReader
 
 pytestmark = [pytest.mark.video, pytest.mark.weights]
 
@@ -282,7 +283,7 @@ def test_shipped_profiles_are_not_embedded(here):
 
 
 def profile_of_split(split: str) -> Path:
-    folder = Path(cli.__file__).parent / "profiles"
+    folder = Path(cli.__file__).parent / "format" / "profiles"
     index = json.loads((folder / "index.json").read_text())
     return folder / index[f"efficientnet_lite0@{split}"]
 
@@ -828,7 +829,8 @@ def test_terminals_are_no_place_for_bytes(made, here):
 
 WAITING = """
 import sys, time
-from codec import cli, encoder
+from codec import cli
+from codec.encoding import encoder
 
 def waiting(*_, **__):
     print("ready", flush=True)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from codec.container import StreamWriter
-from codec.encoder import EncoderConfig
-from codec.motion_search import MotionSearch, luma
-from codec.pipeline import EncodeOptions, VideoEncoder
+from codec.encoding.encoder import EncoderConfig
+from codec.encoding.motion_search import MotionSearch, luma
+from codec.files.streams import StreamWriter
+from codec.pipeline.coding import EncodeOptions, VideoEncoder
 from tools import codecs
 from tools.anchors import ANCHORS
 from tools.codecs import ANCHOR_NAMES, CODEC_NAMES, LatentMotionCodec, study_codecs

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from codec import errors
-from codec.bitstream import FORMAT_VERSION, SequenceHeader
-from codec.container import StreamReader
-from codec.decoder import DecodedFrame, Decoder
+from codec.files.streams import StreamReader
+from codec.format.constants import FORMAT_VERSION
+from codec.format.header import SequenceHeader
+from codec.normative.decoder import DecodedFrame, Decoder
 from tools.make_bitstreams import (
     INVALID,
     LARGEST_FILE,

@@ -18,9 +18,9 @@ import click
 import pytest
 
 from codec import cli
-from codec.bitstream import FORMAT_VERSION
-from codec.container import StreamReader
-from codec.pipeline import decode_frames
+from codec.files.streams import StreamReader
+from codec.format.constants import FORMAT_VERSION
+from codec.pipeline.coding import decode_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -147,7 +147,7 @@ def test_the_specification_is_of_this_version():
 
 
 def test_the_specification_names_the_tables_by_their_hash():
-    content = json.loads((ROOT / "codec" / "tables.json").read_text(encoding="utf-8"))
+    content = json.loads((ROOT / "codec" / "format" / "tables.json").read_text(encoding="utf-8"))
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     appendix = FORMAT.read_text(encoding="utf-8").partition("\n## A ")[2].partition("\n## B ")[0]
     assert f"SHA-256: {hashlib.sha256(canonical).hexdigest()}\n" in appendix

@@ -19,17 +19,21 @@ from strategies import (
     stream_headers,
 )
 
-from codec.bitstream import MAX_QP, ByteReader, FramePacket, Limits, SequenceHeader, TensorSpec
-from codec.decoder import Decoder
-from codec.encoder import MAX_EFFORT, EncodedFrame, Encoder, EncoderConfig
+from codec.encoding.encoder import MAX_EFFORT, EncodedFrame, Encoder, EncoderConfig
 from codec.errors import (
     BitstreamError,
     CorruptBitstreamError,
     FeatureError,
     LimitExceededError,
 )
-from codec.exact import LATENT_LIMIT
-from codec.profile import Profile, profile_of
+from codec.format.constants import MAX_QP
+from codec.format.header import SequenceHeader, TensorSpec
+from codec.format.packets import FramePacket
+from codec.format.primitives import ByteReader
+from codec.format.profile import Profile, profile_of
+from codec.limits import Limits
+from codec.normative.decoder import Decoder
+from codec.normative.exact import LATENT_LIMIT
 
 CONFIGS = st.builds(
     EncoderConfig,

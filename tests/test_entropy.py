@@ -11,8 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import SEEDS, header_of, random_symbols, random_vectors, stream_headers
 
-from codec.bitstream import MAX_LEVEL, MAX_VECTOR, FramePacket, SequenceHeader, TensorSpec
-from codec.entropy import (
+from codec.errors import CorruptBitstreamError
+from codec.format.constants import MAX_LEVEL, MAX_VECTOR
+from codec.format.header import SequenceHeader, TensorSpec
+from codec.format.packets import FramePacket
+from codec.format.profile import INTER, INTRA, Band, Profile, TensorProfile, profile_of
+from codec.format.tables import (
+    BINARY_TABLES,
+    DEFAULT_POINTS,
+    ESCAPE,
+    PROBABILITY_BITS,
+    binary_weights,
+    tables,
+)
+from codec.normative.entropy import (
     MODE_INTER,
     MODE_INTRA,
     MODE_SKIP,
@@ -26,16 +38,6 @@ from codec.entropy import (
     _code_level,
     _level_models,
 )
-from codec.errors import CorruptBitstreamError
-from codec.probability import (
-    BINARY_TABLES,
-    DEFAULT_POINTS,
-    ESCAPE,
-    PROBABILITY_BITS,
-    binary_weights,
-    tables,
-)
-from codec.profile import INTER, INTRA, Band, Profile, TensorProfile, profile_of
 
 LEVELS = st.one_of(
     st.integers(-40, 40), st.sampled_from((-MAX_LEVEL, -MAX_LEVEL + 1, MAX_LEVEL - 1, MAX_LEVEL))

@@ -1,4 +1,4 @@
-"""The floors of codec/: who may import whom, and what the light entry points load."""
+"""The packages of codec/: who may import whom, and what the light entry points load."""
 
 from __future__ import annotations
 
@@ -14,68 +14,52 @@ import pytest
 CODEC = Path(__file__).resolve().parent.parent / "codec"
 STREAMS = CODEC.parent / "bitstreams" / "valid"
 
-FLOORS = {
-    "errors": 0,
-    "exact": 0,
-    "bitstream": 1,
-    "probability": 1,
-    "quantization": 1,
-    "transform": 1,
-    "motion": 1,
-    "profile": 1,
-    "features": 2,
-    "entropy": 2,
-    "reconstruction": 2,
-    "encoder": 3,
-    "rate_control": 3,
-    "rate_distortion": 3,
-    "task_refinement": 3,
-    "motion_search": 3,
-    "decoder": 3,
-    "video": 4,
-    "submodels": 4,
-    "calibration": 4,
-    "sensitivity": 4,
-    "container": 4,
-    "output": 4,
-    "metrics": 5,
-    "calibrator": 5,
-    "pipeline": 5,
-    "tensor_file": 5,
-    "cli": 6,
-}
-
-# Imports within one floor, importer -> imported.  On floor 1, bitstream and profile define the
-# values that the arithmetic is about; reconstruction turns the symbols of entropy into tensors.
-SAME_FLOOR = {
-    "motion": {"bitstream"},
-    "profile": {"bitstream", "probability"},
-    "quantization": {"bitstream"},
-    "transform": {"profile"},
-    "reconstruction": {"entropy"},
-    "encoder": {"rate_distortion", "task_refinement"},
-    "task_refinement": {"rate_distortion"},
-    "sensitivity": {"calibration", "submodels"},
-    "calibrator": {"metrics"},
-    "pipeline": {"metrics"},
-}
+# One rule: a module imports from its own package and from those before it here; no module imports,
+# through whatever others, itself.
+PACKAGES = [
+    "errors",
+    "limits",
+    "format",
+    "normative",
+    "encoding",
+    "profiling",
+    "models",
+    "files",
+    "pipeline",
+    "cli",
+]
 
 # The package's face and `python -m codec` may name any module.
-EXEMPT = {"__init__", "__main__"}
+EXEMPT = {"", "__main__"}
 
-SOLE_IMPORTERS = {"constriction": {"entropy"}, "av": {"video"}, "torchvision": {"submodels"}}
-
-WITHOUT_TORCH = ["errors", "bitstream", "probability", "entropy"]
+SOLE_IMPORTERS = {
+    "constriction": {"normative.entropy"},
+    "av": {"files.video"},
+    "torchvision": {"models.submodels"},
+}
 
 
 def modules() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(CODEC.glob("*.py"))}
+    """List all modules by their dotted names under `codec`; a package's own is its name alone."""
+    found = {}
+    for path in sorted(CODEC.rglob("*.py")):
+        parts = path.relative_to(CODEC).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+MODULES = modules()
+WITHOUT_TORCH = [
+    name
+    for name in MODULES
+    if name.partition(".")[0] in {"errors", "limits", "format"} or name == "normative.entropy"
+]
 
 
 def imports(path: Path) -> tuple[set[str], set[str]]:
     """Find the modules of codec and the top-level packages that a file imports, anywhere in it.
 
-    Imports inside functions count, and so do those for type checking only: a floor is about what a
+    Imports inside functions count, and so do those for type checking only: an order is about what a
     reader has to know, not only about what is loaded.
     """
     inside: set[str] = set()
@@ -85,8 +69,8 @@ def imports(path: Path) -> tuple[set[str], set[str]]:
         package, _, rest = name.partition(".")
         if package != "codec":
             outside.add(package)
-        elif rest and not rest.startswith("__"):  # __version__ is the package's own
-            inside.add(rest.partition(".")[0])
+        elif rest in MODULES and rest not in EXEMPT:
+            inside.add(rest)
 
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -94,50 +78,46 @@ def imports(path: Path) -> tuple[set[str], set[str]]:
                 note(alias.name)
         elif isinstance(node, ast.ImportFrom):
             parent = ".".join(filter(None, ["codec" if node.level else "", node.module]))
-            if parent == "codec":
-                for alias in node.names:
-                    note(f"codec.{alias.name}")
-            else:
-                note(parent)
+            note(parent)
+            for alias in node.names:  # of a package, which may be modules
+                note(f"{parent}.{alias.name}")
     return inside, outside
 
 
-def test_every_module_has_a_floor_and_every_floor_its_modules():
-    assert set(modules()) == set(FLOORS) | EXEMPT
+def test_every_module_lies_in_a_package_of_the_list():
+    assert {name.partition(".")[0] for name in MODULES} - EXEMPT == set(PACKAGES)
 
 
-@pytest.mark.parametrize("name", FLOORS)
-def test_imports_lower_floors_only(name):
-    inside, _ = imports(CODEC / f"{name}.py")
-    unknown = inside - set(FLOORS)
-    assert not unknown, f"{name} imports {unknown}, which have no floor"
-    allowed = {other for other, floor in FLOORS.items() if floor < FLOORS[name]}
-    assert inside - allowed - SAME_FLOOR.get(name, set()) == set()
+@pytest.mark.parametrize("name", sorted(set(MODULES) - EXEMPT))
+def test_imports_go_down_the_list(name):
+    inside, _ = imports(MODULES[name])
+    place = PACKAGES.index(name.partition(".")[0])
+    upwards = {other for other in inside if PACKAGES.index(other.partition(".")[0]) > place}
+    assert upwards == set()
 
 
-@pytest.mark.parametrize("name", SAME_FLOOR)
-def test_imports_within_a_floor_are_needed_and_one_way(name):
-    assert imports(CODEC / f"{name}.py")[0] >= SAME_FLOOR[name]
-    for other in SAME_FLOOR[name]:
-        assert FLOORS[other] == FLOORS[name]
-        assert name not in SAME_FLOOR.get(other, set())
+def test_no_module_imports_itself_through_others():
+    left = {name: imports(path)[0] - {name} for name, path in MODULES.items() if name not in EXEMPT}
+    while left:
+        free = {name for name, needed in left.items() if not needed & set(left)}
+        assert free, f"a circle among {sorted(left)}"
+        left = {name: needed for name, needed in left.items() if name not in free}
 
 
 @pytest.mark.parametrize("package", SOLE_IMPORTERS)
 def test_sole_importer(package):
-    importers = {name for name, path in modules().items() if package in imports(path)[1]}
+    importers = {name for name, path in MODULES.items() if package in imports(path)[1]}
     assert importers == SOLE_IMPORTERS[package]
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_source_names_no_torch(name):
-    assert "torch" not in imports(CODEC / f"{name}.py")[1]
+    assert "torch" not in imports(MODULES[name])[1]
 
 
-def test_bitstream_needs_the_standard_library_only():
-    inside, outside = imports(CODEC / "bitstream.py")
-    assert outside <= sys.stdlib_module_names
-    assert inside <= {"errors"}
+@pytest.mark.parametrize("name", ["constants", "primitives", "header", "packets"])
+def test_headers_and_packets_need_the_standard_library_only(name):
+    assert imports(MODULES[f"format.{name}"])[1] <= sys.stdlib_module_names
 
 
 def loaded_by(code: str) -> set[str]:

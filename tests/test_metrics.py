@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.metrics import (
+from codec.pipeline.metrics import (
     FeatureNrmse,
     TaskFidelity,
     _ordered_sum,

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from codec.bitstream import MAX_VECTOR, SequenceHeader, TensorSpec
-from codec.motion_search import MotionSearch, field_of_blocks, luma
+from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma
+from codec.format.constants import MAX_VECTOR
+from codec.format.header import SequenceHeader, TensorSpec
 
 SIZE = 128
 

@@ -16,9 +16,9 @@ from torch import nn
 pytest.importorskip("matplotlib", reason="needs the extra `study`")
 pytest.importorskip("scipy", reason="needs the extra `study`")
 
-from codec.bitstream import TensorSpec
-from codec.motion import FILTER_BITS, interpolation_filters
-from codec.submodels import default_preprocessing
+from codec.format.header import TensorSpec
+from codec.models.submodels import default_preprocessing
+from codec.normative.motion import FILTER_BITS, interpolation_filters
 from tools import motion_experiments as experiments
 from tools import motion_findings as findings
 from tools import motion_further as further

@@ -1,82 +1,200 @@
-"""Outputs of the commands in tools/: no input is overwritten, and errors are one line."""
+"""Outputs whole or absent, never an input, and named by every error; what signals leave."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import errno
+import os
+import shutil
+import signal
+import stat
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, cast
 
-import click
 import pytest
-from click.testing import CliRunner
 
-from tools.outputs import guarded
-from tools.study import write_text
-
-
-def test_inputs_are_refused(tmp_path: Path) -> None:
-    path, link = tmp_path / "in", tmp_path / "link"
-    path.write_text("mine")
-    link.symlink_to(path)
-    with (
-        pytest.raises(click.UsageError, match="same file"),
-        guarded({"-o": str(link)}, [("CLIPS", path)]),
-    ):
-        pytest.fail("nothing is done")
-    with guarded({"-o": str(path)}):
-        pass  # a study may be done again
+from codec.files.outputs import (
+    check_output,
+    check_outputs,
+    ended_by_signals,
+    named,
+    one_line,
+    open_output,
+)
 
 
-def test_errors_are_told_as_click_does() -> None:
-    with (
-        pytest.raises(click.ClickException, match=r"^missing: no such file or directory$"),
-        guarded(),
-    ):
-        Path("missing").read_text()
+def test_output_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "out"
+    with open_output(str(path)) as file:
+        file.write(b"content")
+        assert not path.exists()
+    assert path.read_bytes() == b"content"
+    assert os.listdir(tmp_path) == ["out"]  # noqa: PTH208
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
 
 
-def test_a_full_disk_is_told_with_the_name() -> None:
-    with pytest.raises(click.ClickException, match=r"^/dev/full: no space left"), guarded():
-        write_text(Path("/dev/full"), "text")
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_failed_output_leaves_nothing(tmp_path, error):
+    old = tmp_path / "old"
+    old.write_bytes(b"old")
+    for path in (tmp_path / "new", old):
+        with pytest.raises(error), open_output(str(path), force=True) as file:  # noqa: PT012
+            file.write(b"half")
+            raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert old.read_bytes() == b"old"
 
 
-def commands() -> list[tuple[str, Callable[[Path], list[str]]]]:
-    return [
-        ("ablation", lambda path: [str(path), "-o", str(path)]),
-        ("picture", lambda path: [str(path), str(path)]),
-    ]
+def test_outputs_that_exist_need_force(tmp_path):
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    with pytest.raises(FileExistsError, match="--force"), open_output(str(path)):
+        pass
+    with open_output(str(path), force=True) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
 
 
-@pytest.mark.parametrize(("name", "arguments"), commands())
-def test_a_command_does_not_destroy_its_input(
-    tmp_path: Path, name: str, arguments: Callable[[Path], list[str]]
-) -> None:
-    module: Any = pytest.importorskip(f"tools.{name}")
-    path = tmp_path / "clip.png"
-    path.write_text("mine")
-    result = CliRunner().invoke(module.main, arguments(path))
-    assert result.exit_code == 2, result.output
-    assert "same file" in result.stderr
-    assert path.read_text() == "mine"
+def test_outputs_in_no_folder_are_refused_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        check_output(str(tmp_path / "no" / "out"), force=False)
+    with pytest.raises(IsADirectoryError, match="is a directory"):
+        check_output(str(tmp_path), force=True)
 
 
-def test_a_study_does_not_destroy_its_labels(tmp_path: Path) -> None:
-    module: Any = pytest.importorskip("tools.rate_distortion")
-    labels, clip = tmp_path / "frames.csv", tmp_path / "clip.mp4"
-    labels.write_text("clip,frame,class\n")
-    clip.write_text("mine")
-    arguments = [str(clip), "-o", str(tmp_path), "--labels", str(labels)]
-    result = CliRunner().invoke(module.main, arguments)
-    assert result.exit_code == 2, result.output
-    assert "frames.csv" in result.stderr
-    assert labels.read_text() == "clip,frame,class\n"
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_outputs_in_a_read_only_folder_are_refused_at_once(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="cannot be written to"):
+        check_output(str(tmp_path / "out"), force=False)
 
 
-def test_tables_say_how_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tools import make_tables
+def test_a_link_stays_a_link(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    with open_output(str(link), force=True) as file:
+        file.write(b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
 
-    for words, message in [([], "usage"), (["/dev/full"], "/dev/full: no space left")]:
-        monkeypatch.setattr(sys, "argv", ["make_tables", *words])
-        with pytest.raises(SystemExit, match=message):
-            make_tables.main()
+
+def test_the_longest_name_works(tmp_path):
+    path = tmp_path / ("x" * 255)
+    with open_output(str(path)) as file:
+        file.write(b"content")
+    assert path.read_bytes() == b"content"
+
+
+def test_devices_are_written_to_not_replaced(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with open_output(str(fifo), force=True) as file:
+            file.write(b"content")
+        assert stat.S_ISFIFO(fifo.stat().st_mode)
+        assert os.read(reading, 100) == b"content"
+    finally:
+        os.close(reading)
+    with open_output("/dev/null") as file:
+        file.write(b"content")
+    assert not Path("/dev/null").is_file()
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(FileExistsError, match="appeared"), open_output(str(path)) as file:  # noqa: PT012
+        file.write(b"new")
+        path.write_bytes(b"mine")
+    assert path.read_bytes() == b"mine"
+    with open_output(str(path), force=True) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert [found.name for found in tmp_path.iterdir()] == ["out"]
+
+
+def test_no_links_no_harm(tmp_path, monkeypatch):
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "out"
+    with open_output(str(path)) as file:
+        file.write(b"new")
+    with pytest.raises(FileExistsError, match="appeared"), open_output(str(tmp_path / "other")):
+        (tmp_path / "other").write_bytes(b"mine")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_a_folder_that_vanishes_is_told_with_the_name_of_the_output(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = str(folder / "out")
+    with pytest.raises(FileNotFoundError) as caught, open_output(path) as file:  # noqa: PT012
+        file.write(b"new")
+        shutil.rmtree(folder)
+    assert caught.value.filename == path
+    assert one_line(caught.value) == f"{path}: no such file or directory"
+
+
+@pytest.mark.parametrize("method", ["write", "flush", "seek", "close"])
+def test_every_method_names_the_file(method):
+    class Full:
+        def __getattr__(self, _: str) -> object:
+            def fail(*_: object) -> None:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+            return fail
+
+    file = named(cast(BinaryIO, Full()), "name")
+    with pytest.raises(OSError, match="No space") as caught:
+        getattr(file, method)()
+    assert caught.value.filename == "name"
+    with pytest.raises(OSError, match="No space") as caught, file:
+        pass
+    assert caught.value.filename == "name"
+
+
+def test_errors_of_the_body_keep_their_names(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, open_output(str(tmp_path / "out")):
+        (tmp_path / "in").open()
+    assert caught.value.filename == str(tmp_path / "in")
+    with pytest.raises(OSError, match="theirs") as bare, open_output(str(tmp_path / "out")):
+        raise OSError(errno.EIO, "theirs")
+    assert bare.value.filename is None
+
+
+def test_an_output_is_no_input_by_any_name(tmp_path):
+    path = tmp_path / "in"
+    path.write_bytes(b"mine")
+    (tmp_path / "hard").hardlink_to(path)
+    (tmp_path / "soft").symlink_to(path)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    for name in ("in", "hard", "soft", "folder/in", f"folder/../{tmp_path.name}/in"):
+        with pytest.raises(ValueError, match="same file as VIDEO"):
+            check_outputs({"-o": f"{tmp_path}/{name}"}, [("VIDEO", path)], force=True)
+    check_outputs({"-o": str(tmp_path / "out"), "-p": None}, [("VIDEO", path)], force=True)
+
+
+def test_a_pipe_that_is_read_is_not_written(tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(ValueError, match="same file"):
+        check_outputs({"-o": str(fifo)}, [("VIDEO", fifo)], force=True)
+
+
+def test_signals_are_left_alone_by_a_file_and_restored_by_a_command(tmp_path):
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    with open_output(str(tmp_path / "out")):
+        assert {number: signal.getsignal(number) for number in before} == before
+    with ended_by_signals():
+        assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
+    assert {number: signal.getsignal(number) for number in before} == before
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with ended_by_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, previous)

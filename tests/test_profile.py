@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from strategies import header_of, plausible_profile, profiles, tensor_profiles
 
-from codec.bitstream import MAX_CHANNELS, ByteWriter, TensorSpec
 from codec.errors import BitstreamError, CorruptBitstreamError, UnsupportedBitstreamError
-from codec.probability import DEFAULT_POINTS
-from codec.profile import Band, Profile, profile_of
+from codec.format.constants import MAX_CHANNELS
+from codec.format.header import TensorSpec
+from codec.format.primitives import ByteWriter
+from codec.format.profile import Band, Profile, profile_of
+from codec.format.tables import DEFAULT_POINTS
 
 POINT_BYTES = 2 * len(DEFAULT_POINTS)
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.bitstream import MAX_LEVEL, MAX_QP
-from codec.probability import DEFAULT_POINTS
-from codec.quantization import COEFFICIENT_LIMIT, dequantise, step_size
+from codec.format.constants import MAX_LEVEL, MAX_QP
+from codec.format.tables import DEFAULT_POINTS
+from codec.normative.quantization import COEFFICIENT_LIMIT, dequantise, step_size
 
 QPS = st.integers(0, MAX_QP)
 

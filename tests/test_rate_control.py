@@ -16,12 +16,13 @@ from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codec.bitstream import MAX_QP, EndPacket
 from codec.cli import main
-from codec.container import StreamWriter
-from codec.encoder import EncoderConfig
-from codec.pipeline import EncodeOptions, VideoEncoder
-from codec.rate_control import LIMITS, BitrateControl, NrmseControl
+from codec.encoding.encoder import EncoderConfig
+from codec.encoding.rate_control import LIMITS, BitrateControl, NrmseControl
+from codec.files.streams import StreamWriter
+from codec.format.constants import MAX_QP
+from codec.format.packets import EndPacket
+from codec.pipeline.coding import EncodeOptions, VideoEncoder
 
 CLIP = Path(__file__).parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 HEADER_BYTES = 120

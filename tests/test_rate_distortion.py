@@ -16,24 +16,26 @@ from strategies import (
     stream_headers,
 )
 
-from codec.bitstream import MAX_LEVEL, FramePacket, SequenceHeader, TensorSpec
-from codec.entropy import (
-    MODE_INTER,
-    MODE_INTRA,
-    MODE_SKIP,
-    FrameSymbols,
-    FrameSyntax,
-    SymbolWriter,
-)
-from codec.probability import ESCAPE, MAX_DIRECT_LEVEL, tables
-from codec.profile import INTER, INTRA, Profile, profile_of
-from codec.rate_distortion import (
+from codec.encoding.decisions import (
     ESCAPE_BITS,
     PRICE,
     LevelChoice,
     TensorPlan,
     estimated_cost,
     level_bits,
+)
+from codec.format.constants import MAX_LEVEL
+from codec.format.header import SequenceHeader, TensorSpec
+from codec.format.packets import FramePacket
+from codec.format.profile import INTER, INTRA, Profile, profile_of
+from codec.format.tables import ESCAPE, MAX_DIRECT_LEVEL, tables
+from codec.normative.entropy import (
+    MODE_INTER,
+    MODE_INTRA,
+    MODE_SKIP,
+    FrameSymbols,
+    FrameSyntax,
+    SymbolWriter,
 )
 
 KINDS = st.sampled_from((INTRA, INTER))

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from strategies import SEEDS, random_symbols, stream_headers
 
-from codec.bitstream import SequenceHeader
-from codec.entropy import (
+from codec.format.header import SequenceHeader
+from codec.format.profile import Profile, profile_of
+from codec.normative.entropy import (
     MODE_INTRA,
     MODE_SKIP,
     FrameSymbols,
@@ -19,12 +20,11 @@ from codec.entropy import (
     SymbolWriter,
     TensorSymbols,
 )
-from codec.exact import LATENT_LIMIT
-from codec.motion import compensate, latent_displacement
-from codec.profile import Profile, profile_of
-from codec.quantization import step_size
-from codec.reconstruction import Reconstructor, checksum, features_of, integers_of, md5_of
-from codec.transform import InverseTransform
+from codec.normative.exact import LATENT_LIMIT
+from codec.normative.motion import compensate, latent_displacement
+from codec.normative.quantization import step_size
+from codec.normative.reconstruction import Reconstructor, checksum, features_of, integers_of, md5_of
+from codec.normative.transform import InverseTransform
 
 
 def scalar_levels(frame: FrameSymbols, number: int, profile: Profile) -> np.ndarray:

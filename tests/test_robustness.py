@@ -13,21 +13,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from codec.bitstream import (
-    FORMAT_VERSION,
-    MAGIC,
-    ByteReader,
-    ByteWriter,
-    EndPacket,
-    FramePacket,
-    Limits,
-    SequenceHeader,
-    crc32,
-)
-from codec.container import StreamReader
-from codec.decoder import Decoder
 from codec.errors import BitstreamError, CorruptBitstreamError, TruncatedBitstreamError
-from codec.reconstruction import checksum
+from codec.files.streams import StreamReader
+from codec.format.constants import FORMAT_VERSION, MAGIC
+from codec.format.header import SequenceHeader
+from codec.format.packets import EndPacket, FramePacket
+from codec.format.primitives import ByteReader, ByteWriter, crc32
+from codec.limits import Limits
+from codec.normative.decoder import Decoder
+from codec.normative.reconstruction import checksum
 from tools.make_bitstreams import REVISION
 
 VALID = Path(__file__).resolve().parent.parent / "bitstreams" / "valid"

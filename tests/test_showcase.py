@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from strategies import plausible_profile, random_symbols, stream_headers
 
-from codec.bitstream import SequenceHeader
-from codec.entropy import FrameSyntax, SymbolWriter
-from codec.probability import MAX_DIRECT_LEVEL
-from codec.profile import profile_of
+from codec.format.header import SequenceHeader
+from codec.format.profile import profile_of
+from codec.format.tables import MAX_DIRECT_LEVEL
+from codec.normative.entropy import FrameSyntax, SymbolWriter
 from tools.showcase import channel_shares, image_uri, showcase, symbol_bits
 
 CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from codec.bitstream import TensorSpec
 from codec.errors import ModelError
-from codec.submodels import (
+from codec.format.header import TensorSpec
+from codec.models.submodels import (
     BUNDLED_SPLITS,
     _build,
     default_preprocessing,
@@ -792,6 +792,6 @@ def test_labels():
 
 
 def test_import_needs_no_torchvision():
-    code = "import codec.submodels, sys; sys.exit('torchvision' in sys.modules)"
+    code = "import codec.models.submodels, sys; sys.exit('torchvision' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, b"", b"")

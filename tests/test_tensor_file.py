@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from codec.tensor_file import TensorFile
+from codec.files.tensors import TensorFile
 
 NAMES = ["features.denseblock1/x", "add_3"]
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import SEEDS, plausible_profile, tensor_profiles
 
-from codec.profile import Band, TensorProfile
-from codec.transform import (
+from codec.format.profile import Band, TensorProfile
+from codec.normative.transform import (
     ForwardTransform,
     InverseTransform,
     _groups,

@@ -17,9 +17,9 @@ import pytest
 from av.codec import codecs_available
 from numpy.typing import NDArray
 
-from codec.bitstream import Preprocessing
 from codec.errors import VideoError
-from codec.video import Damage, Frame, Orientation, VideoReader
+from codec.files.video import Damage, Frame, Orientation, VideoReader
+from codec.format.header import Preprocessing
 
 pytestmark = pytest.mark.video
 

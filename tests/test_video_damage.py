@@ -29,9 +29,9 @@ from test_video import (
     write_video,
 )
 
-from codec.bitstream import MAX_PTS
 from codec.errors import FeatureCodecError, VideoError
-from codec.video import DAMAGE_POLICIES, Damage, Frame, VideoReader, _Timeline
+from codec.files.video import DAMAGE_POLICIES, Damage, Frame, VideoReader, _Timeline
+from codec.format.constants import MAX_PTS
 
 pytestmark = pytest.mark.video
 
@@ -76,7 +76,8 @@ def test_a_colour_profile_does_no_harm(tmp_path: Path, suffix: str | None) -> No
         with Image.open(CASES / "own_icc.png") as picture:
             Image.fromarray(quadrants()).save(path, icc_profile=picture.info["icc_profile"])
     script = (
-        "import gc, sys; from codec.bitstream import Preprocessing; from codec.video import *\n"
+        "import gc, sys; from codec.files.video import *\n"
+        "from codec.format.header import Preprocessing\n"
         "how = Preprocessing(0, 0, 1, (0,) * 3, (1000,) * 3)\n"
         "for motion in (False, True) * 3:\n"
         "    reader = VideoReader(sys.argv[1], how, export_motion=motion)\n"

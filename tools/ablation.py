@@ -21,12 +21,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from codec import encoder
-from codec.bitstream import MAX_LEVEL
-from codec.output import ended_by_signals, naming
-from codec.probability import MAX_DIRECT_LEVEL
-from codec.rate_distortion import LevelChoice, level_bits, recovered_values
-from codec.submodels import DEFAULT_MODEL
+from codec.encoding import encoder
+from codec.encoding.decisions import LevelChoice, level_bits, recovered_values
+from codec.files.outputs import ended_by_signals, naming
+from codec.format.constants import MAX_LEVEL
+from codec.format.tables import MAX_DIRECT_LEVEL
+from codec.models.submodels import DEFAULT_MODEL
 from tools.bd_rate import MARGIN, bd_rate, envelope
 from tools.codecs import LatentMotionCodec
 from tools.outputs import guarded

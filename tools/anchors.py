@@ -51,7 +51,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from codec.video import COLORSPACE_STAND_INS, SCALER, VideoReader
+from codec.files.video import COLORSPACE_STAND_INS, SCALER, VideoReader
 from tools.scene import Coded, Scene, StudyCodec
 
 __all__ = ["ANCHORS", "AnchorUnavailableError"]

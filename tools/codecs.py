@@ -28,11 +28,11 @@ import numpy as np
 import torch
 
 from codec import __version__
-from codec.bitstream import MAX_QP
-from codec.container import StreamReader, StreamWriter
-from codec.encoder import DEFAULT_EFFORT, EncodedFrame, Encoder, EncoderConfig
-from codec.pipeline import EncodeOptions, VideoEncoder, decode_frames
-from codec.reconstruction import md5_of
+from codec.encoding.encoder import DEFAULT_EFFORT, EncodedFrame, Encoder, EncoderConfig
+from codec.files.streams import StreamReader, StreamWriter
+from codec.format.constants import MAX_QP
+from codec.normative.reconstruction import md5_of
+from codec.pipeline.coding import EncodeOptions, VideoEncoder, decode_frames
 from tools.anchors import ANCHORS
 from tools.latent_search import latent_fields
 from tools.scene import Coded, Scene, StudyCodec

@@ -28,7 +28,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from codec.output import open_output
+from codec.files.outputs import open_output
 from tools.bd_rate import LOSSLESS, MARGIN, envelope
 
 mpl.use("Agg")

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from codec.output import open_output
+from codec.files.outputs import open_output
 
 __all__ = ["Job", "Store", "begin_worker", "complete"]
 

@@ -25,11 +25,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.bitstream import MAX_VECTOR, SequenceHeader, TensorSpec
-from codec.motion import VECTOR_UNITS, compensate, latent_displacement
-from codec.motion_search import MotionSearch, luma, median, neighbours, vector_bits
-from codec.profile import TensorProfile, profile_of
-from codec.quantization import step_size
+from codec.encoding.motion_search import MotionSearch, luma, median, neighbours, vector_bits
+from codec.format.constants import MAX_VECTOR
+from codec.format.header import SequenceHeader, TensorSpec
+from codec.format.profile import TensorProfile, profile_of
+from codec.normative.motion import VECTOR_UNITS, compensate, latent_displacement
+from codec.normative.quantization import step_size
 from tools.scene import Scene
 
 __all__ = ["LatentSearch", "latent_fields"]

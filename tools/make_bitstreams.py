@@ -27,7 +27,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codec.bitstream import (
+from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.errors import BitstreamError, CorruptBitstreamError
+from codec.files.outputs import one_line, open_output
+from codec.files.streams import StreamReader, StreamWriter
+from codec.format.constants import (
     FLAG_PTS,
     FLAG_QP,
     FLAG_VECTORS,
@@ -38,20 +42,15 @@ from codec.bitstream import (
     MAX_VECTOR,
     TYPE_INTER,
     TYPE_KEY,
-    ByteWriter,
-    EndPacket,
-    FramePacket,
-    Limits,
-    Preprocessing,
-    SequenceHeader,
-    TensorSpec,
-    crc32,
 )
-from codec.calibration import simple_header
-from codec.container import StreamReader, StreamWriter
-from codec.decoder import DecodedFrame, Decoder
-from codec.encoder import Encoder, EncoderConfig
-from codec.entropy import (
+from codec.format.header import Preprocessing, SequenceHeader, TensorSpec
+from codec.format.packets import EndPacket, FramePacket
+from codec.format.primitives import ByteWriter, crc32
+from codec.format.profile import MAX_POINT, Band, Profile, TensorProfile, profile_of
+from codec.format.tables import DEFAULT_POINTS
+from codec.limits import Limits
+from codec.normative.decoder import DecodedFrame, Decoder
+from codec.normative.entropy import (
     MODE_INTER,
     MODE_INTRA,
     MODE_SKIP,
@@ -60,12 +59,9 @@ from codec.entropy import (
     SymbolWriter,
     TensorSymbols,
 )
-from codec.errors import BitstreamError, CorruptBitstreamError
-from codec.exact import LATENT_LIMIT
-from codec.output import one_line, open_output
-from codec.probability import DEFAULT_POINTS
-from codec.profile import MAX_POINT, Band, Profile, TensorProfile, profile_of
-from codec.reconstruction import Reconstructor, checksum, integers_of
+from codec.normative.exact import LATENT_LIMIT
+from codec.normative.reconstruction import Reconstructor, checksum, integers_of
+from codec.profiling.simple import simple_header
 
 __all__ = ["INVALID", "VALID", "decode", "stream_md5", "write_all"]
 

@@ -15,10 +15,9 @@ from pathlib import Path
 import click
 import torch
 
-from codec.calibrator import CalibrationOptions, calibrate
-from codec.output import ended_by_signals, open_output
-from codec.profile import Profile
-from codec.submodels import (
+from codec.files.outputs import ended_by_signals, open_output
+from codec.format.profile import Profile
+from codec.models.submodels import (
     BUNDLED_SPLITS,
     DEFAULT_MODEL,
     default_preprocessing,
@@ -26,9 +25,10 @@ from codec.submodels import (
     split_model,
     weights_hash,
 )
+from codec.pipeline.calibration import CalibrationOptions, calibrate
 from tools.outputs import guarded
 
-PROFILES = Path(__file__).parent.parent / "codec" / "profiles"
+PROFILES = Path(__file__).parent.parent / "codec" / "format" / "profiles"
 
 
 @click.command()

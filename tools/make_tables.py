@@ -1,4 +1,4 @@
-"""Compute `codec/tables.json`, the frozen probability tables (FORMAT.md appendix A).
+"""Compute `codec/format/tables.json`, the frozen probability tables (FORMAT.md appendix A).
 
     python -m tools.make_tables OUTPUT
 
@@ -14,7 +14,7 @@ import math
 import sys
 from bisect import bisect
 
-from codec.output import one_line, open_output
+from codec.files.outputs import one_line, open_output
 
 CLASSES = 40
 UNIT_CLASS = 26
@@ -86,7 +86,7 @@ def expected_mean(scale: int) -> int:
 
 
 def tables() -> dict[str, object]:
-    """Return the content of `codec/tables.json`."""
+    """Return the content of `codec/format/tables.json`."""
     return {
         "levels": [level_weights(number) for number in range(CLASSES)],
         "thresholds": [

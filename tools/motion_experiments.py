@@ -37,13 +37,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from codec.bitstream import Preprocessing, SequenceHeader, TensorSpec
-from codec.calibration import simple_header
+from codec.encoding.motion_search import MotionSearch, luma
 from codec.errors import ModelError
-from codec.metrics import FeatureNrmse, nrmse_from_psnr
-from codec.motion import latent_displacement
-from codec.motion_search import MotionSearch, luma
-from codec.submodels import (
+from codec.files.video import VideoReader
+from codec.format.header import Preprocessing, SequenceHeader, TensorSpec
+from codec.models.submodels import (
     DEFAULT_MODEL,
     default_preprocessing,
     load_model,
@@ -51,7 +49,9 @@ from codec.submodels import (
     split_model,
     weights_hash,
 )
-from codec.video import VideoReader
+from codec.normative.motion import latent_displacement
+from codec.pipeline.metrics import FeatureNrmse, nrmse_from_psnr
+from codec.profiling.simple import simple_header
 from tools.warps import (
     Affine,
     Picture,

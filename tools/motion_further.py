@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.bitstream import FramePacket, SequenceHeader, TensorSpec
-from codec.calibration import simple_header
-from codec.encoder import Encoder, EncoderConfig
-from codec.metrics import FeatureNrmse
-from codec.motion import PHASES, latent_displacement
-from codec.motion_search import MotionSearch, luma
-from codec.submodels import describe_splits
+from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.motion_search import MotionSearch, luma
+from codec.format.header import SequenceHeader, TensorSpec
+from codec.format.packets import FramePacket
+from codec.models.submodels import describe_splits
+from codec.normative.motion import PHASES, latent_displacement
+from codec.pipeline.metrics import FeatureNrmse
+from codec.profiling.simple import simple_header
 from tools.motion_experiments import (
     GRID,
     SIZE,

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codec.output import ended_by_signals
+from codec.files.outputs import ended_by_signals
 
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
     from tools.motion_experiments import Settings
@@ -220,7 +220,7 @@ def _available(settings: Settings, asked: Sequence[str]) -> dict[str, str]:
 def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
     """Do experiments, write their files, and with all of them the page."""
     from codec.errors import FeatureCodecError  # noqa: PLC0415
-    from codec.output import one_line  # noqa: PLC0415
+    from codec.files.outputs import one_line  # noqa: PLC0415
     from tools import motion_findings as findings  # noqa: PLC0415
     from tools.study import write_text  # noqa: PLC0415
 

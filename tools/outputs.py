@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from codec.errors import FeatureCodecError
-from codec.output import check_outputs, one_line
+from codec.files.outputs import check_outputs, one_line
 
 __all__ = ["guarded"]
 

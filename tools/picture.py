@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from matplotlib.backend_bases import FigureCanvasBase
 
-from codec.bitstream import FramePacket
-from codec.encoder import Encoder, EncoderConfig
-from codec.motion_search import MotionSearch, luma
-from codec.output import ended_by_signals, open_output
-from codec.pipeline import EncodeOptions, VideoEncoder
-from codec.submodels import default_preprocessing, normalise
-from codec.video import VideoReader
+from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.motion_search import MotionSearch, luma
+from codec.files.outputs import ended_by_signals, open_output
+from codec.files.video import VideoReader
+from codec.format.packets import FramePacket
+from codec.models.submodels import default_preprocessing, normalise
+from codec.pipeline.coding import EncodeOptions, VideoEncoder
 from tools.outputs import guarded
 
 mpl.use("Agg")

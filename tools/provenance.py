@@ -14,7 +14,7 @@ from typing import Any
 import av
 
 from codec import __version__
-from codec.bitstream import FORMAT_VERSION
+from codec.format.constants import FORMAT_VERSION
 
 __all__ = ["command", "commit", "machine", "peak_memory", "reset_peak_memory", "stamp", "versions"]
 

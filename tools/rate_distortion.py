@@ -27,9 +27,9 @@ import click
 import torch
 
 from codec.errors import FeatureCodecError
-from codec.output import ended_by_signals, one_line
-from codec.submodels import DEFAULT_MODEL, default_preprocessing, load_model, split_model
-from codec.video import VideoReader
+from codec.files.outputs import ended_by_signals, one_line
+from codec.files.video import VideoReader
+from codec.models.submodels import DEFAULT_MODEL, default_preprocessing, load_model, split_model
 from tools import provenance
 from tools.bd_rate import render
 from tools.codecs import ANCHOR_NAMES, study_codecs

@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from codec.bitstream import Preprocessing
 from codec.errors import ModelError, VideoError
-from codec.metrics import FeatureNrmse, kl_divergence
-from codec.submodels import (
+from codec.files.video import VideoReader
+from codec.format.header import Preprocessing
+from codec.models.submodels import (
     CloudSubmodel,
     SplitModel,
     default_preprocessing,
@@ -32,7 +32,7 @@ from codec.submodels import (
     normalise,
     split_model,
 )
-from codec.video import VideoReader
+from codec.pipeline.metrics import FeatureNrmse, kl_divergence
 
 __all__ = ["Coded", "Fidelity", "Scene", "StudyCodec", "in_batches", "normalise_float"]
 

@@ -30,16 +30,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from codec.bitstream import Preprocessing
-from codec.container import StreamWriter
-from codec.encoder import EncoderConfig
-from codec.entropy import MODE_SKIP, FrameSyntax, TensorSymbols
-from codec.pipeline import EncodeOptions, VideoEncoder
-from codec.probability import MAX_DIRECT_LEVEL
-from codec.profile import TensorProfile, profile_of
-from codec.rate_distortion import level_bits
-from codec.submodels import normalise
-from codec.video import VideoReader
+from codec.encoding.decisions import level_bits
+from codec.encoding.encoder import EncoderConfig
+from codec.files.streams import StreamWriter
+from codec.files.video import VideoReader
+from codec.format.header import Preprocessing
+from codec.format.profile import TensorProfile, profile_of
+from codec.format.tables import MAX_DIRECT_LEVEL
+from codec.models.submodels import normalise
+from codec.normative.entropy import MODE_SKIP, FrameSyntax, TensorSymbols
+from codec.pipeline.coding import EncodeOptions, VideoEncoder
 
 __all__ = ["channel_shares", "image_uri", "showcase", "symbol_bits"]
 

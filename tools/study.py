@@ -35,7 +35,7 @@ from typing import Any
 import click
 import numpy as np
 
-from codec.output import open_output
+from codec.files.outputs import open_output
 from tools.bd_rate import MEASURES, Comparison, Curve, bootstrap
 
 __all__ = [

@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from codec import motion
-from codec.bitstream import TensorSpec
-from codec.exact import LATENT_LIMIT
-from codec.metrics import FeatureNrmse
-from codec.motion import FILTER_BITS, PHASES, compensate, interpolation_filters
+from codec.format.header import TensorSpec
+from codec.normative import motion
+from codec.normative.exact import LATENT_LIMIT
+from codec.normative.motion import FILTER_BITS, PHASES, compensate, interpolation_filters
+from codec.pipeline.metrics import FeatureNrmse
 
 __all__ = [
     "CODEC_FILTER",

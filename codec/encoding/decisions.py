@@ -1,0 +1,163 @@
+"""Levels by rate and distortion: what every decision of the encoder is made with.  Encoder only.
+
+    J = D + price · R,   D in squared quantiser steps, R in bits
+
+Coefficients are whitened by the profile, so that one unit of squared error costs the task the same
+in all of them, and one price serves everything.  Which residual is coded, and with which vectors,
+is left to `encoder.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.format.constants import MAX_LEVEL
+from codec.format.tables import MAX_DIRECT_LEVEL, tables
+from codec.normative.entropy import MODE_INTER, MODE_SKIP, TensorSymbols, TensorSyntax
+
+__all__ = ["PRICE", "LevelChoice", "TensorPlan", "estimated_cost", "level_bits", "recovered_values"]
+
+PRICE = 0.08
+"""Lagrangian per squared step: what a bit may cost in squared error.  High-rate theory says 0.116
+(6 dB a bit and a uniform cell of step² / 12), and squared error alone would be served best by still
+more; but zeroed levels shrink the features all in one direction, which the task notices more than
+as much error at random, so that less is better in KL."""
+LEAST_CODED = 0.5
+"""Coefficients of smaller magnitude, in steps, are not considered for coding."""
+ESCAPE_BITS = 8
+"""What an escape costs beside its symbol, about."""
+BITS_OF_ONE = 7.0
+"""What a level of magnitude one costs at the rates that matter, about; each doubling, two more."""
+
+
+@cache
+def level_bits() -> NDArray[np.float32]:
+    """Return (classes, 33) code lengths by magnitude; the last entry stands for escapes."""
+    bits = tables().bits
+    return np.concatenate([bits[:, MAX_DIRECT_LEVEL:-1], bits[:, -1:] + ESCAPE_BITS], 1)
+
+
+def recovered_values(levels: NDArray[np.int32], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what levels are decoded to, in steps; (..., 2) points in steps, towards zero."""
+    magnitude = np.abs(levels)
+    shift = np.where(magnitude == 1, points[..., 0], points[..., 1])
+    return np.where(levels == 0, 0.0, np.sign(levels) * (magnitude - shift))
+
+
+def estimated_cost(values: NDArray[np.float32], price: float) -> NDArray[np.float32]:
+    """Estimate J of each block without choosing levels: (P, N) coefficients in steps -> (N,)."""
+    energy = np.square(values)
+    coded = price * (BITS_OF_ONE + np.log2(np.maximum(energy, 1.0))) + 1 / 12
+    return np.asarray(np.minimum(energy, coded).sum(0))
+
+
+class LevelChoice:
+    """Levels of the blocks of a tensor for one residual, and per block D, R and J.
+
+    Levels are chosen pass by pass, under the classes that coding will meet.  `energy` is the
+    distortion of sending nothing.
+
+    Args:
+        syntax: in the state in which the frame will meet it.
+        values: (P, N) coefficients in scan order, in steps.
+        points: of the profile.
+        kind: `INTRA` or `INTER`.
+        qp: of the frame.
+        price: of a bit.
+    """
+
+    def __init__(
+        self,
+        syntax: TensorSyntax,
+        values: NDArray[np.float32],
+        points: NDArray[np.int8],
+        kind: int,
+        qp: int,
+        price: float,
+    ) -> None:
+        self.values, self._points, self._price = values, points / 64, price
+        self.energy = np.square(values).sum(0)
+        self.distortion = self.energy.copy()
+        self.rate = np.zeros_like(self.energy)
+        self.levels = np.zeros(values.shape, np.int32)
+        self.classes = np.zeros(values.shape, np.uint8)
+        syntax.plan(kind, qp, self._choose)
+        self.cost = self.distortion + price * self.rate
+
+    def _choose(self, first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
+        values, levels = self.values[first:last], self.levels[first:last]
+        self.classes[first:last] = classes
+        rates = level_bits()
+        bits = rates[:, 0][classes]
+        position, block = np.nonzero(np.abs(values) > LEAST_CODED)
+        if len(position):
+            value, number = values[position, block], classes[position, block]
+            magnitude = np.abs(value)
+            nearest = np.clip(np.floor(magnitude + 0.5), 1, MAX_LEVEL).astype(np.int32)
+            chosen, chosen_bits = np.zeros_like(nearest), bits[position, block]
+            error = magnitude * magnitude
+            cost = error + self._price * chosen_bits
+            for candidate in (np.maximum(nearest - 1, 1), nearest):
+                point = candidate - self._points[number, np.minimum(candidate - 1, 1)]
+                new_error = np.square(magnitude - point)
+                new_bits = rates[number, np.minimum(candidate, MAX_DIRECT_LEVEL + 1)]
+                new_cost = new_error + self._price * new_bits
+                better = new_cost < cost
+                chosen, chosen_bits, error, cost = (
+                    np.where(better, new, old)
+                    for new, old in (
+                        (candidate, chosen),
+                        (new_bits, chosen_bits),
+                        (new_error, error),
+                        (new_cost, cost),
+                    )
+                )
+            levels[position, block] = np.where(value < 0, -chosen, chosen)
+            bits[position, block] = chosen_bits
+            np.add.at(self.distortion, block, error - magnitude * magnitude)
+        self.rate += bits.sum(0)
+        return levels
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlan:
+    """What the encoder means to code of a tensor: (N,) modes, and (P, N) values in steps, levels
+    and classes of all blocks, skipped ones too.
+    """
+
+    modes: NDArray[np.uint8]
+    values: NDArray[np.float32]
+    levels: NDArray[np.int32]
+    classes: NDArray[np.uint8]
+
+    def symbols(self) -> TensorSymbols:
+        """Keep the levels of the blocks that are not skipped."""
+        coded = np.ascontiguousarray(self.levels[:, self.modes != MODE_SKIP])
+        return TensorSymbols(self.modes, coded, np.zeros(coded.shape, np.uint8))
+
+    def with_levels(self, levels: NDArray[np.int32]) -> TensorPlan:
+        """Replace the levels; blocks become inter or skipped as they have some or none."""
+        filled = levels.any(0)
+        modes = self.modes.copy()
+        modes[(modes == MODE_SKIP) & filled] = MODE_INTER
+        modes[(modes == MODE_INTER) & ~filled] = MODE_SKIP
+        return replace(self, modes=modes, levels=levels)
+
+    def distortion(self, points: NDArray[np.int8]) -> float:
+        """Return the squared error in squared steps."""
+        recovered = recovered_values(self.levels, points[self.classes] / 64)
+        return float(np.square(self.values - recovered).sum())
+
+    def bits(self) -> float:
+        """Return about how many bits the levels of the coded blocks take."""
+        magnitude = np.minimum(np.abs(self.levels), MAX_DIRECT_LEVEL + 1)
+        each = level_bits()[self.classes, magnitude].sum(0)
+        return float(each[self.modes != MODE_SKIP].sum())
+
+    def zero_bits(self) -> NDArray[np.float32]:
+        """Return per block what coding nothing but zeros takes."""
+        return np.asarray(level_bits()[:, 0][self.classes].sum(0))

@@ -1,0 +1,473 @@
+"""Features in, packets out: the encoder's decisions around the normative loop.
+
+Every decision (levels, block modes, fields, key frames) is written into the stream, so floating
+point is welcome here.  Levels are chosen in `decisions.py`, at the highest efforts once more
+in `refinement.py`; where vectors come from is left to `motion_search.py`, or to the caller.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codec.encoding.decisions import PRICE, LevelChoice, TensorPlan, estimated_cost
+from codec.encoding.features import checked_features, checked_range
+from codec.encoding.refinement import CloudFunction, TaskRefinement
+from codec.errors import BitstreamError
+from codec.format.constants import MAX_QP, MAX_VECTOR
+from codec.format.header import SequenceHeader
+from codec.format.packets import FramePacket
+from codec.format.profile import INTER, INTRA, profile_of
+from codec.limits import DEFAULT_LIMITS, Limits
+from codec.normative.entropy import (
+    MODE_INTRA,
+    MODE_SKIP,
+    FrameSymbols,
+    FrameSyntax,
+    SymbolWriter,
+    TensorSyntax,
+)
+from codec.normative.exact import LATENT_LIMIT, as_written
+from codec.normative.quantization import step_size
+from codec.normative.reconstruction import Reconstructor, checksum, features_of
+from codec.normative.transform import ForwardTransform, split_blocks
+
+__all__ = ["DEFAULT_EFFORT", "MAX_EFFORT", "EncodedFrame", "Encoder", "EncoderConfig"]
+
+KEY_OFFSET = 9
+"""How much finer the qp of key frames is where 64 frames or more inherit their errors."""
+INTRA_BITS = 2
+"""What the mode of an intra block costs beside that of another, about."""
+INTRA_MARGIN = 1.25
+"""A block is tried intra when its estimated cost is below this multiple of the predicted one's."""
+SCENE_CUT_MARGIN = 0.75
+"""A frame becomes a key frame when coding all of it intra costs less than this share of its inter
+cost."""
+QP_PER_HALVING = 4.5
+"""How many qp halve the rate, about."""
+DEFAULT_EFFORT, MAX_EFFORT = 4, 9
+
+
+@dataclass(frozen=True, slots=True)
+class _Effort:
+    """What an effort tries.
+
+    `without`: code without the field as well, and keep what is cheaper.  `rounds` and `directions`:
+    those of the task refinement.
+    """
+
+    without: bool = True
+    rounds: int = 0
+    directions: int = 0
+
+
+EFFORTS = (
+    *(_Effort(without=False),) * 2,
+    *(_Effort(),) * 3,
+    _Effort(rounds=1, directions=2),
+    _Effort(rounds=1, directions=4),
+    _Effort(rounds=1, directions=8),
+    _Effort(rounds=2, directions=16),
+    _Effort(rounds=3, directions=24),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderConfig:
+    """What the user chooses: `qp` 0…51 (6 = factor 2 in step), `keyint` frames from key frame to
+    key frame at most, `effort` 0…9.
+    """
+
+    qp: int = 24
+    keyint: int = 64
+    scene_cut: bool = True
+    effort: int = DEFAULT_EFFORT
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        if not 0 <= self.qp <= MAX_QP:
+            raise ValueError(f"qp {self.qp} is outside 0 … {MAX_QP}")
+        if self.keyint < 1:
+            raise ValueError(f"keyint {self.keyint} is below 1")
+        if not 0 <= self.effort <= MAX_EFFORT:
+            raise ValueError(f"effort {self.effort} is outside 0 … {MAX_EFFORT}")
+
+    def to_json(self) -> str:
+        """Return the configuration as a JSON object."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> EncoderConfig:
+        """Read what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFrame:
+    """A packet and what the encoder knows about it: its reconstruction, and ideal bits by syntax
+    element.
+    """
+
+    packet: FramePacket
+    features: tuple[Tensor, ...]
+    latents: tuple[Tensor, ...]
+    bits: dict[str, float]
+
+
+class Encoder:
+    """Encodes the feature tensors of one stream, frame by frame.
+
+    Args:
+        header: what the stream is: tensors, frame size, profile.
+        config: how to code it.
+        cloud: the cloud sub-model, features (batched) to output; from effort 5 on, levels are
+            chosen by what they do to its output.  Without one, these efforts are like 4.
+        device: where the arithmetic runs; the bits do not depend on it, the decisions may.
+        limits: those of the decoders that the stream is for.
+
+    Raises:
+        ValueError: such a decoder would refuse the header.
+
+    Example:
+        >>> encoder = Encoder(header, EncoderConfig(qp=24))  # doctest: +SKIP
+        >>> packet = encoder.encode(features, vectors).packet  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        header: SequenceHeader,
+        config: EncoderConfig | None = None,
+        *,
+        cloud: CloudFunction | None = None,
+        device: torch.device | str = "cpu",
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.header = header
+        self.config = config or EncoderConfig()
+        self._effort = EFFORTS[self.config.effort]
+        try:  # what no decoder would read must not be written
+            SequenceHeader.from_bytes(header.to_bytes(), limits)
+            self.profile = profile_of(header, limits)
+        except BitstreamError as error:
+            raise ValueError(f"header: {error}") from error
+        self._device = torch.device(device)
+        self._syntax = FrameSyntax(header, self.profile)
+        self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
+        self._forward = [ForwardTransform(tensor, device) for tensor in self.profile.tensors]
+        self._means = [
+            torch.from_numpy(tensor.mean.astype(np.float32)).to(device)[:, None, None]
+            for tensor in self.profile.tensors
+        ]
+        self._positions = [
+            torch.from_numpy(tensor.scan.position).to(device) for tensor in self.profile.tensors
+        ]
+        # the fewer frames inherit the errors of a key frame, the less its bits are worth
+        self.key_offset = min(round(math.log2(self.config.keyint) * KEY_OFFSET / 6), KEY_OFFSET)
+        self._previous: FramePacket | None = None
+        self._since_key = 0
+        self._refinement = None
+        if cloud is not None and self._effort.rounds:
+            self._refinement = TaskRefinement(
+                cloud,
+                self.profile,
+                rounds=self._effort.rounds,
+                directions=self._effort.directions,
+                device=device,
+            )
+
+    @as_written()
+    def encode(
+        self,
+        features: Sequence[Tensor],
+        vectors: NDArray[np.int32] | None = None,
+        *,
+        pts: int | None = None,
+        intra: bool = False,
+        key: bool = False,
+        qp: int | None = None,
+        most_bytes: float | None = None,
+    ) -> EncodedFrame:
+        """Encode one frame.
+
+        Args:
+            features: one (C, H, W) tensor for each tensor of the header, of any real type and on
+                any device, finite; magnitudes up to 2^23 times the profile's unit of a latent.
+            vectors: (rows, columns, 2) int32 motion field, (y, x) in quarter pixels of the input
+                frame, content at x came from x + v in the frame before; None: no motion.
+            pts: presentation time in the header's time base; default: one frame duration after the
+                last.
+            intra: predict no block from the frame before.
+            key: make this a key frame.
+            qp: for this frame, in place of the configuration's; key frames are coded finer.
+            most_bytes: if the payload looks like getting larger, plan again with a larger qp.
+
+        Returns:
+            The packet, its reconstruction and its cost.
+
+        Raises:
+            FeatureError: shapes do not fit the header, or values are not finite or out of range.
+            ValueError: a field of another shape or type.
+            TypeError: something else than tensors, or than an array of vectors.
+        """
+        features = checked_features(features, self.header.tensors)
+        vectors = self._checked(vectors)
+        if pts is None:
+            pts = 0 if self._previous is None else self._previous.pts + self._previous.duration
+        key = key or self._previous is None or self._since_key >= self.config.keyint
+        plan = self._plan(
+            features,
+            vectors,
+            key=key,
+            intra=intra,
+            qp=self.config.qp if qp is None else qp,
+            most_bytes=math.inf if most_bytes is None else most_bytes,
+        )
+        frame = plan.symbols()
+        self._syntax.bits.clear()
+        writer = SymbolWriter()
+        self._syntax.code(writer, frame)
+        reconstruction = self._reconstructor.reconstruct(plan.predictions, frame)
+        duration = self.header.frame_duration
+        if not frame.key and self._previous is not None:
+            duration = pts - self._previous.pts
+        packet = FramePacket(
+            key=frame.key,
+            pts=pts,
+            qp=frame.qp,
+            has_vectors=frame.vectors is not None,
+            checksum=checksum(reconstruction),
+            payload=writer.finish(),
+            duration=duration,
+        )
+        self._previous = packet
+        self._since_key = 1 if frame.key else self._since_key + 1
+        recovered = features_of(reconstruction, self.profile)
+        return EncodedFrame(
+            packet, tuple(recovered), tuple(reconstruction), dict(self._syntax.bits)
+        )
+
+    def _latents_of(self, features: Sequence[Tensor]) -> list[Tensor]:
+        specs = self.header.tensors
+        latents = []
+        for tensor, spec, profile in zip(features, specs, self.profile.tensors, strict=True):
+            exact = tensor.to(self._device, torch.float64)
+            unit = 0.5**profile.fraction_bits
+            checked_range(
+                exact,
+                spec,
+                LATENT_LIMIT * unit,
+                "measure the profile on frames like this one, or scale features and profile",
+            )
+            latents.append(torch.round(exact / unit).to(torch.float32))
+        return latents
+
+    def _checked(self, vectors: NDArray[np.int32] | None) -> NDArray[np.int32] | None:
+        if vectors is None:
+            return None
+        expected = (*self.header.field_shape, 2)
+        if not isinstance(vectors, np.ndarray):
+            raise TypeError(
+                f"the motion field is a {type(vectors).__name__}, expected a NumPy array of int32 "
+                f"and shape {expected}"
+            )
+        if vectors.shape != expected:
+            raise ValueError(
+                f"motion field of shape {vectors.shape}, expected {expected}: rows and columns of "
+                f"the grid of {self.header.grid} pixels, and (y, x)"
+            )
+        if vectors.dtype.kind not in "iu":
+            raise ValueError(
+                f"motion field of {vectors.dtype}, expected int32, quarter pixels; round pixels "
+                "times 4"
+            )
+        if not vectors.any():
+            return None  # says the same in fewer bytes
+        return np.clip(vectors, -MAX_VECTOR, MAX_VECTOR).astype(np.int32)
+
+    def _plan(
+        self,
+        features: Sequence[Tensor],
+        vectors: NDArray[np.int32] | None,
+        *,
+        key: bool,
+        intra: bool,
+        qp: int,
+        most_bytes: float,
+    ) -> _FramePlan:
+        """Decide what to code, with larger and larger qp until it fits."""
+        latents = self._latents_of(features)
+        while True:
+            plan = self._decide(latents, vectors, key=key, intra=intra, qp=qp)
+            if self._refinement is not None:
+                plan = self._refined(plan, [tensor.float() for tensor in features])
+            excess = self._estimated_bytes(plan) / max(most_bytes, 1)
+            if excess <= 1 or plan.qp == MAX_QP:
+                return plan
+            qp += max(math.ceil(QP_PER_HALVING * math.log2(excess)), 1)
+
+    def _decide(
+        self,
+        latents: list[Tensor],
+        vectors: NDArray[np.int32] | None,
+        *,
+        key: bool,
+        intra: bool,
+        qp: int,
+    ) -> _FramePlan:
+        """Choose key or inter frame, field, block modes and levels.
+
+        A qp above the largest is one that only key frames, which are coded finer, make use of.
+        """
+        key_qp = min(max(qp - self.key_offset, 0), MAX_QP)
+        qp = min(qp, MAX_QP)
+        if not key and not intra:
+            residuals = self._predicted(latents, vectors, qp)
+            tensors, cost, intra_cost = self._inter_frame(latents, residuals, qp)
+            key = self.config.scene_cut and intra_cost < SCENE_CUT_MARGIN * cost
+            if not key:
+                field = residuals.vectors
+                if all((tensor.modes == MODE_INTRA).all() for tensor in tensors):
+                    field = None  # nothing is predicted with it
+                return _FramePlan(False, qp, field, tensors, residuals.predictions)
+        if key:
+            qp = key_qp
+        tensors = self._intra_frame(latents, qp, key=key)
+        return _FramePlan(key, qp, None, tensors, self._reconstructor.predict(None))
+
+    def _estimated_bytes(self, plan: _FramePlan) -> float:
+        bits = sum(tensor.bits() for tensor in plan.tensors)
+        if plan.vectors is not None:
+            bits += self._syntax.vector_bits(plan.vectors)
+        return bits / 8
+
+    def _refined(self, plan: _FramePlan, features: Sequence[Tensor]) -> _FramePlan:
+        """Choose levels once more, by the output of the cloud sub-model."""
+        assert self._refinement is not None  # noqa: S101 - `_plan` has looked
+
+        def reconstruct(tensors: list[TensorPlan]) -> list[Tensor]:
+            trial = replace(plan, tensors=tensors).symbols()
+            # scale classes, which points depend on, are found by coding
+            for symbols, tensor in zip(trial.tensors, tensors, strict=True):
+                symbols.classes = tensor.classes[:, tensor.modes != MODE_SKIP]
+            return features_of(self._reconstructor.trial(plan.predictions, trial), self.profile)
+
+        tensors = self._refinement.refine(features, plan.tensors, reconstruct, plan.qp, PRICE)
+        return replace(plan, tensors=tensors)
+
+    def _predicted(
+        self, latents: list[Tensor], vectors: NDArray[np.int32] | None, qp: int
+    ) -> _Residuals:
+        """Predict with the field and without, and keep what looks cheaper, vectors included."""
+        fields = [vectors]
+        if vectors is not None and self._effort.without:
+            fields.append(None)
+        found = []
+        for field in fields:
+            predictions = self._reconstructor.predict(field)
+            values = [
+                self._values(number, latent - prediction.to(torch.float32), qp)
+                for number, (latent, prediction) in enumerate(
+                    zip(latents, predictions, strict=True)
+                )
+            ]
+            costs = [estimated_cost(value, PRICE) for value in values]
+            total = sum(float(cost.sum()) for cost in costs)
+            if field is not None and len(fields) > 1:
+                total += PRICE * self._syntax.vector_bits(field)
+            found.append((total, _Residuals(field, predictions, values, costs)))
+        return min(found, key=lambda one: one[0])[1]
+
+    def _intra_frame(self, latents: list[Tensor], qp: int, *, key: bool) -> list[TensorPlan]:
+        """Plan a frame all of whose blocks are intra, a key frame or not."""
+        syntaxes = self._syntax.tensors_at(key, qp)
+        plans = []
+        for number, latent in enumerate(latents):
+            values = self._values(number, latent - self._means[number], qp)
+            choice = self._choice(number, values, syntaxes[number], INTRA, qp)
+            modes = np.full(len(choice.cost), MODE_INTRA, np.uint8)
+            plans.append(TensorPlan(modes, values, choice.levels, choice.classes))
+        return plans
+
+    def _inter_frame(
+        self, latents: list[Tensor], residuals: _Residuals, qp: int
+    ) -> tuple[list[TensorPlan], float, float]:
+        """Plan an inter frame; return as well what coding it without intra blocks would cost, and
+        what coding all of it intra would.
+        """
+        syntaxes = self._syntax.tensors_at(False, qp)
+        plans, total, intra_total = [], 0.0, 0.0
+        for number, latent in enumerate(latents):
+            syntax = syntaxes[number]
+            predicted = self._choice(number, residuals.values[number], syntax, INTER, qp)
+            plan = TensorPlan(
+                np.full(len(predicted.cost), MODE_SKIP, np.uint8),
+                predicted.values,
+                predicted.levels,
+                predicted.classes,
+            ).with_levels(np.where(predicted.cost < predicted.energy, predicted.levels, 0))
+            best = np.minimum(predicted.energy, predicted.cost)
+            intra_values = self._values(number, latent - self._means[number], qp)
+            intra_costs = estimated_cost(intra_values, PRICE)
+            if (intra_costs < INTRA_MARGIN * residuals.costs[number]).any():
+                alone = self._choice(number, intra_values, syntax, INTRA, qp)
+                intra_costs = alone.cost
+                chosen = alone.cost + PRICE * INTRA_BITS < best
+                plan = TensorPlan(
+                    np.where(chosen, MODE_INTRA, plan.modes).astype(np.uint8),
+                    np.where(chosen, alone.values, plan.values),
+                    np.where(chosen, alone.levels, plan.levels),
+                    np.where(chosen, alone.classes, plan.classes),
+                )
+            plans.append(plan)
+            total += float(best.sum())
+            intra_total += float(intra_costs.sum())
+        return plans, total, intra_total
+
+    def _values(self, number: int, residual: Tensor, qp: int) -> NDArray[np.float32]:
+        """Transform a residual: (P, N) coefficients in scan order, in steps."""
+        blocks = split_blocks(residual, self.profile.tensors[number].block_size)
+        coefficients = self._forward[number](blocks)
+        values = coefficients.reshape(-1, coefficients.shape[2])[self._positions[number]]
+        return np.asarray((values * (1 / step_size(qp))).cpu().numpy())
+
+    def _choice(
+        self, number: int, values: NDArray[np.float32], syntax: TensorSyntax, kind: int, qp: int
+    ) -> LevelChoice:
+        points = self.profile.tensors[number].points
+        return LevelChoice(syntax, values, points, kind, qp, PRICE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Residuals:
+    """A field, what it predicts, and per tensor the (P, N) coefficients and estimated cost of each
+    block.
+    """
+
+    vectors: NDArray[np.int32] | None
+    predictions: list[Tensor]
+    values: list[NDArray[np.float32]]
+    costs: list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class _FramePlan:
+    """What will be coded of a frame, and what its blocks are predicted from."""
+
+    key: bool
+    qp: int
+    vectors: NDArray[np.int32] | None
+    tensors: list[TensorPlan]
+    predictions: list[Tensor]
+
+    def symbols(self) -> FrameSymbols:
+        """Return the symbols to code."""
+        return FrameSymbols(
+            self.key, self.qp, self.vectors, [tensor.symbols() for tensor in self.tensors]
+        )

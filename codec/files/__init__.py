@@ -1,0 +1,1 @@
+"""Video in, streams and tensors in files, outputs that are whole or absent."""

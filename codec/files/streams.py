@@ -1,0 +1,182 @@
+"""Streams over file objects: header, packets, end packet; seeking by the index.
+
+Knows bytes and files, neither tensors nor models.  Reading works on pipes and is independent of how
+reads are chopped; only `StreamReader.seek` needs a file that can seek, and without one decoding
+simply starts at the first frame.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, TypeVar
+
+from codec.errors import BitstreamError, CorruptBitstreamError, TruncatedBitstreamError
+from codec.format.constants import CRC_BYTES, TRAILER_BYTES, TYPE_END
+from codec.format.header import SequenceHeader
+from codec.format.packets import EndPacket, FramePacket
+from codec.format.primitives import ByteReader
+from codec.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["StreamReader", "StreamWriter"]
+
+CHUNK = 1 << 16
+Parsed = TypeVar("Parsed")
+
+
+class StreamWriter:
+    """Writes one stream; `close` writes the end packet, without which the stream counts as
+    truncated.
+    """
+
+    def __init__(self, file: BinaryIO, header: SequenceHeader) -> None:
+        self._file = file
+        self._previous: FramePacket | None = None
+        self._key_frames: list[tuple[int, int]] = []
+        self.frames = 0
+        self.header_bytes = len(header.to_bytes())
+        self.bytes_written = self.header_bytes
+        file.write(header.to_bytes())
+
+    def write(self, packet: FramePacket) -> int:
+        """Write one packet and return its size in bytes."""
+        if packet.key:
+            self._key_frames.append((self.frames, self.bytes_written))
+        content = packet.to_bytes(self._previous)
+        self._file.write(content)
+        self._file.flush()  # at the other end of a pipe the frame can be decoded now
+        self._previous = packet
+        self.frames += 1
+        self.bytes_written += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        """Write the end packet; the file stays open."""
+        content = EndPacket(self.frames, tuple(self._key_frames)).to_bytes()
+        self._file.write(content)
+        self._file.flush()
+        self.bytes_written += len(content)
+
+
+class StreamReader:
+    """Reads one stream: `header` at once, then packets by iterating."""
+
+    def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._file = file
+        # read1 returns what a pipe holds, where read would wait for a full chunk of later frames
+        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)
+        self.limits = limits
+        self._buffer = b""
+        self._start = file.tell() if file.seekable() else 0
+        self._number = 0
+        self._previous: FramePacket | None = None
+        self.header, self.header_bytes = self._take(self._parse_header, "the sequence header")
+        self.bytes_read = self.header_bytes
+
+    @property
+    def frames_read(self) -> int:
+        """Number of the next frame: of all frames once the end has been read."""
+        return self._number
+
+    def _parse_header(self, source: ByteReader) -> tuple[SequenceHeader, int]:
+        header, source.position = SequenceHeader.from_bytes(source.content, self.limits)
+        return header, source.position
+
+    def __iter__(self) -> Iterator[tuple[int, FramePacket, int]]:
+        """Yield (frame number, packet, its size in bytes) up to the end packet.
+
+        Raises:
+            TruncatedBitstreamError: the file ends before the end packet does.
+            CorruptBitstreamError: a packet is damaged, frames are missing, or something follows the
+            end packet.
+        """
+        while True:
+            before = self.bytes_read
+            parsed = self._take(self._parse_packet, f"packet {self._number}")
+            if isinstance(parsed, EndPacket):
+                break
+            number = self._number
+            self._previous, self._number = parsed, number + 1  # also if the caller stops here
+            yield number, parsed, self.bytes_read - before
+        if parsed.frames != self._number:
+            raise CorruptBitstreamError(
+                f"end packet: {parsed.frames} frames announced, {self._number} found"
+            )
+        left = len(self._buffer) or len(self._file.read(1))
+        if left:
+            raise CorruptBitstreamError(f"{left} or more bytes behind the end packet")
+
+    def _parse_packet(self, source: ByteReader) -> FramePacket | EndPacket:
+        if source.remaining and source.content[source.position] == TYPE_END:
+            parsed: FramePacket | EndPacket = EndPacket.read(source, self.limits)
+        else:
+            parsed = FramePacket.read(
+                source, self._previous, self.header.frame_duration, self.limits
+            )
+        self.bytes_read += source.position
+        return parsed
+
+    def _take(self, parse: Callable[[ByteReader], Parsed], what: str) -> Parsed:
+        """Parse something at the front of the buffer, reading on until it is complete."""
+        while True:
+            source = ByteReader(self._buffer)
+            try:
+                parsed = parse(source)
+            except TruncatedBitstreamError as error:
+                more = self._read(max(CHUNK, len(self._buffer)))
+                if not more:
+                    raise TruncatedBitstreamError(
+                        f"the stream ends within {what}: {error}; the file was cut off, "
+                        "or its writer did not finish"
+                    ) from error
+                self._buffer += more
+            except CorruptBitstreamError as error:
+                raise CorruptBitstreamError(f"{what}: {error}") from error
+            else:
+                self._buffer = self._buffer[source.position :]
+                return parsed
+
+    def index(self) -> EndPacket | None:
+        """Return the end packet, read from the end of the file; None if the file cannot seek."""
+        if not self._file.seekable():
+            return None
+        here = self._file.tell()
+        trailer = TRAILER_BYTES + CRC_BYTES
+        size = self._file.seek(0, os.SEEK_END) - self._start
+        try:
+            if size < self.header_bytes + trailer:
+                raise TruncatedBitstreamError(
+                    "the stream ends before its end packet; the file was cut off"
+                )
+            self._file.seek(-trailer, os.SEEK_END)
+            length = int.from_bytes(self._file.read(TRAILER_BYTES), "little")
+            if not trailer < length <= size - self.header_bytes:
+                raise TruncatedBitstreamError(
+                    "no end packet at the end of the file; it was cut off, or is damaged"
+                )
+            self.limits.check("packet_bytes", length)
+            self._file.seek(-length, os.SEEK_END)
+            return EndPacket.read(ByteReader(self._file.read(length)), self.limits)
+        except CorruptBitstreamError as error:
+            raise CorruptBitstreamError(f"the end of the file: {error}") from error
+        finally:
+            self._file.seek(here)
+
+    def seek(self, frame: int) -> None:
+        """Go to the last key frame at or before `frame`, by the index if the file can seek and has
+        one, else stay.
+        """
+        try:
+            end = self.index()
+        except BitstreamError:  # cut, damaged or still growing: reading finds out where
+            return
+        if end is None:
+            return
+        candidates = [entry for entry in end.key_frames if entry[0] <= frame]
+        if not candidates:
+            return
+        self._number, offset = candidates[-1]
+        self._file.seek(self._start + offset)
+        self._buffer = b""
+        self._previous = None
+        self.bytes_read = offset

@@ -1,0 +1,3 @@
+"""Bytes: primitives, header, packets, profiles and frozen tables as values.  NumPy at most, no
+torch.
+"""

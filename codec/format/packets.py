@@ -1,0 +1,189 @@
+"""Frame packets and the end packet <-> bytes; what payloads mean is left to `normative.entropy`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codec.errors import CorruptBitstreamError, TruncatedBitstreamError
+from codec.format.constants import (
+    CHECKSUM_BYTES,
+    CRC_BYTES,
+    FLAG_PTS,
+    FLAG_QP,
+    FLAG_RESERVED,
+    FLAG_VECTORS,
+    MAX_FILE_BYTES,
+    MAX_PTS,
+    MAX_QP,
+    TRAILER_BYTES,
+    TYPE_END,
+    TYPE_INTER,
+    TYPE_KEY,
+    TYPE_MASK,
+)
+from codec.format.primitives import ByteReader, ByteWriter, crc32, in_range
+from codec.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["EndPacket", "FramePacket"]
+
+
+@dataclass(frozen=True, slots=True)
+class FramePacket:
+    """One coded frame: FORMAT.md 4.5.
+
+    `pts` and `qp` are absolute here; on the wire an inter frame carries only what differs from what
+    its predecessor makes expected, so reading and writing need `previous` (the packet before, None
+    before the first).
+    """
+
+    key: bool
+    pts: int
+    qp: int
+    has_vectors: bool
+    checksum: int
+    payload: bytes
+    duration: int
+    """pts minus that of the packet before; the header's frame duration at a key frame."""
+
+    def to_bytes(self, previous: FramePacket | None) -> bytes:
+        """Serialise, CRC included."""
+        tag = TYPE_KEY if self.key else TYPE_INTER
+        out = ByteWriter()
+        if self.has_vectors:
+            tag |= FLAG_VECTORS
+        if self.key:
+            if self.has_vectors:
+                raise ValueError("a key frame has no vectors")
+            out.u8(tag)
+            out.u8(self.qp)
+            out.signed(self.pts)
+        else:
+            if previous is None:
+                raise ValueError("the first packet of a stream must be a key frame")
+            delta = self.pts - previous.pts - previous.duration
+            out.u8(tag | (FLAG_QP if self.qp != previous.qp else 0) | (FLAG_PTS if delta else 0))
+            if self.qp != previous.qp:
+                out.u8(self.qp)
+            if delta:
+                out.signed(delta)
+        out.varint(len(self.payload))
+        out.fixed(self.checksum, CHECKSUM_BYTES)
+        out.raw(self.payload)
+        out.fixed(crc32(bytes(out.content)), CRC_BYTES)
+        return bytes(out.content)
+
+    @classmethod
+    def read(
+        cls,
+        source: ByteReader,
+        previous: FramePacket | None,
+        frame_duration: int,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> FramePacket:
+        """Take one packet off `source`; the CRC is checked before anything in it is believed but
+        its length.
+        """
+        start = source.position
+        tag = source.u8()
+        key = tag & TYPE_MASK == TYPE_KEY
+        if not key and tag & TYPE_MASK != TYPE_INTER:
+            raise CorruptBitstreamError(
+                f"packet tag {tag:#04x} at offset {start} is not that of a frame"
+            )
+        explicit_qp = source.u8() if key or tag & FLAG_QP else None
+        pts = source.signed() if key or tag & FLAG_PTS else 0
+        length = source.varint()
+        limits.check("packet_bytes", length)
+        checksum = source.fixed(CHECKSUM_BYTES)
+        payload = source.raw(length)
+        computed = crc32(source.content[start : source.position])
+        stored = source.fixed(CRC_BYTES)
+        if stored != computed:
+            raise CorruptBitstreamError(f"packet: CRC-32 {stored:#010x}, computed {computed:#010x}")
+        if tag & FLAG_RESERVED or (key and tag & (FLAG_VECTORS | FLAG_QP | FLAG_PTS)):
+            raise CorruptBitstreamError(f"packet tag {tag:#04x}: reserved bits are set")
+        qp, duration = explicit_qp or 0, frame_duration
+        if not key:
+            if previous is None:
+                raise CorruptBitstreamError(
+                    "an inter frame without a frame before it to predict from"
+                )
+            qp = previous.qp if explicit_qp is None else explicit_qp
+            pts += previous.pts + previous.duration
+            duration = pts - previous.pts
+        in_range("qp", qp, 0, MAX_QP)
+        in_range("pts", pts, -MAX_PTS, MAX_PTS)
+        return cls(key, pts, qp, bool(tag & FLAG_VECTORS), checksum, payload, duration)
+
+
+@dataclass(frozen=True, slots=True)
+class EndPacket:
+    """The end of a stream: how many frames it has and where its key frames lie (FORMAT.md 4.6)."""
+
+    frames: int
+    key_frames: tuple[tuple[int, int], ...]
+    """(frame number, offset of its packet from the start of the stream), ascending."""
+
+    def to_bytes(self) -> bytes:
+        """Serialise: tag, length, body, CRC, and the length of all that as a trailer to be found
+        from the end.
+        """
+        body = ByteWriter()
+        body.varint(self.frames)
+        body.varint(len(self.key_frames))
+        frame = offset = 0
+        for next_frame, next_offset in self.key_frames:
+            body.varint(next_frame - frame)
+            body.varint(next_offset - offset)
+            frame, offset = next_frame, next_offset
+        out = ByteWriter()
+        out.u8(TYPE_END)
+        out.varint(len(body.content))
+        out.raw(bytes(body.content))
+        out.fixed(len(out.content) + TRAILER_BYTES + CRC_BYTES, TRAILER_BYTES)
+        out.fixed(crc32(bytes(out.content)), CRC_BYTES)
+        return bytes(out.content)
+
+    @classmethod
+    def read(cls, source: ByteReader, limits: Limits = DEFAULT_LIMITS) -> EndPacket:
+        """Take the end packet off `source`."""
+        start = source.position
+        tag = source.u8()
+        if tag != TYPE_END:
+            raise CorruptBitstreamError(
+                f"packet tag {tag:#04x} at offset {start}, expected the end packet's"
+            )
+        length = source.varint()
+        limits.check("packet_bytes", length)
+        body = ByteReader(source.raw(length))
+        size = source.fixed(TRAILER_BYTES)
+        computed = crc32(source.content[start : source.position])
+        stored = source.fixed(CRC_BYTES)
+        if stored != computed:
+            raise CorruptBitstreamError(
+                f"end packet: CRC-32 {stored:#010x}, computed {computed:#010x}"
+            )
+        if size != source.position - start:
+            raise CorruptBitstreamError(
+                f"end packet: its trailer says {size} bytes, it has {source.position - start}"
+            )
+        try:
+            frames, count = body.varint(), body.varint()
+            limits.check("index_entries", count)
+            entries = []
+            frame = offset = 0
+            for number in range(count):
+                step, advance = body.varint(), body.varint()
+                if number and not (step and advance):
+                    raise CorruptBitstreamError("end packet: key frames are not in ascending order")
+                frame, offset = frame + step, offset + advance
+                in_range("end packet: offset of a key frame", offset, 0, MAX_FILE_BYTES)
+                entries.append((frame, offset))
+        except TruncatedBitstreamError as error:
+            raise CorruptBitstreamError(f"end packet: {error}") from error
+        body.end("end packet")
+        if entries and entries[-1][0] >= frames:
+            raise CorruptBitstreamError(
+                f"end packet: key frame {entries[-1][0]} of {frames} frames"
+            )
+        return cls(frames, tuple(entries))

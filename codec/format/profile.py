@@ -1,0 +1,355 @@
+"""The profile: calibrated statistics of the coded tensors, as a value.  FORMAT.md 5.
+
+A profile says in which coordinates a tensor is coded (fraction bits, mean, block size, synthesis
+matrices) and how large its coefficients are expected to be before anything has been decoded.
+Measuring one is the affair of `calibration.py`.  Two serialisations: `to_bytes` is canonical,
+travels in streams and is what the hash is taken of; safetensors files carry the same arrays and
+their provenance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.errors import CorruptBitstreamError, UnsupportedBitstreamError
+from codec.format.constants import HASH_BYTES, MAX_CHANNELS
+from codec.format.header import SequenceHeader
+from codec.format.primitives import ByteReader, ByteWriter
+from codec.format.tables import DEFAULT_POINTS
+from codec.limits import DEFAULT_LIMITS, Limits
+
+__all__ = ["INTER", "INTRA", "Band", "Profile", "TensorProfile", "profile_of", "shipped_profile"]
+
+INTRA, INTER = 0, 1
+"""The two kinds of residual, each with statistics of its own."""
+
+MAX_BLOCK_SIZE = 16
+MAX_FRACTION_BITS = 22
+MAX_SHIFT = 40
+MAX_BANDS = 256
+MAX_POINT = 32
+CLASSES = len(DEFAULT_POINTS)
+MAX_MEAN = (1 << 23) - 1
+DIAGONAL, DENSE = 0, 1
+
+FREQUENCY_GROUPS = (0, 1, 2, 3, 3)
+"""Coding pass of a frequency by u + v; beyond the end: the last pass."""
+LAST_GROUP = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """The synthesis of the frequencies that share one matrix.
+
+    `matrix` is (C, R) int16, or (C,) int16 for a diagonal one (R = C); spectrum = matrix ·
+    components >> shift. `scale` is (2, R) int8: the qp at which the step equals the scale of a
+    component, for intra and inter residuals.
+    """
+
+    matrix: NDArray[np.int16]
+    shift: int
+    scale: NDArray[np.int8]
+
+    @property
+    def rank(self) -> int:
+        """Number of components."""
+        return int(self.matrix.shape[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class TensorProfile:
+    """The profile of one tensor.
+
+    `mean`: (C,) int32, latent units.  `band_of`: (B · B,) uint8, band of frequency u · B + v.
+    `ranks`: (B · B,) int64, how many components of a frequency are coded: the first ones of its
+    band; the others are there so that the encoder can invert the matrix.
+    `frequency_scale`: (2, B · B) int8, added to the scale of the component.
+    `points`: (K, 2) int8, reconstruction points of each scale class, for magnitude 1 and for larger
+    ones, in 1/64 step towards zero.
+    """
+
+    fraction_bits: int
+    block_size: int
+    mean: NDArray[np.int32]
+    bands: tuple[Band, ...]
+    band_of: NDArray[np.uint8]
+    ranks: NDArray[np.int64]
+    frequency_scale: NDArray[np.int8]
+    points: NDArray[np.int8]
+
+    def __post_init__(self) -> None:
+        """Refuse what FORMAT.md 5 does not allow."""
+        frequencies = self.block_size**2
+        checks = (
+            (0 <= self.fraction_bits <= MAX_FRACTION_BITS, f"fraction bits {self.fraction_bits}"),
+            (1 <= self.block_size <= MAX_BLOCK_SIZE, f"block size {self.block_size}"),
+            (self.band_of.shape == (frequencies,), f"bands of {self.band_of.shape} frequencies"),
+            (
+                self.frequency_scale.shape == (2, frequencies),
+                f"frequency scale {self.frequency_scale.shape}",
+            ),
+            (
+                len(self.bands) > int(self.band_of.max(initial=0)),
+                f"{len(self.bands)} bands, one missing",
+            ),
+            (self.ranks.shape == (frequencies,), f"ranks of {self.ranks.shape} frequencies"),
+            (self.points.shape == (CLASSES, 2), f"points of shape {self.points.shape}"),
+            (_within(self.points, MAX_POINT), "point out of range"),
+            (_within(self.mean, MAX_MEAN), "mean out of range"),
+            (all(0 <= band.shift <= MAX_SHIFT for band in self.bands), "shift out of range"),
+            (
+                all(band.matrix.shape[0] == self.channels for band in self.bands),
+                "matrix of other channels",
+            ),
+            (all(1 <= band.rank <= self.channels for band in self.bands), "rank over the channels"),
+            (
+                all(band.scale.shape == (2, band.rank) for band in self.bands),
+                "scale of another rank",
+            ),
+        )
+        for holds, what in checks:
+            if not holds:
+                raise ValueError(f"profile: {what}")
+        columns = np.array([band.rank for band in self.bands])[self.band_of]
+        if (self.ranks < 0).any() or (self.ranks > columns).any() or not self.ranks.any():
+            raise ValueError("profile: ranks beyond the components of a band, or all zero")
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return int(self.mean.shape[0])
+
+    @property
+    def components(self) -> int:
+        """Largest number of components coded of a frequency."""
+        return int(self.ranks.max())
+
+    @cached_property
+    def scan(self) -> Scan:
+        """Order in which coefficient positions are coded."""
+        return Scan.of(self)
+
+    def blocks(self, height: int, width: int) -> tuple[int, int]:
+        """Return (rows, columns) of blocks in a tensor of that size."""
+        return -(-height // self.block_size), -(-width // self.block_size)
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Coefficient positions in coding order, in passes: FORMAT.md 7.4.
+
+    `position`: (P,) int64, frequency · R + component.  `scale`: (2, P) int64 initial scales in qp
+    units.  `bounds`: first position of each pass, and P.
+    """
+
+    position: NDArray[np.int64]
+    scale: NDArray[np.int64]
+    bounds: tuple[int, ...]
+
+    @classmethod
+    def of(cls, profile: TensorProfile) -> Scan:
+        """Sort positions by pass (low frequencies first, within them the first quarter of
+        components first).
+        """
+        rows = []
+        for frequency, number in enumerate(profile.band_of):
+            band = profile.bands[number]
+            u, v = divmod(frequency, profile.block_size)
+            group = FREQUENCY_GROUPS[u + v] if u + v < len(FREQUENCY_GROUPS) else LAST_GROUP
+            rank = int(profile.ranks[frequency])
+            first = -(-rank // 4)
+            component = np.arange(rank)
+            row = np.empty((rank, 4), np.int64)
+            row[:, 0] = 2 * group + (component >= first)
+            row[:, 1] = frequency * profile.components + component
+            row[:, 2:] = (
+                band.scale[:, :rank].astype(np.int64) + profile.frequency_scale[:, frequency, None]
+            ).T
+            rows.append(row)
+        table = np.concatenate(rows)
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        passes = 2 * (LAST_GROUP + 1)
+        bounds = np.searchsorted(table[:, 0], np.arange(passes + 1))
+        return cls(table[:, 1], np.ascontiguousarray(table[:, 2:].T), tuple(int(b) for b in bounds))
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """The profiles of all tensors of a split, in the stream's order, and where they came from."""
+
+    tensors: tuple[TensorProfile, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Serialise canonically."""
+        out = ByteWriter()
+        out.varint(len(self.tensors))
+        for tensor in self.tensors:
+            _write_tensor(out, tensor)
+        return bytes(out.content)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, limits: Limits = DEFAULT_LIMITS) -> Profile:
+        """Parse the canonical serialisation; anything malformed is a `CorruptBitstreamError`."""
+        source = ByteReader(content)
+        try:
+            count = source.varint()
+            if count > limits.tensors:
+                raise CorruptBitstreamError(f"{count} tensors")
+            # each consumes bytes, so the loop is bounded by the content
+            tensors = tuple(_read_tensor(source) for _ in range(count))
+        except (EOFError, ValueError) as error:
+            raise CorruptBitstreamError(f"profile: {error}") from error
+        source.end("profile")
+        return cls(tensors)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what is coded with, not where it came from."""
+        return isinstance(other, Profile) and self.to_bytes() == other.to_bytes()
+
+    def __hash__(self) -> int:
+        """Go with `__eq__`."""
+        return hash(self.hash)
+
+    @cached_property
+    def hash(self) -> bytes:
+        """First eight bytes of the SHA-256 of the canonical serialisation."""
+        return hashlib.sha256(self.to_bytes()).digest()[:HASH_BYTES]
+
+    def to_file(self, file: BinaryIO) -> None:
+        """Write a safetensors file: the canonical bytes; the provenance as JSON metadata."""
+        from safetensors.numpy import save
+
+        content = np.frombuffer(self.to_bytes(), np.uint8)
+        metadata = {"provenance": json.dumps(self.provenance, sort_keys=True)}
+        file.write(save({"profile": content}, metadata))
+
+    def save(self, path: Path) -> None:
+        """Write a file by name: see `to_file`."""
+        with path.open("wb") as file:
+            self.to_file(file)
+
+    @classmethod
+    def load(cls, path: Path) -> Profile:
+        """Read a file written by `save`."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                content = file.get_tensor("profile").tobytes()
+                provenance = json.loads((file.metadata() or {}).get("provenance", "{}"))
+            if not isinstance(provenance, dict):
+                raise CorruptBitstreamError("provenance is no JSON object")
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UnsupportedBitstreamError(f"{path}: not a profile: {error}") from error
+        return cls(cls.from_bytes(content).tensors, provenance)
+
+
+def _within(values: NDArray[Any], limit: int) -> bool:
+    """Return whether no magnitude is over `limit`; abs would overflow at the least integer."""
+    return bool(((values >= -limit) & (values <= limit)).all())
+
+
+def _write_tensor(out: ByteWriter, tensor: TensorProfile) -> None:
+    out.u8(tensor.fraction_bits)
+    out.u8(tensor.block_size)
+    out.varint(tensor.channels)
+    for value in tensor.mean.tolist():
+        out.signed(value)
+    out.varint(len(tensor.bands))
+    out.raw(tensor.band_of.tobytes())
+    for value in tensor.ranks.tolist():
+        out.varint(value)
+    out.raw(tensor.frequency_scale.tobytes())
+    out.raw(tensor.points.tobytes())
+    for band in tensor.bands:
+        out.u8(DIAGONAL if band.matrix.ndim == 1 else DENSE)
+        out.u8(band.shift)
+        if band.matrix.ndim == 2:
+            out.varint(band.rank)
+        out.raw(band.matrix.astype("<i2").tobytes())
+        out.raw(band.scale.tobytes())
+
+
+def _read_tensor(source: ByteReader) -> TensorProfile:
+    fraction_bits, block_size, channels = source.u8(), source.u8(), source.varint()
+    if not 1 <= channels <= min(MAX_CHANNELS, source.remaining):
+        raise CorruptBitstreamError(f"{channels} channels")
+    mean = np.array([source.signed() for _ in range(channels)], np.int64)
+    if not _within(mean, MAX_MEAN):
+        raise CorruptBitstreamError("mean out of range")
+    count = source.varint()
+    if not 1 <= count <= MAX_BANDS:
+        raise CorruptBitstreamError(f"{count} bands")
+    frequencies = block_size**2
+    band_of = np.frombuffer(source.raw(frequencies), np.uint8)
+    ranks = np.array([source.varint() for _ in range(frequencies)], np.uint64)
+    if (ranks > channels).any():
+        raise CorruptBitstreamError("rank over the channels")
+    frequency_scale = np.frombuffer(source.raw(2 * frequencies), np.int8).reshape(2, frequencies)
+    points = np.frombuffer(source.raw(2 * CLASSES), np.int8).reshape(CLASSES, 2)
+    bands = []
+    for _ in range(count):
+        kind, shift = source.u8(), source.u8()
+        if kind not in {DIAGONAL, DENSE}:
+            raise CorruptBitstreamError(f"kind of band {kind}")
+        rank = channels if kind == DIAGONAL else source.varint()
+        shape = (channels,) if kind == DIAGONAL else (channels, rank)
+        matrix = np.frombuffer(source.raw(2 * math.prod(shape)), "<i2").reshape(shape)
+        scale = np.frombuffer(source.raw(2 * rank), np.int8).reshape(2, rank)
+        bands.append(Band(matrix.astype(np.int16), shift, scale))
+    return TensorProfile(
+        fraction_bits,
+        block_size,
+        mean.astype(np.int32),
+        tuple(bands),
+        band_of,
+        ranks.astype(np.int64),
+        frequency_scale,
+        points,
+    )
+
+
+def shipped_profile(name: str) -> Profile | None:
+    """Return the profile shipped for `name` ("model@split", or a hash in hexadecimal), or None."""
+    folder = Path(__file__).parent / "profiles"
+    index = json.loads((folder / "index.json").read_text())
+    file = index.get(name)
+    return None if file is None else Profile.load(folder / file)
+
+
+def profile_of(header: SequenceHeader, limits: Limits = DEFAULT_LIMITS) -> Profile:
+    """Return the profile that a header carries or names, checked against its hash and limits."""
+    profile = (
+        shipped_profile(header.profile_hash.hex())
+        if header.profile is None
+        else Profile.from_bytes(header.profile, limits)
+    )
+    if profile is None:
+        raise UnsupportedBitstreamError(
+            f"profile {header.profile_hash.hex()} is not shipped with this release; "
+            "use the release of latent-motion-codec that wrote the stream"
+        )
+    if profile.hash != header.profile_hash:
+        raise CorruptBitstreamError(
+            f"profile of hash {profile.hash.hex()}, expected {header.profile_hash.hex()}"
+        )
+    found = [tensor.channels for tensor in profile.tensors]
+    expected = [spec.channels for spec in header.tensors]
+    if found != expected:
+        raise CorruptBitstreamError(f"profile for tensors of {found} channels, expected {expected}")
+    padded = 0  # whole blocks are decoded, also where a tensor ends within one
+    for spec, tensor in zip(header.tensors, profile.tensors, strict=True):
+        rows, columns = tensor.blocks(spec.height, spec.width)
+        padded += rows * columns * tensor.block_size**2 * spec.channels
+    limits.check("elements", padded)
+    return profile

@@ -1,0 +1,105 @@
+"""Frozen probability tables and the integer rules that choose among them.  FORMAT.md 7.2 and
+appendix A.
+
+The tables were computed once, in floating point, by `tools/make_tables.py`, and are data since
+then: nothing that decides a bit calls exp, log or erf (code lengths for reports do, and decide
+nothing).  Turning tables into models of the range
+coder is left to `normative.entropy`.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "BINARY_TABLES",
+    "DEFAULT_POINTS",
+    "ESCAPE",
+    "MAX_DIRECT_LEVEL",
+    "MEAN_BITS",
+    "PROBABILITY_BITS",
+    "Tables",
+    "binary_weights",
+    "classify",
+    "expected_level",
+    "tables",
+]
+
+PROBABILITY_BITS = 24
+"""Probabilities are multiples of 2^-24: entry i of a table has probability (weight_i + 1) / 2^24.
+"""
+MAX_DIRECT_LEVEL = 31
+"""Levels of larger magnitude are coded as an escape."""
+ESCAPE = 2 * MAX_DIRECT_LEVEL + 1
+"""The alphabet: level + 31 for -31 … 31, then the escape."""
+MEAN_BITS = 16
+"""Mean magnitudes of levels are unsigned fixed-point numbers with 16 fraction bits."""
+BINARY_TABLES = 64
+"""Table i of a flag says P(1) = (2i + 1) / 128."""
+
+
+DEFAULT_POINTS = (
+    *zip(
+        (5, 5, 4, 4, 4, 4, 4, 3, 3, 3, 3, 3, 3, 2, 2, 2, 2, 2, 1, 1),
+        (5,) * 10 + (4, 3, 2, 1) + (0,) * 6,
+        strict=True,
+    ),
+    (-1, -1), (-2, -2), (-4, -3), (-6, -5), (-7, -5), (-8, -6), (-9, -7), (-11, -9), (-11, -10),
+    (-12, -11), *((-12, -12),) * 10,
+)  # fmt: skip
+"""Per class, where coefficients of magnitude 1 and of larger ones lie on average, in 1/64 step
+towards zero: what a profile says that measures nothing better.  Negative in busy classes, whose
+cells begin well below the level (dead zones) and whose density is flat."""
+
+
+class Tables(NamedTuple):
+    """The content of `tables.json`."""
+
+    levels: NDArray[np.int64]
+    """(classes, 64) weights."""
+    thresholds: NDArray[np.int64]
+    """(classes - 1,) ascending; a mean above threshold k is of a class over k."""
+    expected: NDArray[np.int64]
+    """Mean magnitude of a level whose coefficient has scale 2^((i + expected_low) / 6) steps."""
+    expected_low: int
+    bits: NDArray[np.float32]
+    """(classes, 64) code length of each symbol, for the encoder's decisions and for reports; not
+    normative."""
+
+
+@cache
+def tables() -> Tables:
+    """Load the frozen tables."""
+    content = json.loads((Path(__file__).parent / "tables.json").read_text())
+    levels = np.array(content["levels"], np.int64)
+    probability = (levels + 1) / (1 << PROBABILITY_BITS)
+    return Tables(
+        levels,
+        np.array(content["thresholds"], np.int64),
+        np.array(content["expected"], np.int64),
+        int(content["expected_low"]),
+        -np.log2(probability).astype(np.float32),
+    )
+
+
+def binary_weights(index: int) -> tuple[int, int]:
+    """Return the weights of the values 0 and 1 of a flag under table `index` (0 … 63)."""
+    one = (2 * index + 1) << (PROBABILITY_BITS - 7)
+    return (1 << PROBABILITY_BITS) - one - 1, one - 1
+
+
+def classify(mean: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the scale class of each mean magnitude."""
+    return np.searchsorted(tables().thresholds, mean)
+
+
+def expected_level(scale: NDArray[np.int64], qp: int) -> NDArray[np.int64]:
+    """Return the mean magnitude of levels at `qp` of coefficients whose scale equals the step at qp
+    `scale`.
+    """
+    frozen = tables()
+    return frozen.expected[np.clip(scale - qp - frozen.expected_low, 0, len(frozen.expected) - 1)]

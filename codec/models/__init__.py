@@ -1,0 +1,1 @@
+"""Where networks come from, preprocessing as data, n^k and offsets, the cut."""

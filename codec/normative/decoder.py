@@ -1,0 +1,86 @@
+"""Packets in, tensors out.  Readable beside FORMAT.md 6, section by section.
+
+No files, no models: `files.streams` brings packets, the cloud sub-model finishes the task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from codec.errors import CorruptBitstreamError
+from codec.format.header import SequenceHeader
+from codec.format.packets import FramePacket
+from codec.format.profile import profile_of
+from codec.limits import DEFAULT_LIMITS, Limits
+from codec.normative.entropy import FrameSyntax
+from codec.normative.reconstruction import Reconstructor, checksum, features_of, md5_of
+
+__all__ = ["DecodedFrame", "Decoder"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """A decoded frame: `features` are float32 (C, H, W), `latents` the integers that they are,
+    float64.
+    """
+
+    pts: int
+    key: bool
+    qp: int
+    features: tuple[Tensor, ...]
+    latents: tuple[Tensor, ...]
+
+    def md5(self) -> str:
+        """Return the MD5 of all latents, int32 little-endian, C order."""
+        return md5_of(self.latents)
+
+
+class Decoder:
+    """Decodes the packets of one stream, in order, from any key frame on.
+
+    >>> decoder = Decoder(header)  # doctest: +SKIP
+    >>> for packet in packets:  # doctest: +SKIP
+    ...     features = decoder.decode(packet).features
+    """
+
+    def __init__(
+        self,
+        header: SequenceHeader,
+        *,
+        device: torch.device | str = "cpu",
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.header = header
+        self.profile = profile_of(header, limits)
+        self._syntax = FrameSyntax(header, self.profile)
+        self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
+        self._started = False
+
+    def decode(self, packet: FramePacket) -> DecodedFrame:
+        """Decode one packet.
+
+        Raises:
+            CorruptBitstreamError: the payload is malformed, or the reconstruction is not the
+            encoder's.
+        """
+        if not (self._started or packet.key):
+            raise CorruptBitstreamError(
+                "an inter frame without the frame before it; "
+                "decoding starts, and goes on after an error, at a key frame"
+            )
+        self._started = False  # until this frame has come out right
+        frame = self._syntax.parse(packet)
+        predictions = self._reconstructor.predict(frame.vectors)
+        latents = self._reconstructor.reconstruct(predictions, frame)
+        found = checksum(latents)
+        if found != packet.checksum:
+            raise CorruptBitstreamError(
+                f"frame at pts {packet.pts}: checksum of the reconstruction {found:#06x}, "
+                f"the encoder had {packet.checksum:#06x}; encoder and decoder have drifted apart"
+            )
+        self._started = True
+        features = features_of(latents, self.profile)
+        return DecodedFrame(packet.pts, packet.key, packet.qp, tuple(features), tuple(latents))

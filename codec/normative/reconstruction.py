@@ -1,0 +1,154 @@
+"""The reference buffer and the normative loop: symbols in, latents out.  FORMAT.md 6.
+
+    reference ──► compensate with v / n^k ──► prediction ──┐
+                                                           ▼  per block: inter and skip
+    levels ─► dequantise ─► inverse transform ─► residual ─+─► clip ─► latent ─► reference
+                                                           ▲  intra: the mean of each channel
+                                                 mean ─────┘
+
+Encoder and decoder both run this very code, so that the two cannot drift apart.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codec.format.header import TensorSpec
+from codec.format.profile import Profile, TensorProfile
+from codec.normative.entropy import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
+from codec.normative.exact import LATENT_LIMIT, clip
+from codec.normative.motion import compensate, latent_displacement
+from codec.normative.quantization import dequantise, step_size
+from codec.normative.transform import InverseTransform, join_blocks, split_blocks
+
+__all__ = ["Reconstructor", "checksum", "features_of", "integers_of", "md5_of"]
+
+
+class Reconstructor:
+    """The loop for all tensors of a stream, on one device.
+
+    Invariants:
+      * `latents` are float64 integers up to `LATENT_LIMIT`, what both sides predict from;
+      * `predict` then `reconstruct`, once a frame, in this order.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[TensorSpec],
+        profile: Profile,
+        grid: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._specs = tuple(specs)
+        self._grid = grid
+        self._loops = [
+            _TensorLoop(spec, tensor, device)
+            for spec, tensor in zip(self._specs, profile.tensors, strict=True)
+        ]
+        self.latents: list[Tensor] = [
+            loop.mean.expand(spec.shape) for loop, spec in zip(self._loops, specs, strict=True)
+        ]
+
+    def predict(self, vectors: NDArray[np.int32] | None) -> list[Tensor]:
+        """Return the inter prediction of every tensor, (C, H, W) float64 integers; no vectors: no
+        motion.
+        """
+        if vectors is None:
+            return self.latents
+        return [
+            compensate(latent, latent_displacement(vectors, self._grid, spec))
+            for latent, spec in zip(self.latents, self._specs, strict=True)
+        ]
+
+    def reconstruct(self, predictions: Sequence[Tensor], frame: FrameSymbols) -> list[Tensor]:
+        """Return the latents of a frame and keep them as the reference of the next one."""
+        self.latents = self.trial(predictions, frame)
+        return self.latents
+
+    def trial(self, predictions: Sequence[Tensor], frame: FrameSymbols) -> list[Tensor]:
+        """Return the latents of a frame without keeping them."""
+        step = step_size(frame.qp)
+        return [
+            loop.reconstruct(prediction, symbols, step)
+            for loop, prediction, symbols in zip(
+                self._loops, predictions, frame.tensors, strict=True
+            )
+        ]
+
+
+class _TensorLoop:
+    def __init__(
+        self, spec: TensorSpec, profile: TensorProfile, device: torch.device | str
+    ) -> None:
+        self._height, self._width = spec.height, spec.width
+        self._profile = profile
+        self._device = device
+        self._inverse = InverseTransform(profile, device)
+        self.mean = torch.from_numpy(profile.mean.astype(np.float64)).to(device)[:, None, None]
+        self._position = torch.from_numpy(profile.scan.position).to(device)
+
+    def reconstruct(self, prediction: Tensor, symbols: TensorSymbols, step: int) -> Tensor:
+        coded = np.flatnonzero(symbols.modes != MODE_SKIP)
+        if not len(coded):
+            return prediction
+        blocks = split_blocks(prediction, self._profile.block_size)
+        intra = np.flatnonzero(symbols.modes == MODE_INTRA)
+        if len(intra):
+            blocks[torch.from_numpy(intra).to(self._device)] = self.mean
+        coded_blocks = torch.from_numpy(coded).to(self._device)
+        blocks[coded_blocks] = clip(
+            blocks[coded_blocks] + self._inverse(self._coefficients(symbols, step)), LATENT_LIMIT
+        )
+        return join_blocks(blocks, self._height, self._width).contiguous()
+
+    def _coefficients(self, symbols: TensorSymbols, step: int) -> Tensor:
+        """Dequantise and bring from scan order into (frequency, component, block)."""
+        profile = self._profile
+        magnitude_over_one = (np.abs(symbols.levels) > 1).astype(np.intp)
+        points = profile.points[symbols.classes, magnitude_over_one]
+        levels = torch.from_numpy(symbols.levels.astype(np.float64)).to(self._device)
+        values = dequantise(
+            levels, torch.from_numpy(points.astype(np.float64)).to(self._device), step
+        )
+        positions = profile.block_size**2 * profile.components
+        coefficients = values.new_zeros((positions, values.shape[1]))
+        coefficients[self._position] = values
+        return coefficients.reshape(profile.block_size**2, profile.components, -1)
+
+
+def features_of(latents: Sequence[Tensor], profile: Profile) -> list[Tensor]:
+    """Return float32 features, (C, H, W): latents times 2^-fraction_bits, exactly."""
+    return [
+        (latent * 0.5**tensor.fraction_bits).to(torch.float32)
+        for latent, tensor in zip(latents, profile.tensors, strict=True)
+    ]
+
+
+def integers_of(latent: Tensor) -> NDArray[np.int32]:
+    """Return a latent as int32, C order: what checksums and MD5s are taken of, in little-endian
+    bytes.
+    """
+    return np.ascontiguousarray(latent.to(torch.int32).cpu().numpy(), "<i4")
+
+
+def md5_of(latents: Sequence[Tensor]) -> str:
+    """Return the MD5 of latents, int32 little-endian, C order, tensors in stream order."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for latent in latents:
+        digest.update(integers_of(latent).data)
+    return digest.hexdigest()
+
+
+def checksum(latents: Sequence[Tensor]) -> int:
+    """Return the low 16 bits of the CRC-32 over all latents of a frame, int32 little-endian, C
+    order.
+    """
+    crc = 0
+    for latent in latents:
+        crc = zlib.crc32(integers_of(latent).data, crc)
+    return crc & 0xFFFF

@@ -1,0 +1,532 @@
+"""Headers and packets: round trips, damage of every byte, limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+import zlib
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import end_packets, headers, packet_sequences
+
+from codec.errors import (
+    BitstreamError,
+    CorruptBitstreamError,
+    LimitExceededError,
+    TruncatedBitstreamError,
+    UnsupportedBitstreamError,
+)
+from codec.format.constants import FORMAT_VERSION, MAGIC, MAX_PTS, MAX_QP
+from codec.format.header import SequenceHeader, TensorSpec
+from codec.format.packets import EndPacket, FramePacket
+from codec.format.primitives import ByteReader, ByteWriter, crc32
+from codec.limits import Limits
+
+SPEC = TensorSpec("features", 2, 3, 4, 8, 8, 7, 7)
+HEADER = SequenceHeader((SPEC,), 224, 224, b"12345678", profile=b"profile" * 5)
+HEADER_PREFIX = len(MAGIC) + 1
+
+
+def read_all(content: bytes, count: int, frame_duration: int = 1) -> list[FramePacket]:
+    source, packets = ByteReader(content), []
+    for _ in range(count):
+        packets.append(FramePacket.read(source, packets[-1] if packets else None, frame_duration))
+    source.end("packets")
+    return packets
+
+
+def write_all(packets: list[FramePacket]) -> bytes:
+    previous, content = None, b""
+    for packet in packets:
+        content += packet.to_bytes(previous)
+        previous = packet
+    return content
+
+
+def sealed(body: bytes) -> bytes:
+    """A header with any body and a CRC that holds."""
+    out = ByteWriter()
+    out.raw(MAGIC)
+    out.u8(FORMAT_VERSION)
+    out.varint(len(body))
+    out.raw(body)
+    out.fixed(crc32(bytes(out.content)), 4)
+    return bytes(out.content)
+
+
+def body_of(header: SequenceHeader) -> bytes:
+    source = ByteReader(header.to_bytes(), HEADER_PREFIX)
+    return source.raw(source.varint())
+
+
+# --- primitives -----------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_varint_round_trip_and_size(value):
+    out = ByteWriter()
+    out.varint(value)
+    assert len(out.content) == max(1, -(-value.bit_length() // 7))
+    source = ByteReader(bytes(out.content))
+    assert source.varint() == value
+    source.end("varint")
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 63])
+def test_varint_out_of_range_is_refused(value):
+    with pytest.raises(ValueError, match="outside"):
+        ByteWriter().varint(value)
+
+
+@given(st.integers(-(2**62), 2**62 - 1))
+def test_signed_round_trip(value):
+    out = ByteWriter()
+    out.signed(value)
+    assert ByteReader(bytes(out.content)).signed() == value
+
+
+@pytest.mark.parametrize("content", ["8000", "ff00", "808000", "ff" * 9, "80" * 9 + "01"])
+def test_varints_have_one_form(content):
+    with pytest.raises(CorruptBitstreamError):
+        ByteReader(bytes.fromhex(content)).varint()
+
+
+@given(st.binary(max_size=12))
+def test_varint_is_canonical(content):
+    source = ByteReader(content)
+    try:
+        value = source.varint()
+    except BitstreamError:
+        return
+    out = ByteWriter()
+    out.varint(value)
+    assert bytes(out.content) == content[: source.position]
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=300))
+def test_text_round_trip_or_refusal(value):
+    out = ByteWriter()
+    if len(value.encode()) > 255:
+        with pytest.raises(ValueError, match="at most 255"):
+            out.text(value)
+        return
+    out.text(value)
+    assert ByteReader(bytes(out.content)).text() == value
+
+
+def test_text_that_is_not_utf8_is_corrupt():
+    with pytest.raises(CorruptBitstreamError):
+        ByteReader(b"\x02\xff\xff").text()
+
+
+def test_leftovers_are_corrupt():
+    with pytest.raises(CorruptBitstreamError, match="1 bytes left over"):
+        ByteReader(b"\x00").end("thing")
+
+
+# --- the sequence header --------------------------------------------------------------------------
+
+
+@given(headers(), st.binary(max_size=5))
+def test_header_round_trip(header, rest):
+    content = header.to_bytes()
+    parsed, size = SequenceHeader.from_bytes(content + rest)
+    assert parsed == header
+    assert size == len(content)
+    assert parsed.to_bytes() == content
+
+
+def test_header_prefixes_are_truncated():
+    content = HEADER.to_bytes()
+    for size in range(len(content)):
+        with pytest.raises(TruncatedBitstreamError):
+            SequenceHeader.from_bytes(content[:size])
+
+
+@settings(max_examples=15)
+@given(headers(), st.integers(1, 255))
+def test_header_byte_changes_are_errors(header, change):
+    content = header.to_bytes()
+    for index in range(len(content)):
+        damaged = bytearray(content)
+        damaged[index] ^= change
+        with pytest.raises(BitstreamError):
+            SequenceHeader.from_bytes(bytes(damaged))
+
+
+def test_magic_and_version_are_unsupported():
+    content = HEADER.to_bytes()
+    for index in range(HEADER_PREFIX):
+        damaged = bytearray(content)
+        damaged[index] ^= 0x20
+        with pytest.raises(UnsupportedBitstreamError):
+            SequenceHeader.from_bytes(bytes(damaged))
+
+
+@given(st.binary(max_size=60))
+def test_header_of_any_body_is_parsed_or_refused(body):
+    try:
+        header, size = SequenceHeader.from_bytes(sealed(body))
+    except BitstreamError:
+        return
+    assert size == len(sealed(body))
+    assert header.tensors
+
+
+@given(headers(), st.data())
+def test_header_damage_behind_a_valid_crc_is_parsed_or_refused(header, data):
+    body = bytearray(body_of(header))
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        parsed, _ = SequenceHeader.from_bytes(sealed(bytes(body)))
+    except BitstreamError:
+        return
+    # what is accepted can be written again
+    assert SequenceHeader.from_bytes(parsed.to_bytes())[0] == parsed
+
+
+def test_body_that_ends_early_behind_a_valid_crc_is_corrupt():
+    body = body_of(HEADER)
+    for size in range(len(body)):
+        with pytest.raises(CorruptBitstreamError):
+            SequenceHeader.from_bytes(sealed(body[:size]))
+    with pytest.raises(CorruptBitstreamError):
+        SequenceHeader.from_bytes(sealed(body + b"\0"))
+
+
+def test_names_that_no_file_can_have_are_corrupt():
+    body = body_of(HEADER)
+    for name in (b"../eatur", b"feat/res", b"feat\nres", b"feat\xc3\xa9r"):
+        with pytest.raises(CorruptBitstreamError, match="name"):
+            SequenceHeader.from_bytes(sealed(body.replace(b"features", name)))
+
+
+def test_a_time_base_has_one_form():
+    header = dataclasses.replace(HEADER, time_base=Fraction(3, 25))
+    body = body_of(header)
+    at = body.index(bytes([3, 25]))
+    damaged = body[:at] + bytes([5, 25]) + body[at + 2 :]
+    with pytest.raises(CorruptBitstreamError, match="lowest terms"):
+        SequenceHeader.from_bytes(sealed(damaged))
+
+
+def test_reserved_header_flags_are_corrupt():
+    body = body_of(HEADER)
+    for bit in range(2, 8):
+        with pytest.raises(CorruptBitstreamError, match="reserved"):
+            SequenceHeader.from_bytes(sealed(bytes([body[0] | 1 << bit]) + body[1:]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_height": 0},
+        {"input_width": (1 << 16) + 1},
+        {"grid": 3},
+        {"grid": 1025},
+        {"tensors": ()},
+        {"tensors": (SPEC, SPEC)},
+        {"tensors": (dataclasses.replace(SPEC, height=(1 << 16) + 1),)},
+        {"tensors": (dataclasses.replace(SPEC, stride_x=(1 << 16) + 1),)},
+        {"model": "two\nlines"},
+    ],
+)
+def test_header_values_out_of_range_are_corrupt(changes):
+    with pytest.raises(CorruptBitstreamError):
+        SequenceHeader.from_bytes(dataclasses.replace(HEADER, **changes).to_bytes())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": ""},
+        {"name": "pts"},
+        {"name": "../up"},
+        {"name": ".hidden"},
+        {"name": "two\nlines"},
+        {"name": "a/b"},
+        {"channels": 0},
+        {"height": 0},
+        {"stride_x": 0},
+        {"offset_y2": (1 << 16) + 1},
+        {"offset_x2": -(1 << 16) - 1},
+    ],
+)
+def test_tensors_that_cannot_be_are_refused(changes):
+    with pytest.raises(ValueError, match=r"must|tensor name"):
+        dataclasses.replace(SPEC, **changes)
+
+
+def tensors_of_size(*shapes: tuple[int, int, int]) -> SequenceHeader:
+    specs = tuple(TensorSpec(f"{n}", *shape, 8, 8) for n, shape in enumerate(shapes))
+    return dataclasses.replace(HEADER, tensors=specs)
+
+
+@pytest.mark.parametrize(
+    ("header", "limits"),
+    [
+        (HEADER, Limits(header_bytes=20)),
+        (HEADER, Limits(profile_bytes=34)),
+        (HEADER, Limits(tensors=0)),
+        (HEADER, Limits(channels=1)),
+        (HEADER, Limits(elements=23)),
+        (HEADER, Limits(input_pixels=224 * 224 - 1)),
+        (HEADER, Limits(vectors=48)),
+        (dataclasses.replace(HEADER, input_height=1 << 16, input_width=1 << 16), Limits()),
+        (tensors_of_size((2049, 1, 1)), Limits()),
+        (tensors_of_size((2, 1 << 13, 1 << 13)), Limits()),
+        (tensors_of_size((1, 1 << 40, 1 << 20)), Limits()),
+        (tensors_of_size(*[(1, 1 << 13, 1 << 10)] * 3), Limits()),
+        (tensors_of_size(*[(1, 1, 1)] * 257), Limits()),
+    ],
+)
+def test_limits_of_headers(header, limits):
+    with pytest.raises(LimitExceededError):
+        SequenceHeader.from_bytes(header.to_bytes(), limits)
+
+
+def test_what_is_at_the_limits_is_accepted():
+    limits = Limits(
+        profile_bytes=35,
+        tensors=1,
+        channels=2,
+        elements=24,
+        input_pixels=224 * 224,
+        vectors=49,
+    )
+    assert SequenceHeader.from_bytes(HEADER.to_bytes(), limits)[0] == HEADER
+
+
+def memory_of(action) -> int:
+    tracemalloc.start()
+    try:
+        action()
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return peak
+
+
+def embed(announced: int, packed: bytes) -> bytes:
+    """A sealed header whose embedded profile says one size and inflates to whatever it does."""
+    out = ByteWriter()
+    bare = body_of(dataclasses.replace(HEADER, profile=None))
+    out.raw(bytes([bare[0] | 1]) + bare[1:])
+    out.varint(announced)
+    out.varint(len(packed))
+    out.raw(packed)
+    return sealed(bytes(out.content))
+
+
+def test_a_profile_that_inflates_to_more_than_it_says_is_not_inflated():
+    content = embed(100, zlib.compress(bytes(1 << 25), 9))
+
+    def parse() -> None:
+        with pytest.raises(CorruptBitstreamError, match="announced"):
+            SequenceHeader.from_bytes(content)
+
+    assert memory_of(parse) < 1 << 20
+
+
+@pytest.mark.parametrize("announced", [(1 << 26) + 1, 1 << 60])
+def test_a_profile_that_announces_too_much_is_not_inflated(announced):
+    content = embed(announced, zlib.compress(bytes(1 << 25), 9))
+
+    def parse() -> None:
+        with pytest.raises(LimitExceededError):
+            SequenceHeader.from_bytes(content)
+
+    assert memory_of(parse) < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("announced", "packed"),
+    [
+        (101, zlib.compress(bytes(100))),
+        (99, zlib.compress(bytes(100))),
+        (100, zlib.compress(bytes(100)) + b"\0"),
+        (100, zlib.compress(bytes(100))[:-1]),
+        (100, b"not zlib at all"),
+        (100, b""),
+    ],
+)
+def test_embedded_profiles_that_contradict_their_size_are_corrupt(announced, packed):
+    with pytest.raises(CorruptBitstreamError):
+        SequenceHeader.from_bytes(embed(announced, packed))
+
+
+def test_field_shape_counts_started_cells():
+    header = dataclasses.replace(HEADER, input_height=65, input_width=64, grid=32)
+    assert header.field_shape == (3, 2)
+
+
+# --- frame packets --------------------------------------------------------------------------------
+
+
+@given(packet_sequences(frame_duration=3))
+def test_packets_round_trip(packets):
+    assert read_all(write_all(packets), len(packets), frame_duration=3) == packets
+
+
+@settings(max_examples=15)
+@given(packet_sequences())
+def test_packet_prefixes_are_truncated(packets):
+    last = packets[-1].to_bytes(packets[-2] if len(packets) > 1 else None)
+    for size in range(len(last)):
+        with pytest.raises(TruncatedBitstreamError):
+            FramePacket.read(ByteReader(last[:size]), packets[-1], 1)
+
+
+@settings(max_examples=15)
+@given(packet_sequences(), st.integers(1, 255))
+def test_packet_byte_changes_are_errors(packets, change):
+    before = packets[-2] if len(packets) > 1 else None
+    content = packets[-1].to_bytes(before)
+    for index in range(len(content)):
+        damaged = bytearray(content)
+        damaged[index] ^= change
+        with pytest.raises(BitstreamError):
+            FramePacket.read(ByteReader(bytes(damaged)), before, 1)
+
+
+@given(st.binary(max_size=40), st.booleans())
+def test_packets_of_any_bytes_are_parsed_or_refused(content, seal):
+    if seal:  # bytes that the CRC does not protect from
+        content += crc32(content).to_bytes(4, "little")
+    previous = FramePacket(True, 0, 20, False, 0, b"", 1)
+    try:
+        packet = FramePacket.read(ByteReader(content), previous, 1)
+    except BitstreamError:
+        return
+    assert 0 <= packet.qp <= MAX_QP
+
+
+@given(
+    st.binary(max_size=16383),
+    st.integers(0, 0xFFFF),
+    st.integers(1, 1 << 20),
+    st.integers(0, 1 << 50),
+    st.booleans(),
+)
+@settings(max_examples=20)
+def test_inter_packets_cost_at_most_ten_bytes(payload, checksum, duration, pts, has_vectors):
+    before = FramePacket(False, pts, 30, True, 1, b"x", duration)
+    packet = FramePacket(False, pts + duration, 30, has_vectors, checksum, payload, duration)
+    assert len(packet.to_bytes(before)) - len(payload) <= 10
+
+
+def test_inter_packets_of_the_largest_usual_payload_cost_at_most_ten_bytes():
+    before = FramePacket(True, 0, 30, False, 1, b"x", 1)
+    packet = FramePacket(False, 1, 30, True, 0xFFFF, bytes(16383), 1)
+    assert len(packet.to_bytes(before)) - 16383 <= 10
+
+
+def test_a_key_packet_needs_no_predecessor_and_an_inter_packet_does():
+    key = FramePacket(True, 5, 20, False, 7, b"abc", 1)
+    inter = FramePacket(False, 6, 20, False, 7, b"abc", 1)
+    assert read_all(key.to_bytes(None), 1) == [key]
+    assert key.to_bytes(None) == key.to_bytes(inter)
+    with pytest.raises(ValueError, match="key frame"):
+        inter.to_bytes(None)
+    with pytest.raises(CorruptBitstreamError, match="without a frame before"):
+        FramePacket.read(ByteReader(inter.to_bytes(key)), None, 1)
+
+
+def test_reserved_bits_of_tags_are_corrupt():
+    key = FramePacket(True, 0, 20, False, 0, b"", 1)
+    inter = FramePacket(False, 1, 20, False, 0, b"", 1)
+    for content, bits in ((key.to_bytes(None), (1, 2, 4, 8)), (inter.to_bytes(key), (8,))):
+        for bit in bits:
+            damaged = bytes([content[0] | bit]) + content[1:-4]
+            damaged += crc32(damaged).to_bytes(4, "little")
+            with pytest.raises(CorruptBitstreamError):
+                FramePacket.read(ByteReader(damaged), key, 1)
+
+
+def test_a_qp_out_of_range_is_corrupt():
+    packet = FramePacket(True, 0, MAX_QP + 1, False, 0, b"", 1)
+    with pytest.raises(CorruptBitstreamError, match="qp"):
+        FramePacket.read(ByteReader(packet.to_bytes(None)), None, 1)
+
+
+def test_a_pts_out_of_range_is_corrupt():
+    for pts in (MAX_PTS - 1, -MAX_PTS):
+        key = FramePacket(True, pts, 20, False, 0, b"", 5)
+        inter = FramePacket(False, pts + 10 * (pts > 0) - 10 * (pts < 0), 20, False, 0, b"", 1)
+        assert FramePacket.read(ByteReader(key.to_bytes(None)), None, 5) == key
+        with pytest.raises(CorruptBitstreamError, match="pts"):
+            FramePacket.read(ByteReader(inter.to_bytes(key)), key, 1)
+
+
+def test_packet_limit_comes_before_the_payload():
+    packet = FramePacket(True, 0, 20, False, 0, bytes(100), 1).to_bytes(None)
+    with pytest.raises(LimitExceededError):
+        FramePacket.read(ByteReader(packet), None, 1, Limits(packet_bytes=99))
+    out = ByteWriter()
+    out.raw(packet[:3])
+    out.varint(1 << 60)
+    with pytest.raises(LimitExceededError):
+        FramePacket.read(ByteReader(bytes(out.content)), None, 1)
+
+
+# --- the end packet -------------------------------------------------------------------------------
+
+
+@given(end_packets())
+def test_end_packets_round_trip_and_are_found_from_the_end(packet):
+    content = packet.to_bytes()
+    source = ByteReader(content)
+    assert EndPacket.read(source) == packet
+    source.end("end packet")
+    assert int.from_bytes(content[-8:-4], "little") == len(content)
+
+
+@settings(max_examples=15)
+@given(end_packets(), st.integers(1, 255))
+def test_end_packet_damage_is_an_error(packet, change):
+    content = packet.to_bytes()
+    for index in range(len(content)):
+        with pytest.raises(TruncatedBitstreamError):
+            EndPacket.read(ByteReader(content[:index]))
+        damaged = bytearray(content)
+        damaged[index] ^= change
+        with pytest.raises(BitstreamError):
+            EndPacket.read(ByteReader(bytes(damaged)))
+
+
+@given(st.binary(max_size=30))
+def test_end_packets_of_any_body_are_parsed_or_refused(body):
+    out = ByteWriter()
+    out.u8(0x30)
+    out.varint(len(body))
+    out.raw(body)
+    out.fixed(len(out.content) + 8, 4)
+    out.fixed(crc32(bytes(out.content)), 4)
+    try:
+        packet = EndPacket.read(ByteReader(bytes(out.content)))
+    except BitstreamError:
+        return
+    assert packet.to_bytes() == bytes(out.content)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        EndPacket(3, ((3, 10),)),
+        EndPacket(3, ((0, 10), (0, 20))),
+        EndPacket(3, ((0, 10), (1, 10))),
+    ],
+)
+def test_indices_that_cannot_be_are_corrupt(packet):
+    with pytest.raises(CorruptBitstreamError):
+        EndPacket.read(ByteReader(packet.to_bytes()))
+
+
+def test_index_limit():
+    packet = EndPacket(9, ((0, 10), (4, 99)))
+    with pytest.raises(LimitExceededError):
+        EndPacket.read(ByteReader(packet.to_bytes()), Limits(index_entries=1))
