@@ -10,8 +10,8 @@ With H = G, flattened as `FLATTENING` says, and U the eigenvectors of H^1/2 C H^
 T = U^T H^1/2 times the spectrum: an equal error in any of them costs the task about the same, and
 they are uncorrelated.  The profile stores the synthesis H^-1/2 U.
 
-Which images, which views of them and when to write a checkpoint is the affair of `pipeline.calibration`;
-the simple profile without a cloud sub-model that of `calibration.py`.
+Which images, which views of them and when to write a checkpoint is the affair of
+`pipeline.calibration`; the simple profile without a cloud sub-model that of `profiling.simple`.
 """
 
 from __future__ import annotations
