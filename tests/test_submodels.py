@@ -476,8 +476,22 @@ def test_arguments_that_are_none(model, split, size, message):
         split_model(model, split, size)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list_models())
+# The smallest of each architecture; the others differ from it in numbers only.
+FAMILIES = {
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_lite0",
+    "efficientnet_v2_s", "googlenet", "inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v2",
+    "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnext50_32x4d",
+    "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "swin_v2_t", "vgg11", "vgg11_bn", "vit_b_32",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in FAMILIES else pytest.mark.fuzz)
+        for name in list_models()
+    ],
+)
 def test_any_cut_of_any_network_works_or_is_a_model_error(name):
     """First, last and some other nodes and modules, at the network's own size and at a tiny one."""
     with torch.random.fork_rng(devices=[]):
