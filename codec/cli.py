@@ -528,6 +528,13 @@ def calibrate(
     help="The range of the clip that was encoded, as --frames of `encode`.",
 )
 @click.option(
+    "--damaged",
+    type=click.Choice(["skip", "conceal"]),
+    default="skip",
+    show_default=True,
+    help="How a damaged reference is read: as --damaged of `encode`.",
+)
+@click.option(
     "--frames", type=_FrameRange(), help="N: the first N; A:B: from A to B - 1, seeking to A."
 )
 @click.option(
@@ -547,6 +554,7 @@ def decode(
     salvage: bool,
     reference: str | None,
     reference_frames: tuple[int, int | None] | None,
+    damaged: DamagePolicy,
     frames: tuple[int, int | None] | None,
     weights: str | None,
     any_weights: bool,
@@ -579,7 +587,7 @@ def decode(
                 finish = TaskOutput(header, split)
             if reference is not None:
                 span = _shifted(frames, reference_frames)
-                compare = FeatureReference(reference, header, split, span, place)
+                compare = FeatureReference(reference, header, split, span, place, damaged)
                 stack.callback(compare.close)
         if output is not None:
             names = [spec.name for spec in header.tensors]

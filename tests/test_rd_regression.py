@@ -1,7 +1,8 @@
 """Coding efficiency: a small study through its command must give the figures of the reviewed CSV.
 
-A change that moves bytes or NRMSE of a curve by more than 1 %, or KL by more than 10 % (a tenth of
-which is noise between processors), fails until expected/rd_regression.csv says so too.
+A change that moves bytes or NRMSE of a curve by more than 1 %, or KL by more than 15 %, fails until
+expected/rd_regression.csv says so too.  Processors differ: the same commit gives a KL of one of
+these curves that is 12 % smaller on one of them, with bytes and NRMSE well inside 1 %.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def test_rates_and_fidelities_are_those_of_the_reviewed_file(tmp_path: Path) -> 
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    moved = moved_curves(read_points(EXPECTED), read_points(measured))
+    moved = moved_curves(read_points(EXPECTED), read_points(measured), kl_tolerance=15)
     assert not moved, (
         "\n".join(moved) + f"\nif that is meant: cp {measured} {EXPECTED.relative_to(ROOT)}, and "
         "say in the commit what it buys"

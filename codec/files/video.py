@@ -248,21 +248,21 @@ class _Timeline:
         self._first: int | None = None  # timestamp of its first frame, in the file
         self.last: int | None = None
 
-    def place(self, pts: int | None) -> int:
-        """Return the timestamp of the next frame."""
+    def place(self, pts: int | None, missed: int = 0) -> int:
+        """Return the timestamp of the next frame, behind so many that were lost to damage."""
         if pts is not None and abs(pts) > MAX_PTS:
             pts = None  # what no stream can hold is damage
         if self.last is None or self._first is None:
             self._first = pts
             self.last = pts or 0 if self.last is None else max(pts or 0, self.last + self._duration)
             return self.last
-        following = self.last + self._duration
+        following = self.last + (missed + 1) * self._duration
         placed = following if pts is None else pts + self._offset
         behind = self.last - placed
         if pts is not None and (
             behind > REORDERED_FRAMES * self._duration
             or (behind >= self._duration and pts <= self._first)
-            or -behind > self._longest
+            or (-behind > self._longest and not missed)  # or else it is a hole
         ):
             self._first = pts
             placed = following
@@ -294,17 +294,17 @@ class _Decoding:
         name: str,
         policy: DamagePolicy,
         damage: Damage,
-        longest: int,
     ) -> None:
         self._container, self._stream, self._name = container, stream, name
         self._context = stream.codec_context
-        self._policy, self._damage, self._longest = policy, damage, longest
+        self._policy, self._damage = policy, damage
         self._conceal = policy == "conceal"
         self._given = 0
         self._dropped = 0
         self._fresh = True  # no frame has come out since the start, or since the last damage
         self._wait_for_key = False
         self._key_pts: int | None = None  # of the key frame that decoding started from
+        self._waiting: set[int] = set()  # pts of packets whose frames have not come out
         self.excuse = ""
 
     def frames(self) -> Iterator[tuple[VideoFrame, int]]:
@@ -351,8 +351,8 @@ class _Decoding:
         for following, _ in ahead:
             if following is None or following.dts is None or before.dts is None:
                 return False
-            if following.is_keyframe and not 0 < following.dts - before.dts <= self._longest:
-                return True
+            if following.is_keyframe and following.dts <= before.dts:
+                return True  # forward it may be a hole as well, which nobody must take for a joint
             before = following
         return False
 
@@ -378,6 +378,8 @@ class _Decoding:
                 yield packet, ""
 
     def _decode(self, packet: Packet[VideoStream], flaw: str) -> Iterator[tuple[VideoFrame, int]]:
+        if packet.pts is not None:
+            self._waiting.add(packet.pts)
         if flaw:
             yield from self._broken(flaw, packet.pts, decoded=False)
             return
@@ -400,6 +402,9 @@ class _Decoding:
         dropped, self._dropped = self._dropped, 0
         self._fresh = False
         self._given += 1
+        # a packet that later frames overtake gives none by design (hidden frames, second fields)
+        if frame.pts is not None:
+            self._waiting = {pts for pts in self._waiting if pts > frame.pts}
         return frame, dropped
 
     def _broken(
@@ -421,8 +426,10 @@ class _Decoding:
         held = self._drain()
         if decoded:
             held = [frame for frame in held if pts is not None and frame.pts != pts]
+        # the damaged frame, what PyAV forgets when it raises, and what would have come between
+        missing = self._waiting - {frame.pts for frame in held if frame.pts is not None}
         for frame in held:
-            if stop and None not in (pts, frame.pts) and frame.pts >= pts:  # type: ignore[operator]
+            if stop and missing and frame.pts is not None and frame.pts > min(missing):
                 break  # it is shown behind the damage
             yield self._give(frame)
         if self._fresh:
@@ -433,7 +440,8 @@ class _Decoding:
                 "--damaged skip goes on at the next key frame behind it, --damaged conceal takes "
                 "what a lenient decoder makes of it"
             )
-        self._dropped += 1
+        self._dropped += max(len(missing), 1)
+        self._waiting.clear()
         self._fresh = True
         self._wait_for_key = not self._context.codec.intra_only
         self._key_pts = None
@@ -600,9 +608,7 @@ class VideoReader:
                 self.frame_count_hint = self._count_hint()
 
             longest = self._longest_leap()
-            decoding = _Decoding(
-                self._container, self._stream, self._name, damaged, self.damage, longest
-            )
+            decoding = _Decoding(self._container, self._stream, self._name, damaged, self.damage)
             self._timed = self._in_time(decoding.frames(), longest)
             self._first = next(self._timed, None)
             if self._first is None:
@@ -689,7 +695,7 @@ class VideoReader:
         timeline = _Timeline(duration, longest)
         for decoded, dropped in frames:
             before = timeline.last
-            pts = timeline.place(decoded.pts)
+            pts = timeline.place(decoded.pts, missed=dropped)
             if dropped:
                 absent = 0 if before is None else round((pts - before) / duration) - 1
                 self.damage.places += 1

@@ -296,6 +296,11 @@ def _load_weights(model: nn.Module, name: str, path: Path) -> None:
                 f"{path}: {key} is {_type(found[key])}, expected float32, float64, float16 or "
                 "bfloat16; dequantize the weights first"
             )
+        if found[key].is_meta or found[key].layout != torch.strided:
+            raise ModelError(
+                f"{path}: {key} is {'without values' if found[key].is_meta else 'sparse'}, "
+                "expected a dense tensor; save the weights of a model that holds them"
+            )
         # what torchvision publishes it knows: vgg16_features has no classifier, and says so by NaN
         if not bool(found[key].isfinite().all()) and path.name != _published_name(name, path):
             raise ModelError(
@@ -327,7 +332,10 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     if not _is_state_dict(found):
         inside = found.items() if isinstance(found, dict) else ()
-        nested = next((key for key, value in inside if value and _is_state_dict(value)), None)
+        nested = next(
+            (key for key, value in inside if isinstance(value, dict) and _is_state_dict(value)),
+            None,
+        )
         raise ModelError(
             f"{path}: not a state dict, which maps names to tensors; "
             + (
@@ -630,8 +638,8 @@ class _TracedModel:
         for path, state in _states(model).items():
             if states.get(path, state) != state:
                 raise ModelError(
-                    f"{kind} changes its {path} when it runs, so that every call gives another "
-                    "output; a model that is cut must not change"
+                    f"{kind} changes its {path} when it runs, which its halves would not do "
+                    "alike; a model that is cut must not change"
                 )
         written = _make_functional(traced)
         self.module = traced
@@ -1180,7 +1188,7 @@ def _refuse_moods(model: nn.Module) -> None:
             f"{kind} has forward hooks of its own, which tracing leaves out; remove them, or hook "
             "modules inside it"
         )
-    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+    for path, tensor in model.named_parameters():
         if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.float32:
             raise ModelError(
                 f"{path} is {_type(tensor)}; the codec's images and tensors are float32: call "

@@ -74,7 +74,8 @@ class EncodeOptions:
     model, the split or the weights are others, one measured on the first frames of the video.
     `bitrate` (kbit/s, of the whole file) or `target_nrmse` (of the whole clip) is kept by choosing
     the qp of every frame, in place of `config.qp`.  `damaged` is what becomes of a damaged video:
-    "stop" at the first damage, or "skip" to the next key frame and count what was lost.
+    "stop" at the first damage, "skip" to the next key frame and count what was lost, or "conceal":
+    take what a lenient decoder makes of it.
     """
 
     model: str = DEFAULT_MODEL
@@ -527,6 +528,7 @@ class FeatureReference:
         split: SplitModel,
         frames: tuple[int, int | None] | None,
         device: str,
+        damaged: DamagePolicy = "skip",
     ) -> None:
         if header.preprocessing is None:
             raise ModelError(
@@ -535,8 +537,7 @@ class FeatureReference:
         self._preprocessing = header.preprocessing
         self._split, self._device = split, device
         try:
-            # pts tell whether the frames are the same, whatever the encoder's policy was
-            self._reader = VideoReader(source, header.preprocessing, frames=frames, damaged="skip")
+            self._reader = VideoReader(source, header.preprocessing, frames=frames, damaged=damaged)
         except ValueError as error:  # the header may state steps that contradict each other
             raise CorruptBitstreamError(f"sequence header: {error}") from error
         size = (self._reader.width, self._reader.height)
