@@ -13,7 +13,7 @@ PIXEL = (
 
 
 def make_study(clips: tuple[str, ...] = CLIPS, own: str = "mine") -> dict[str, Any]:
-    """Make a study of two splits, in the format that `tools.page.study_page` documents.
+    """Make a study of two splits, in the format that `tools.report.page.study_page` documents.
 
     Args:
         clips: names.
@@ -134,7 +134,7 @@ def comparison_of(
 
 
 def showcase_of(clip: str, split: str) -> dict[str, Any]:
-    """Make a showcase as `tools.showcase` does: of two frames and one channel of three."""
+    """Make a showcase like those of a study: of two frames and one channel of three."""
     return {
         "clip": clip,
         "model": "efficientnet_lite0",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from tools.anchors import (
+from tools.contenders.anchors import (
     ANCHORS,
     CHROMA_MIDDLE,
     AnchorUnavailableError,
@@ -33,7 +33,7 @@ from tools.anchors import (
     x265,
     ycbcr_to_rgb,
 )
-from tools.scene import Coded, Scene, StudyCodec
+from tools.contenders.scene import Coded, Scene, StudyCodec
 
 CLIP = Path(__file__).resolve().parent.parent / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 FRAMES = 3

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("scipy", reason="BD-rate needs the extra `study`")
 
-from tools.bd_rate import (
+from tools.rate_distortion.bd_rate import (
     Comparison,
     Curve,
     bd_kl,

@@ -13,11 +13,11 @@ from codec.encoding.encoder import EncoderConfig
 from codec.encoding.motion_search import MotionSearch, luma
 from codec.files.streams import StreamWriter
 from codec.pipeline.coding import EncodeOptions, VideoEncoder
-from tools import codecs
-from tools.anchors import ANCHORS
-from tools.codecs import ANCHOR_NAMES, CODEC_NAMES, LatentMotionCodec, study_codecs
-from tools.latent_search import LatentSearch, latent_fields
-from tools.scene import Coded, Scene
+from tools.contenders import codecs
+from tools.contenders.anchors import ANCHORS
+from tools.contenders.codecs import ANCHOR_NAMES, CODEC_NAMES, LatentMotionCodec, study_codecs
+from tools.contenders.latent_search import LatentSearch, latent_fields
+from tools.contenders.scene import Coded, Scene
 
 CLIPS = Path(__file__).resolve().parent.parent / "bitstreams" / "clip"
 FRAMES = 4

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 pytest.importorskip("scipy", reason="BD-rate needs the extra `study`")
 
 from tools.compare import main, moved_curves
-from tools.study import read_points
+from tools.rate_distortion.study import read_points
 
 RATE = [60.0, 110.0, 250.0, 600.0, 1300.0, 2900.0]
 KL = [1.4, 0.6, 0.21, 0.07, 0.018, 0.004]

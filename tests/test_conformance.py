@@ -14,7 +14,7 @@ from codec.files.streams import StreamReader
 from codec.format.constants import FORMAT_VERSION
 from codec.format.header import SequenceHeader
 from codec.normative.decoder import DecodedFrame, Decoder
-from tools.make_bitstreams import (
+from tools.make.bitstreams import (
     INVALID,
     LARGEST_FILE,
     LARGEST_TOTAL,

@@ -16,7 +16,7 @@ pytest.importorskip("scipy", reason="figures need the extra `study`")
 import matplotlib.pyplot as plt
 from small_study import CLIPS, make_study
 
-from tools.figures import (
+from tools.report.figures import (
     CODECS,
     PALETTE,
     bd_rate_figure,

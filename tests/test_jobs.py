@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from small_jobs import SmallJob
 
-from tools.jobs import Store, _Remaining, complete
+from tools.running.jobs import Store, _Remaining, complete
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -120,7 +120,7 @@ def test_the_estimate_follows_the_groups() -> None:
 KILLED = """
 from pathlib import Path
 from small_jobs import SmallJob
-from tools.jobs import Store, complete
+from tools.running.jobs import Store, complete
 
 if __name__ == "__main__":
     jobs = [SmallJob(Path({attempts!r}), number, seconds=0.1) for number in range(40)]

@@ -19,13 +19,10 @@ pytest.importorskip("scipy", reason="needs the extra `study`")
 from codec.format.header import TensorSpec
 from codec.models.submodels import default_preprocessing
 from codec.normative.motion import FILTER_BITS, interpolation_filters
-from tools import motion_experiments as experiments
-from tools import motion_findings as findings
-from tools import motion_further as further
-from tools import warps
-from tools.motion_experiments import Network, exhaustive_motion
-from tools.motion_study import main
-from tools.warps import (
+from tools.motion_study import experiments, findings, further, warps
+from tools.motion_study.command import main
+from tools.motion_study.experiments import Network, exhaustive_motion
+from tools.motion_study.warps import (
     FILTERS,
     Affine,
     Picture,

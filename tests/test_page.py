@@ -19,7 +19,7 @@ pytest.importorskip("scipy", reason="pages need the extra `study`")
 from markupsafe import Markup
 from small_study import CLIPS, PIXEL, make_study
 
-from tools.page import (
+from tools.report.page import (
     CHARTS,
     Section,
     asset,
@@ -168,7 +168,7 @@ def test_a_bare_study_makes_a_page() -> None:
 
 
 def test_what_the_study_module_writes_is_what_the_page_reads() -> None:
-    from tools.study import Study
+    from tools.rate_distortion.study import Study
 
     made = make_study(("a.mp4", "b.mp4", "c.mp4"))
     study = Study(made["settings"], made["provenance"], made["points"], made["refused"])

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 pytest.importorskip("scipy", reason="the study needs the extra `study`")
 
 from tools.compare import moved_curves
-from tools.rate_distortion import main
-from tools.study import FIGURES, KEY, read_points
+from tools.rate_distortion.command import main
+from tools.rate_distortion.study import FIGURES, KEY, read_points
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = Path(__file__).with_name("expected") / "rd_regression.csv"

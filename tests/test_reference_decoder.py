@@ -40,7 +40,7 @@ from codec.format.profile import Profile, profile_of
 from codec.normative.decoder import Decoder
 from codec.normative.entropy import FrameSyntax, SymbolWriter
 from codec.normative.reconstruction import Reconstructor, checksum
-from tools.make_bitstreams import REVISION
+from tools.make.bitstreams import REVISION
 
 SOURCE = Path(reference_decoder.__file__)
 FOLDER = SOURCE.resolve().parent.parent / "bitstreams"

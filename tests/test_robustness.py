@@ -22,7 +22,7 @@ from codec.format.primitives import ByteReader, ByteWriter, crc32
 from codec.limits import Limits
 from codec.normative.decoder import Decoder
 from codec.normative.reconstruction import checksum
-from tools.make_bitstreams import REVISION
+from tools.make.bitstreams import REVISION
 
 VALID = Path(__file__).resolve().parent.parent / "bitstreams" / "valid"
 ALL = sorted(VALID.glob("*.lmc"), key=lambda path: (path.stat().st_size, path.name))

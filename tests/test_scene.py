@@ -11,7 +11,7 @@ import torch
 
 from codec.errors import ModelError, VideoError
 from codec.models.submodels import default_preprocessing, normalise
-from tools.scene import Coded, Scene, normalise_float
+from tools.contenders.scene import Coded, Scene, normalise_float
 
 pytestmark = [pytest.mark.video, pytest.mark.weights]
 

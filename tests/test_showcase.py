@@ -23,7 +23,7 @@ from codec.format.header import SequenceHeader
 from codec.format.profile import profile_of
 from codec.format.tables import MAX_DIRECT_LEVEL
 from codec.normative.entropy import FrameSyntax, SymbolWriter
-from tools.showcase import channel_shares, image_uri, showcase, symbol_bits
+from tools.rate_distortion.showcase import channel_shares, image_uri, showcase, symbol_bits
 
 CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 FRAMES = 12

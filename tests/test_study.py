@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("scipy", reason="BD-rate needs the extra `study`")
 
-from tools.study import COLUMNS, Study, curves, read_points
+from tools.rate_distortion.study import COLUMNS, Study, curves, read_points
 
 KL = [1.4, 0.6, 0.21, 0.07, 0.018, 0.004]
 RATE = [60.0, 110.0, 250.0, 600.0, 1300.0, 2900.0]

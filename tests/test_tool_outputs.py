@@ -11,8 +11,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tools.outputs import guarded
-from tools.study import write_text
+from tools.rate_distortion.study import write_text
+from tools.running.outputs import guarded
 
 
 def test_inputs_are_refused(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_full_disk_is_told_with_the_name() -> None:
 def commands() -> list[tuple[str, Callable[[Path], list[str]]]]:
     return [
         ("ablation", lambda path: [str(path), "-o", str(path)]),
-        ("picture", lambda path: [str(path), str(path)]),
+        ("make.picture", lambda path: [str(path), str(path)]),
     ]
 
 
@@ -62,7 +62,7 @@ def test_a_command_does_not_destroy_its_input(
 
 
 def test_a_study_does_not_destroy_its_labels(tmp_path: Path) -> None:
-    module: Any = pytest.importorskip("tools.rate_distortion")
+    module: Any = pytest.importorskip("tools.rate_distortion.command")
     labels, clip = tmp_path / "frames.csv", tmp_path / "clip.mp4"
     labels.write_text("clip,frame,class\n")
     clip.write_text("mine")
@@ -74,9 +74,9 @@ def test_a_study_does_not_destroy_its_labels(tmp_path: Path) -> None:
 
 
 def test_tables_say_how_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tools import make_tables
+    from tools.make import tables
 
     for words, message in [([], "usage"), (["/dev/full"], "/dev/full: no space left")]:
-        monkeypatch.setattr(sys, "argv", ["make_tables", *words])
+        monkeypatch.setattr(sys, "argv", ["tables", *words])
         with pytest.raises(SystemExit, match=message):
-            make_tables.main()
+            tables.main()

@@ -3,9 +3,8 @@
     python -m tools.ablation CLIPS... -o ablation.csv                   (needs the extra `study`)
 
 The reference is the default effort.  A tool that it has is taken away; one that it lacks is added.
-Rates and KL are those of a study (`tools/codecs.py`, `tools/scene.py`), streams decoded and
-checked; the comparison is that of `tools.bd_rate`.  Decoder-side tools are not here: without them
-there is no stream to decode.
+Rates and KL are those of the rate-distortion study, streams decoded and checked, and so is the
+comparison.  Decoder-side tools are not here: without them there is no stream to decode.
 """
 
 import csv
@@ -27,10 +26,10 @@ from codec.files.outputs import ended_by_signals, naming
 from codec.format.constants import MAX_LEVEL
 from codec.format.tables import MAX_DIRECT_LEVEL
 from codec.models.submodels import DEFAULT_MODEL
-from tools.bd_rate import MARGIN, bd_rate, envelope
-from tools.codecs import LatentMotionCodec
-from tools.outputs import guarded
-from tools.scene import Scene
+from tools.contenders.codecs import LatentMotionCodec
+from tools.contenders.scene import Scene
+from tools.rate_distortion.bd_rate import MARGIN, bd_rate, envelope
+from tools.running.outputs import guarded
 
 FIGURES = ("bytes_per_frame", "kl", "seconds_encode")
 ROUNDING = 0.3

@@ -17,8 +17,8 @@ from typing import Any
 
 import click
 
-from tools.bd_rate import MIN_POINTS, Comparison, render
-from tools.study import curves, limits_option, read_points
+from tools.rate_distortion.bd_rate import MIN_POINTS, Comparison, render
+from tools.rate_distortion.study import curves, limits_option, read_points
 
 MOST = 5  # clips that moved most
 CURVE = ("clip", "split", "codec", "variant")

@@ -1,7 +1,7 @@
 """Frozen probability tables and the integer rules that choose among them.  FORMAT.md 7.2 and
 appendix A.
 
-The tables were computed once, in floating point, by `tools/make_tables.py`, and are data since
+The tables were computed once, in floating point, by `tools/make/tables.py`, and are data since
 then: nothing that decides a bit calls exp, log or erf (code lengths for reports do, and decide
 nothing).  Turning tables into models of the range
 coder is left to `normative.entropy`.

@@ -6,7 +6,7 @@
 
 A codec that takes part implements `StudyCodec`; what it returns is judged here, the same for all.
 
-Not here: which codecs there are (`tools/codecs.py`, `tools/anchors.py`).
+Not here: which codecs there are (`tools/contenders/codecs.py`, `tools/contenders/anchors.py`).
 """
 
 import time

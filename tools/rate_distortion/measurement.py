@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from codec.errors import ModelError, VideoError
-from tools import provenance
-from tools.anchors import AnchorUnavailableError
-from tools.codecs import study_codecs
-from tools.scene import Coded, Fidelity, Scene, StudyCodec
-from tools.showcase import showcase
+from tools.contenders.anchors import AnchorUnavailableError
+from tools.contenders.codecs import study_codecs
+from tools.contenders.scene import Coded, Fidelity, Scene, StudyCodec
+from tools.rate_distortion.showcase import showcase
+from tools.report import provenance
 
 __all__ = ["PointJob", "ShowcaseJob", "file_hash"]
 

@@ -8,7 +8,7 @@ The hue tells the family of a codec, dash and marker its member, so that nothing
 sixteen colours apart; the hues are those of Okabe and Ito, darkened or lightened until they stand
 out on white and on near-black alike.  Files are deterministic: equal figures are equal bytes.
 
-What is drawn comes from a study (see `tools/page.py`); nothing is measured or compared here.
+What is drawn comes from a study (see `tools/report/page.py`); nothing is measured or compared here.
 
 Source of the palette: M. Okabe and K. Ito, "Color universal design" (2008).
 """
@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from codec.files.outputs import open_output
-from tools.bd_rate import LOSSLESS, MARGIN, envelope
+from tools.rate_distortion.bd_rate import LOSSLESS, MARGIN, envelope
 
 mpl.use("Agg")
 

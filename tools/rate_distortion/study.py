@@ -16,7 +16,7 @@
     comparisons  every test against every other codec, by BD-rate and BD-KL, clip by clip
     averages     points that all clips share, averaged over the clips, with intervals
     findings     in words: where the tests are strongest and weakest
-    showcases    see `tools/showcase.py`
+    showcases    see `tools/rate_distortion/showcase.py`
 
 Nothing here measures or draws.
 """
@@ -36,7 +36,7 @@ import click
 import numpy as np
 
 from codec.files.outputs import open_output
-from tools.bd_rate import MEASURES, Comparison, Curve, bootstrap
+from tools.rate_distortion.bd_rate import MEASURES, Comparison, Curve, bootstrap
 
 __all__ = [
     "COLUMNS",

@@ -1,6 +1,6 @@
 """Compute `codec/format/tables.json`, the frozen probability tables (FORMAT.md appendix A).
 
-    python -m tools.make_tables OUTPUT
+    python -m tools.make.tables OUTPUT
 
 Levels of one scale class are modelled as zero with probability 1 - N(m), otherwise of geometric
 magnitude and random sign, m being the mean magnitude; a small share has a tail four times as long.
@@ -100,7 +100,7 @@ def tables() -> dict[str, object]:
 def main() -> None:
     """Write the tables as JSON, a row a line."""
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m tools.make_tables FILE")
+        sys.exit("usage: python -m tools.make.tables FILE")
     rows = [f'"{key}": {json.dumps(value)}' for key, value in tables().items()]
     text = "{\n" + ",\n".join(rows).replace("], [", "],\n[") + "\n}\n"
     try:

@@ -1,6 +1,6 @@
 """Measure the shipped profiles on a folder of photographs.
 
-    python -m tools.make_profiles PHOTOGRAPHS
+    python -m tools.make.profiles PHOTOGRAPHS
 
 One per bundled split of EfficientNet-Lite0, by `codec.calibrator`, as `lmc calibrate` does; and
 the index by which they are found.  A run that was interrupted goes on where it was.
@@ -26,7 +26,7 @@ from codec.models.submodels import (
     weights_hash,
 )
 from codec.pipeline.calibration import CalibrationOptions, calibrate
-from tools.outputs import guarded
+from tools.running.outputs import guarded
 
 PROFILES = Path(__file__).parent.parent / "codec" / "format" / "profiles"
 

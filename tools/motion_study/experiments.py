@@ -9,7 +9,7 @@
 
 Each experiment is a function from `Settings` to rows, deterministic on one machine with one thread.
 Networks have trained weights: torchvision's, files of a folder, or the package of
-EfficientNet-Lite0.  Random ones serve as a control elsewhere (`tools/motion_further.py`).
+EfficientNet-Lite0.  Random ones serve as a control elsewhere (`tools/motion_study/further.py`).
 
 Source: H. Ulhaq and I. V. Bajić, "Latent space motion analysis for collaborative intelligence",
 arXiv:2102.04018; also a chapter of M. Ulhaq's thesis (Simon Fraser University), whose source gives
@@ -52,7 +52,7 @@ from codec.models.submodels import (
 from codec.normative.motion import latent_displacement
 from codec.pipeline.metrics import FeatureNrmse, nrmse_from_psnr
 from codec.profiling.simple import simple_header
-from tools.warps import (
+from tools.motion_study.warps import (
     Affine,
     Picture,
     Prediction,
@@ -96,7 +96,7 @@ GRID = 16
 """Pixels between the vectors that tensors are predicted with."""
 SHORT_SIDE = 256
 """Pictures are brought to this, and frames cut from their middle, as is usual."""
-SHIPPED_CLIP = Path(__file__).parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
+SHIPPED_CLIP = Path(__file__).parents[2] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 BATCH = 8
 

@@ -13,7 +13,7 @@ Regions that enter the frame cannot be predicted, and are left out: positions wh
 outside the reference tensor.  Positions near an edge of the frame have still seen its padding;
 `Prediction.inner` leaves out those, too.
 
-Not here: which motion and which models (`tools/motion_experiments.py`).
+Not here: which motion and which models (`tools/motion_study/experiments.py`).
 
 Source: H. Ulhaq and I. V. Bajić, arXiv:2102.04018, equations (12) and (13), Section 3.
 """

@@ -1,6 +1,6 @@
 """Draw the picture of the README: a frame, its vectors, a channel before and after, bytes.
 
-python -m tools.picture CLIP OUTPUT.png        (needs the extra `study`)
+python -m tools.make.picture CLIP OUTPUT.png        (needs the extra `study`)
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from codec.files.video import VideoReader
 from codec.format.packets import FramePacket
 from codec.models.submodels import default_preprocessing, normalise
 from codec.pipeline.coding import EncodeOptions, VideoEncoder
-from tools.outputs import guarded
+from tools.running.outputs import guarded
 
 mpl.use("Agg")
 

@@ -13,8 +13,8 @@ needs the extra `study`.  In the folder are then
 
 A codec of your own takes part by `--codec package.module:Name`; see tools/README.md.
 
-How it measures: `tools/codecs.py`, `tools/anchors.py`, `tools/scene.py`; what it concludes:
-`tools/study.py`; how it does a lot: `tools/jobs.py`.
+Who takes part and how it is judged: `tools/contenders`; what follows from it: `study.py`; how it
+does a lot: `tools/running`.
 """
 
 import sys
@@ -27,18 +27,18 @@ import click
 import torch
 
 from codec.errors import FeatureCodecError
-from codec.files.outputs import ended_by_signals, one_line
+from codec.files.outputs import one_line
 from codec.files.video import VideoReader
 from codec.models.submodels import DEFAULT_MODEL, default_preprocessing, load_model, split_model
-from tools import provenance
-from tools.bd_rate import render
-from tools.codecs import ANCHOR_NAMES, study_codecs
-from tools.figures import bd_rate_figure, rate_distortion_figure, save
-from tools.jobs import Store, complete
-from tools.measurement import PointJob, ShowcaseJob, file_hash
-from tools.outputs import guarded
-from tools.page import study_page
-from tools.study import FILES, Study, limits_option, rows_of, write_text
+from tools.contenders.codecs import ANCHOR_NAMES, study_codecs
+from tools.rate_distortion.bd_rate import render
+from tools.rate_distortion.measurement import PointJob, ShowcaseJob, file_hash
+from tools.rate_distortion.study import FILES, Study, limits_option, rows_of, write_text
+from tools.report import provenance
+from tools.report.figures import bd_rate_figure, rate_distortion_figure, save
+from tools.report.page import study_page
+from tools.running.jobs import Store, complete
+from tools.running.outputs import guarded
 
 SHOWCASE_QP = 26
 """Where KL is about 0.1."""
@@ -373,8 +373,3 @@ def _warn_of_other_code(study: Study) -> None:
             "code",
             err=True,
         )
-
-
-if __name__ == "__main__":
-    with ended_by_signals():
-        main()

@@ -5,12 +5,12 @@
     lmc-intra      without prediction
     lmc-zero       prediction without motion
     lmc-bitstream  the vectors that the input video carries
-    lmc-oracle     vectors searched between the tensors themselves (`tools/latent_search.py`)
+    lmc-oracle     vectors searched between the tensors themselves (`latent_search.py`)
 
 Ours writes the stream that `lmc encode` writes, decodes it and compares the MD5 of every frame
 with the encoder's; its size is that of the stream.
 
-Not here: what becomes of the decoded tensors (`tools/scene.py`).
+Not here: what becomes of the decoded tensors (`tools/contenders/scene.py`).
 """
 
 import difflib
@@ -33,9 +33,9 @@ from codec.files.streams import StreamReader, StreamWriter
 from codec.format.constants import MAX_QP
 from codec.normative.reconstruction import md5_of
 from codec.pipeline.coding import EncodeOptions, VideoEncoder, decode_frames
-from tools.anchors import ANCHORS
-from tools.latent_search import latent_fields
-from tools.scene import Coded, Scene, StudyCodec
+from tools.contenders.anchors import ANCHORS
+from tools.contenders.latent_search import latent_fields
+from tools.contenders.scene import Coded, Scene, StudyCodec
 
 __all__ = ["ANCHOR_NAMES", "CODEC_NAMES", "LatentMotionCodec", "study_codecs"]
 

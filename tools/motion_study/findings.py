@@ -21,11 +21,11 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tools import motion_figures as figures
-from tools.figures import save
-from tools.motion_experiments import NETWORKS, Flow, Row, Transforms, paper_nrmse
-from tools.motion_further import BASE
-from tools.page import Section, embedded_figure, render_page, table
+from tools.motion_study import figures
+from tools.motion_study.experiments import NETWORKS, Flow, Row, Transforms, paper_nrmse
+from tools.motion_study.further import BASE
+from tools.report.figures import save
+from tools.report.page import Section, embedded_figure, render_page, table
 
 __all__ = ["Finding", "Report", "page", "report"]
 

@@ -1,6 +1,6 @@
 """Write the conformance streams and the streams that must be refused, with their manifest.
 
-    python -m tools.make_bitstreams FOLDER
+    python -m tools.make.bitstreams FOLDER
 
 Nothing is ever overwritten: a stream, once published, stays; a changed one gets the next revision
 in its name.
@@ -1211,7 +1211,7 @@ def write_all(folder: Path) -> None:
     """
     files: dict[Path, bytes] = {}
     rows = [
-        "# Written by tools/make_bitstreams.py; README.md explains it.\n\n"
+        "# Written by tools/make/bitstreams.py; README.md explains it.\n\n"
         f"format_version = {FORMAT_VERSION}\n"
     ]
     for good in VALID:
@@ -1235,7 +1235,7 @@ def write_all(folder: Path) -> None:
 def main() -> None:
     """Write into the folder named on the command line."""
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m tools.make_bitstreams FOLDER")
+        sys.exit("usage: python -m tools.make.bitstreams FOLDER")
     try:
         write_all(Path(sys.argv[1]))
     except OSError as error:

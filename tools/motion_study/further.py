@@ -7,7 +7,7 @@
     coded      clips: bits that motion saves in the codec
     offsets    where the samples of a layer seem to lie, against where the graph puts them
 
-Each is a function from `Settings` and a network to rows, as in `tools/motion_experiments.py`.
+Each is a function from `Settings` and a network to rows, as in `tools/motion_study/experiments.py`.
 Random weights appear here alone, as a control, and say so.
 """
 
@@ -30,7 +30,7 @@ from codec.models.submodels import describe_splits
 from codec.normative.motion import PHASES, latent_displacement
 from codec.pipeline.metrics import FeatureNrmse
 from codec.profiling.simple import simple_header
-from tools.motion_experiments import (
+from tools.motion_study.experiments import (
     GRID,
     SIZE,
     Network,
@@ -43,7 +43,7 @@ from tools.motion_experiments import (
     predictions,
     random_affine,
 )
-from tools.warps import (
+from tools.motion_study.warps import (
     CODEC_FILTER,
     FILTERS,
     Affine,

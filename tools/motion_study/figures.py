@@ -1,5 +1,5 @@
-"""Figures of the motion study: each takes what `tools/motion_experiments.py` or
-`tools/motion_further.py` measured, and returns a figure for `tools.figures.save`.
+"""Figures of the motion study: each takes what `tools/motion_study/experiments.py` or
+`tools/motion_study/further.py` measured, and returns a figure for `tools.report.figures.save`.
 
 Fields are drawn as motion of the content, hence -v of the codec's vectors.  Nothing is measured
 here.
@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
-from tools.figures import GRID, INK, MUTED, PALETTE, figure_style
-from tools.motion_experiments import NETWORKS, Flow, Row, Transforms
+from tools.motion_study.experiments import NETWORKS, Flow, Row, Transforms
+from tools.report.figures import GRID, INK, MUTED, PALETTE, figure_style
 
 __all__ = [
     "coded_figure",

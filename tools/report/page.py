@@ -9,7 +9,7 @@ names, so that markup smuggled in by the name of a clip or codec could not run e
 escaped, which it is.  `page_assets/page.js` describes what scripts find on a page.
 
 `study_page` makes the page of the rate-distortion study out of the study object below.
-Measures nothing, draws no figures (`tools/figures.py` does), writes no files.
+Measures nothing, draws no figures (`tools/report/figures.py` does), writes no files.
 """
 
 import base64
@@ -31,9 +31,9 @@ import jinja2
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from tools.bd_rate import MEASURES
-from tools.figures import bd_rate_figure, fronts, rate_distortion_figure, save, style_of
-from tools.study import STAGES, percent
+from tools.rate_distortion.bd_rate import MEASURES
+from tools.rate_distortion.study import STAGES, percent
+from tools.report.figures import bd_rate_figure, fronts, rate_distortion_figure, save, style_of
 
 __all__ = [
     "CHARTS",
@@ -54,7 +54,7 @@ CHARTS = "plotly"
 
 MISSING = "–"
 THEMED = {"#1b1f24": "ink", "#5b6570": "muted", "#dfe3e7": "line", "#ffffff": "card"}
-"""Inks of `tools/figures.py`, and what they are called in `page.css`."""
+"""Inks of `tools/report/figures.py`, and what they are called in `page.css`."""
 NUMBER = re.compile(r"[+\-−±]?[\d,.  ]+(e[+-]?\d+)?( ?(%|s|ms|B|kB|MB|px|dB))?")
 
 Cell = str | float | None
@@ -240,7 +240,7 @@ def numbers(items: Sequence[tuple[str, str, str]]) -> Markup:
 
 
 def embedded_figure(path: Path, caption: str) -> Markup:
-    """Make a card of a figure that `tools.figures.save` wrote, or of any SVG or PNG.
+    """Make a card of a figure that `tools.report.figures.save` wrote, or of any SVG or PNG.
 
     An SVG becomes part of the page, its inks those of the theme; its file is trusted.
 
@@ -337,7 +337,7 @@ def study_page(study: Mapping[str, Any]) -> str:
         comparisons      [{split, test, anchor, measure ("bd_rate" or "bd_kl"),
                          clips {clip: {pchip, akima (%), low, high, overlap} or {refusal}},
                          mean (%) or null, interval [low, high] or null, clips_compared}]
-        showcases        [what `tools.showcase.showcase` returns]
+        showcases        [what `tools.rate_distortion.showcase.showcase` returns]
 
     Raises:
         ValueError: the study has another format, or holds a number that is not finite.

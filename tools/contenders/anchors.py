@@ -52,7 +52,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from codec.files.video import COLORSPACE_STAND_INS, SCALER, VideoReader
-from tools.scene import Coded, Scene, StudyCodec
+from tools.contenders.scene import Coded, Scene, StudyCodec
 
 __all__ = ["ANCHORS", "AnchorUnavailableError"]
 
@@ -524,8 +524,8 @@ class NnCodec:
             from nncodec.tensor import decode, encode  # noqa: PLC0415 - optional, slow to import
         except ImportError as error:
             raise AnchorUnavailableError(
-                f"needs the package nncodec ({error}); the top of tools/anchors.py says how to "
-                "install it"
+                f"needs the package nncodec ({error}); the top of tools/contenders/anchors.py "
+                "says how to install it"
             ) from error
         with tempfile.TemporaryDirectory() as folder:  # it writes every stream to a file as well
             options = {"qp": int(point), "results": folder}

@@ -11,7 +11,7 @@ A job that raises does not stop the others; what failed is told at the end, and 
 time.  On a cluster a job whose worker dies is done by another one.  The workers have to be able to
 import what the job is made of, and to read the files that it names.
 
-Not here: what a job is (`tools/rate_distortion.py`).
+Not here: what a job is (`tools/rate_distortion/command.py`).
 """
 
 import json

@@ -6,9 +6,9 @@
 Every experiment writes CSV, SVG and PNG; `all` adds `motion.html`, which sets each beside what the
 paper reports, and says whether the two agree.  Verdicts are computed from the numbers.
 
-Commands and files are here; measuring is in `tools/motion_experiments.py` and
-`tools/motion_further.py`, judging in `tools/motion_findings.py`, drawing in
-`tools/motion_figures.py`.
+Commands and files are here; measuring is in `tools/motion_study/experiments.py` and
+`tools/motion_study/further.py`, judging in `tools/motion_study/findings.py`, drawing in
+`tools/motion_study/figures.py`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codec.files.outputs import ended_by_signals
-
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
-    from tools.motion_experiments import Settings
-    from tools.motion_findings import Report
+    from tools.motion_study.experiments import Settings
+    from tools.motion_study.findings import Report
 
 __all__ = ["main"]
 
@@ -152,7 +150,7 @@ def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:
-    from tools.motion_experiments import SHIPPED_CLIP, Settings  # noqa: PLC0415
+    from tools.motion_study.experiments import SHIPPED_CLIP, Settings  # noqa: PLC0415
 
     folder = options["weights_dir"]
     if folder is not None and str(folder).startswith("random"):
@@ -183,9 +181,9 @@ def _measured(name: str, settings: Settings, network: str) -> Any:  # noqa: ANN4
 
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    from tools import motion_experiments, motion_further  # noqa: PLC0415
+    from tools.motion_study import experiments, further  # noqa: PLC0415
 
-    module = motion_experiments if hasattr(motion_experiments, name) else motion_further
+    module = experiments if hasattr(experiments, name) else further
     return getattr(module, name)(settings, network)
 
 
@@ -201,7 +199,7 @@ def _available(settings: Settings, asked: Sequence[str]) -> dict[str, str]:
     Raises:
         click.ClickException: one that was asked for has none.
     """
-    from tools.motion_experiments import load_network  # noqa: PLC0415
+    from tools.motion_study.experiments import load_network  # noqa: PLC0415
 
     found = {}
     for name in settings.networks:
@@ -221,8 +219,8 @@ def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
     """Do experiments, write their files, and with all of them the page."""
     from codec.errors import FeatureCodecError  # noqa: PLC0415
     from codec.files.outputs import one_line  # noqa: PLC0415
-    from tools import motion_findings as findings  # noqa: PLC0415
-    from tools.study import write_text  # noqa: PLC0415
+    from tools.motion_study import findings  # noqa: PLC0415
+    from tools.rate_distortion.study import write_text  # noqa: PLC0415
 
     start = time.monotonic()
     settings = _settings(options)
@@ -264,7 +262,7 @@ def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
 def _results(units: Sequence[tuple[str, str]], settings: Settings, jobs: int) -> Sequence[Any]:
     from tqdm import tqdm  # noqa: PLC0415
 
-    from tools.jobs import begin_worker  # noqa: PLC0415 - brings torch
+    from tools.running.jobs import begin_worker  # noqa: PLC0415 - brings torch
 
     if jobs == 1:
         return [_measured(part, settings, network) for part, network in tqdm(units, unit="part")]
@@ -302,7 +300,7 @@ def _cell(value: Any) -> Any:  # noqa: ANN401 - whatever rows hold
 
 
 def _provenance(reports: Sequence[Report], settings: Settings) -> dict[str, Any]:
-    from tools.provenance import command, stamp  # noqa: PLC0415
+    from tools.report.provenance import command, stamp  # noqa: PLC0415
 
     weights = {
         f"{row['network']} ({row['weights']})": row["weights_hash"]
@@ -332,7 +330,3 @@ def _make_commands() -> None:
 
 
 _make_commands()
-
-if __name__ == "__main__":
-    with ended_by_signals():
-        main()

@@ -15,7 +15,7 @@ the channels, so its bits are divided among them in proportion to the energy tha
     bits(c)  =  sum over levels of  bits(level) · M[c, r]² / sum over c' of M[c', r]²
 
 Of a split with several tensors, the largest is shown.  Draws nothing: images travel as data URIs,
-vectors as numbers, for `tools/page.py` to lay out.
+vectors as numbers, for `tools/report/page.py` to lay out.
 """
 
 import base64

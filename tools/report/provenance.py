@@ -18,7 +18,7 @@ from codec.format.constants import FORMAT_VERSION
 
 __all__ = ["command", "commit", "machine", "peak_memory", "reset_peak_memory", "stamp", "versions"]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchvision", "av", "numpy", "constriction", "scipy", "nncodec")
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")

@@ -31,7 +31,7 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import TensorProfile, profile_of
 from codec.normative.motion import VECTOR_UNITS, compensate, latent_displacement
 from codec.normative.quantization import step_size
-from tools.scene import Scene
+from tools.contenders.scene import Scene
 
 __all__ = ["LatentSearch", "latent_fields"]
 

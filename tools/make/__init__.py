@@ -1,0 +1,1 @@
+"""Makes what the project ships: conformance streams, tables, profiles, a picture."""

@@ -1,0 +1,1 @@
+"""What studies report with: pages, figures, and where a measurement comes from."""

@@ -1,0 +1,1 @@
+"""How a lot is done, whatever it is: jobs with results that are kept, outputs that are complete."""
