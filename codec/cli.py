@@ -33,8 +33,8 @@ from codec.files.outputs import (
 )
 
 if TYPE_CHECKING:
+    from codec.files.damage import DamagePolicy
     from codec.files.streams import StreamReader
-    from codec.files.video import DamagePolicy
     from codec.format.header import SequenceHeader
     from codec.normative.entropy import FrameSyntax
 

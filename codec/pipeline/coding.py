@@ -27,8 +27,9 @@ from codec.encoding.encoder import EncodedFrame, Encoder, EncoderConfig
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma
 from codec.encoding.rate_control import LIMITS, TOLERANCE, BitrateControl, NrmseControl, RateControl
 from codec.errors import CorruptBitstreamError, ModelError, VideoError
+from codec.files.damage import DamagePolicy
 from codec.files.streams import StreamReader
-from codec.files.video import DamagePolicy, Frame, VideoReader
+from codec.files.video import Frame, VideoReader
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, shipped_profile
