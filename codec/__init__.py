@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from codec.encoding.encoder import EncodedFrame, Encoder, EncoderConfig
+    from codec.encoding.config import Decisions, EncoderConfig
+    from codec.encoding.encoder import EncodedFrame, Encoder
     from codec.encoding.motion_search import MotionSearch, luma
     from codec.errors import (
         BitstreamError,
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     )
     from codec.normative.decoder import DecodedFrame, Decoder
     from codec.pipeline.calibration import CalibrationOptions, calibrate
-    from codec.pipeline.coding import EncodeOptions, VideoEncoder, decode_frames
+    from codec.pipeline.decoding import decode_frames
+    from codec.pipeline.encoding import VideoEncoder
+    from codec.pipeline.options import VideoOptions
     from codec.profiling.simple import measure_profile, simple_header
 
 __version__ = "0.1.0"
@@ -46,12 +49,12 @@ _HOMES = {
     "BitstreamError": "errors",
     "CalibrationOptions": "pipeline.calibration",
     "CorruptBitstreamError": "errors",
+    "Decisions": "encoding.config",
     "DecodedFrame": "normative.decoder",
     "Decoder": "normative.decoder",
-    "EncodeOptions": "pipeline.coding",
     "EncodedFrame": "encoding.encoder",
     "Encoder": "encoding.encoder",
-    "EncoderConfig": "encoding.encoder",
+    "EncoderConfig": "encoding.config",
     "FeatureCodecError": "errors",
     "FeatureError": "errors",
     "FramePacket": "format.packets",
@@ -68,11 +71,12 @@ _HOMES = {
     "TensorSpec": "format.header",
     "TruncatedBitstreamError": "errors",
     "UnsupportedBitstreamError": "errors",
-    "VideoEncoder": "pipeline.coding",
+    "VideoEncoder": "pipeline.encoding",
+    "VideoOptions": "pipeline.options",
     "VideoError": "errors",
     "VideoReader": "files.video",
     "calibrate": "pipeline.calibration",
-    "decode_frames": "pipeline.coding",
+    "decode_frames": "pipeline.decoding",
     "default_preprocessing": "models.submodels",
     "load_model": "models.submodels",
     "luma": "encoding.motion_search",
@@ -86,9 +90,9 @@ __all__ = [
     "BitstreamError",
     "CalibrationOptions",
     "CorruptBitstreamError",
+    "Decisions",
     "DecodedFrame",
     "Decoder",
-    "EncodeOptions",
     "EncodedFrame",
     "Encoder",
     "EncoderConfig",
@@ -110,6 +114,7 @@ __all__ = [
     "UnsupportedBitstreamError",
     "VideoEncoder",
     "VideoError",
+    "VideoOptions",
     "VideoReader",
     "calibrate",
     "decode_frames",

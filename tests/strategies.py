@@ -13,13 +13,14 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from codec.encoding.encoder import EncodedFrame, Encoder, EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.format.constants import HASH_BYTES, MAX_LEVEL, MAX_QP, MAX_VECTOR
 from codec.format.header import Preprocessing, SequenceHeader, TensorSpec
 from codec.format.packets import EndPacket, FramePacket
 from codec.format.profile import MAX_POINT, Band, Profile, TensorProfile
 from codec.format.tables import DEFAULT_POINTS
-from codec.normative.entropy import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
+from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
 
 SEEDS = st.integers(0, 2**32 - 1)
 

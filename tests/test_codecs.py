@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from codec.encoding.encoder import EncoderConfig
+from codec.encoding.config import EncoderConfig
 from codec.encoding.motion_search import MotionSearch, luma
 from codec.files.streams import StreamWriter
-from codec.pipeline.coding import EncodeOptions, VideoEncoder
+from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.options import VideoOptions
 from tools.contenders import codecs
 from tools.contenders.anchors import ANCHORS
 from tools.contenders.codecs import ANCHOR_NAMES, CODEC_NAMES, LatentMotionCodec, study_codecs
@@ -123,7 +124,9 @@ def check_account(coded: Coded) -> None:
 @pytest.mark.weights
 def test_the_size_is_that_of_the_stream(scene: Scene) -> None:
     coded = codec_of("lmc").code(scene, 24)
-    options = EncodeOptions(split="blocks.7", frames=(0, FRAMES), config=EncoderConfig(qp=24))
+    options = VideoOptions(
+        split="blocks.7", frames=(0, FRAMES), measure=True, config=EncoderConfig(qp=24)
+    )
     encoder, file = VideoEncoder(scene.path, options), io.BytesIO()
     writer = StreamWriter(file, encoder.header)
     for encoded in encoder:
@@ -208,7 +211,7 @@ def test_a_decoder_that_differs_is_noticed(scene: Scene, monkeypatch: pytest.Mon
 @pytest.mark.weights
 def test_the_oracle_is_no_worse_than_luma_or_zero(scene: Scene) -> None:
     """By its own cost, which is of residual and vectors."""
-    header = VideoEncoder(scene.path, EncodeOptions(split="blocks.7")).header
+    header = VideoEncoder(scene.path, VideoOptions(split="blocks.7")).header
     search, on_luma = LatentSearch(header), MotionSearch(header, qp=26)
     latents = [
         search.latents([tensor[number] for tensor in scene.features]) for number in range(FRAMES)
@@ -236,7 +239,7 @@ def test_the_oracle_is_no_worse_than_luma_or_zero(scene: Scene) -> None:
 @pytest.mark.parametrize("shift", [(0, 1), (1, 0), (0, -1)])
 def test_the_oracle_finds_a_shift(scene: Scene, shift: tuple[int, int]) -> None:
     """Of one sample, 16 pixels at this split; content comes from where it was."""
-    header = VideoEncoder(scene.path, EncodeOptions(split="blocks.7")).header
+    header = VideoEncoder(scene.path, VideoOptions(split="blocks.7")).header
     search = LatentSearch(header)
     previous = search.latents([tensor[0] for tensor in scene.features])
     current = [torch.roll(latent, shift, (1, 2)) for latent in previous]

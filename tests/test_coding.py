@@ -15,25 +15,22 @@ import numpy as np
 import pytest
 import torch
 
-from codec.encoding.encoder import EncoderConfig
+from codec.encoding.config import EncoderConfig
 from codec.errors import CorruptBitstreamError, ModelError, VideoError
 from codec.files.streams import StreamReader, StreamWriter
-from codec.pipeline.coding import (
-    MOTION_SOURCES,
-    EncodeOptions,
-    FeatureReference,
-    TaskOutput,
-    VideoEncoder,
-    decode_frames,
-    model_of,
-)
+from codec.pipeline.decoding import FeatureReference, TaskOutput, decode_frames, model_of
+from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.options import MOTION_SOURCES, VideoOptions
 
 pytestmark = [pytest.mark.video, pytest.mark.weights]
 
 CLIP = Path(__file__).parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 FRAMES = 5
-OPTIONS = EncodeOptions(
-    split="blocks.4", frames=(0, FRAMES), config=EncoderConfig(qp=28, keyint=3, scene_cut=False)
+OPTIONS = VideoOptions(
+    measure=True,
+    split="blocks.4",
+    frames=(0, FRAMES),
+    config=EncoderConfig(qp=28, keyint=3, scene_cut=False),
 )
 
 
@@ -50,7 +47,7 @@ def write_noise(path: Path, width: int, height: int, frames: int, codec: str = "
         output.mux(stream.encode())
 
 
-def encoded(source: Path, options: EncodeOptions) -> tuple[bytes, list[Any], dict[str, Any]]:
+def encoded(source: Path, options: VideoOptions) -> tuple[bytes, list[Any], dict[str, Any]]:
     """The stream, the encoder's frames and its report."""
     encoder = VideoEncoder(source, options)
     file = io.BytesIO()
@@ -241,8 +238,10 @@ def test_several_tensors_cross_the_cut_of_a_dense_block():
 MEMORY = """
 import sys, json
 from codec.files.streams import StreamReader, StreamWriter
-from codec.encoding.encoder import EncoderConfig
-from codec.pipeline.coding import EncodeOptions, VideoEncoder, decode_frames
+from codec.encoding.config import EncoderConfig
+from codec.pipeline.decoding import decode_frames
+from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.options import VideoOptions
 from codec.files.tensors import TensorFile
 import torch
 
@@ -255,7 +254,7 @@ def resident():
 seen = {}
 what, video, stream, tensors = sys.argv[1:]
 if what == "encode":
-    encoder = VideoEncoder(video, EncodeOptions(split="blocks.4", native=True))
+    encoder = VideoEncoder(video, VideoOptions(split="blocks.4", native=True))
     with open(stream, "wb") as file:
         writer = StreamWriter(file, encoder.header)
         for number, frame in enumerate(encoder, 1):
@@ -299,7 +298,7 @@ def test_the_cloud_submodel_at_the_encoder_buys_fidelity():
     torch.set_num_threads(1)
     reports = []
     for effort in (4, 7):
-        options = EncodeOptions(
+        options = VideoOptions(
             split="blocks.10",
             frames=(0, 4),
             evaluate=True,

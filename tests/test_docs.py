@@ -20,7 +20,7 @@ import pytest
 from codec import cli
 from codec.files.streams import StreamReader
 from codec.format.constants import FORMAT_VERSION
-from codec.pipeline.coding import decode_frames
+from codec.pipeline.decoding import decode_frames
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [

@@ -19,21 +19,21 @@ from strategies import (
     stream_headers,
 )
 
-from codec.encoding.encoder import MAX_EFFORT, EncodedFrame, Encoder, EncoderConfig
+from codec.encoding.config import MAX_EFFORT, EncoderConfig
+from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.errors import (
     BitstreamError,
     CorruptBitstreamError,
     FeatureError,
     LimitExceededError,
 )
-from codec.format.constants import MAX_QP
+from codec.format.constants import LATENT_LIMIT, MAX_QP
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.primitives import ByteReader
 from codec.format.profile import Profile, profile_of
 from codec.limits import Limits
 from codec.normative.decoder import Decoder
-from codec.normative.exact import LATENT_LIMIT
 
 CONFIGS = st.builds(
     EncoderConfig,

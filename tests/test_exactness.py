@@ -13,18 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import encode_all, header_of, plausible_profile, random_vectors
 
-from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
 from codec.encoding.motion_search import MotionSearch, luma
-from codec.format.constants import MAX_CHANNELS
+from codec.format.constants import LATENT_LIMIT, MAX_CHANNELS
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import Band, Profile, TensorProfile
 from codec.format.tables import DEFAULT_POINTS
+from codec.metrics import FeatureNrmse, kl_divergence
 from codec.normative.decoder import Decoder
-from codec.normative.exact import EXACT_LIMIT, LATENT_LIMIT, clip, exact_matmul, round_shift
+from codec.normative.exact import EXACT_LIMIT, clip, exact_matmul, round_shift
 from codec.normative.motion import compensate, interpolation_filters
 from codec.normative.transform import InverseTransform, dct_basis
-from codec.pipeline.metrics import FeatureNrmse, kl_divergence
 from codec.profiling.simple import simple_header
 
 gpu = pytest.mark.gpu

@@ -21,11 +21,13 @@ PACKAGES = [
     "limits",
     "format",
     "normative",
+    "metrics",
     "encoding",
     "profiling",
     "models",
     "files",
     "pipeline",
+    "inspection",
     "cli",
 ]
 
@@ -54,7 +56,18 @@ MODULES = modules()
 WITHOUT_TORCH = [
     name
     for name in MODULES
-    if name.partition(".")[0] in {"errors", "limits", "format"} or name == "normative.entropy"
+    if name.partition(".")[0] in {"errors", "limits", "format", "inspection"}
+    or name
+    in {
+        "normative.contexts",
+        "normative.range_coder",
+        "normative.symbols",
+        "normative.syntax",
+        "encoding.code_lengths",
+        "encoding.config",
+        "encoding.payloads",
+        "pipeline.options",
+    }
 ]
 
 

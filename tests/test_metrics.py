@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.pipeline.metrics import (
+from codec.metrics import (
     FeatureNrmse,
     TaskFidelity,
     _ordered_sum,

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import SEEDS, tensor_specs
 
-from codec.format.constants import MAX_VECTOR
+from codec.format.constants import LATENT_LIMIT, MAX_VECTOR
 from codec.format.header import TensorSpec
-from codec.normative.exact import LATENT_LIMIT
 from codec.normative.motion import compensate, interpolation_filters, latent_displacement
 
 

@@ -17,12 +17,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from codec.cli import main
-from codec.encoding.encoder import EncoderConfig
-from codec.encoding.rate_control import LIMITS, BitrateControl, NrmseControl
+from codec.encoding.config import EncoderConfig
+from codec.encoding.rate_control import TARGET_RANGES, BitrateControl, NrmseControl
 from codec.files.streams import StreamWriter
 from codec.format.constants import MAX_QP
 from codec.format.packets import EndPacket
-from codec.pipeline.coding import EncodeOptions, VideoEncoder
+from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.options import VideoOptions
 
 CLIP = Path(__file__).parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 HEADER_BYTES = 120
@@ -163,7 +164,7 @@ def test_nrmse_of_a_clip_in_which_nothing_changes():
 # --- through the encoder --------------------------------------------------------------------------
 
 
-def encoded(options: EncodeOptions) -> dict[str, float]:
+def encoded(options: VideoOptions) -> dict[str, float]:
     torch.set_num_threads(1)
     encoder = VideoEncoder(CLIP, options)
     writer = StreamWriter(io.BytesIO(), encoder.header)
@@ -176,7 +177,7 @@ def encoded(options: EncodeOptions) -> dict[str, float]:
 @pytest.mark.video
 @pytest.mark.weights
 def test_a_rate_is_kept():
-    report = encoded(EncodeOptions(bitrate=60))
+    report = encoded(VideoOptions(bitrate=60))
     # 64 frames, of which the first may have borrowed from what would come
     assert 0.8 < report["kbit_per_s"] / 60 < 1.2
     assert report["target_kbit_per_s"] == 60
@@ -187,7 +188,7 @@ def test_a_rate_is_kept():
 @pytest.mark.video
 @pytest.mark.weights
 def test_an_nrmse_is_kept():
-    report = encoded(EncodeOptions(target_nrmse=0.04))
+    report = encoded(VideoOptions(target_nrmse=0.04))
     assert report["nrmse"] == pytest.approx(0.04, rel=0.06)
     assert report["target_met"]
 
@@ -231,19 +232,19 @@ def test_targets_that_are_none(option, value):
 
 def test_options_refuse_targets_that_are_none():
     with pytest.raises(ValueError, match="both given"):
-        EncodeOptions(bitrate=60, target_nrmse=0.02)
+        VideoOptions(bitrate=60, target_nrmse=0.02)
     for value in (math.nan, 0, 1e-4, 1e10):
         with pytest.raises(ValueError, match=f"bitrate {value} is not from 0.001 to"):
-            EncodeOptions(bitrate=value)
+            VideoOptions(bitrate=value)
     for value in (1e-170, 1e200):
         with pytest.raises(ValueError, match="from 1e-09 to 1"):
-            EncodeOptions(target_nrmse=value)
-    for value in LIMITS["bitrate"]:
+            VideoOptions(target_nrmse=value)
+    for value in TARGET_RANGES["bitrate"]:
         rates = {"keyint": 64, "key_offset": 9, "header_bytes": 100, "elements": 1000}
         assert 0 <= BitrateControl(value, 30.0, **rates).next()[0] <= MAX_QP
-    for value in LIMITS["target_nrmse"]:
+    for value in TARGET_RANGES["target_nrmse"]:
         control = NrmseControl(value, keyint=64)
         for nrmse in (1e-12, 10.0):
             control.update(packet_bytes=9, key=True, qp=30, nrmse=nrmse)
             assert 0 <= control.next()[0] <= MAX_QP
-    assert EncodeOptions(config=EncoderConfig(qp=30)).bitrate is None
+    assert VideoOptions(config=EncoderConfig(qp=30)).bitrate is None

@@ -10,20 +10,14 @@ import torch
 from hypothesis import given, settings
 from strategies import SEEDS, random_symbols, stream_headers
 
+from codec.encoding.payloads import FrameWriter
+from codec.format.constants import LATENT_LIMIT
 from codec.format.header import SequenceHeader
 from codec.format.profile import Profile, profile_of
-from codec.normative.entropy import (
-    MODE_INTRA,
-    MODE_SKIP,
-    FrameSymbols,
-    FrameSyntax,
-    SymbolWriter,
-    TensorSymbols,
-)
-from codec.normative.exact import LATENT_LIMIT
 from codec.normative.motion import compensate, latent_displacement
 from codec.normative.quantization import step_size
 from codec.normative.reconstruction import Reconstructor, checksum, features_of, integers_of, md5_of
+from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
 from codec.normative.transform import InverseTransform
 
 
@@ -72,11 +66,11 @@ def scalar_frame(
 @given(stream_headers(max_tensors=2), SEEDS)
 def test_loop_equals_the_scalar_loop(header, seed):
     profile = profile_of(header)
-    syntax = FrameSyntax(header, profile)
+    payloads = FrameWriter(header, profile)
     loop = Reconstructor(header.tensors, profile, header.grid)
     expected = [latent.numpy().copy() for latent in loop.latents]
     for frame in random_symbols(np.random.default_rng(seed), header, profile, 4):
-        syntax.code(SymbolWriter(), frame)  # fills in the classes
+        payloads.write(frame)  # fills in the classes
         expected = scalar_frame(expected, frame, header, profile)
         tried = loop.trial(loop.predict(frame.vectors), frame)  # keeps nothing
         found = loop.reconstruct(loop.predict(frame.vectors), frame)

@@ -11,18 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import SEEDS, header_of, plausible_profile, random_features
 
-from codec.encoding.decisions import PRICE, LevelChoice, TensorPlan
-from codec.encoding.encoder import Encoder, EncoderConfig
-from codec.encoding.refinement import PROFILE_SHARE, TaskRefinement
+from codec.encoding.config import Decisions, EncoderConfig
+from codec.encoding.encoder import Encoder
+from codec.encoding.forward_transform import ForwardTransform
+from codec.encoding.levels import LevelChoice, TensorPlan
+from codec.encoding.payloads import FrameWriter
+from codec.encoding.refinement import TaskRefinement
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import INTRA, Profile, profile_of
 from codec.normative.decoder import Decoder
-from codec.normative.entropy import MODE_INTRA, MODE_SKIP, FrameSymbols, FrameSyntax
 from codec.normative.quantization import step_size
 from codec.normative.reconstruction import Reconstructor, features_of
-from codec.normative.transform import ForwardTransform, InverseTransform, split_blocks
+from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols
+from codec.normative.transform import InverseTransform, split_blocks
 
 CLASSES = 10
+PRICE, PROFILE_SHARE = Decisions().price, Decisions().profile_share
 SPECS = (TensorSpec("t", 4, 6, 7, 8, 8), TensorSpec("u", 3, 5, 5, 8, 8))
 
 
@@ -65,16 +69,18 @@ class Frame:
         self.features = random_features(rng, self.header, 1)[0]
         self.loop = Reconstructor(self.header.tensors, self.profile, self.header.grid)
         self.plans = []
-        syntax = FrameSyntax(self.header, self.profile)
+        payloads = FrameWriter(self.header, self.profile)
         for tensor, one, feature in zip(
-            syntax.tensors_at(True, qp), self.profile.tensors, self.features, strict=True
+            payloads.tensors_at(True, qp), self.profile.tensors, self.features, strict=True
         ):
             mean = torch.from_numpy(one.mean)[:, None, None]
             residual = feature * 2.0**one.fraction_bits - mean
             coefficients = ForwardTransform(one)(split_blocks(residual, one.block_size))
             values = coefficients.flatten(0, 1)[one.scan.position] / step_size(qp)
-            choice = LevelChoice(tensor, values.numpy(), one.points, INTRA, qp, price)
-            modes = np.full(tensor.count, MODE_INTRA, np.uint8)
+            choice = LevelChoice(
+                tensor, values.numpy(), one.points, INTRA, qp, Decisions(price=price)
+            )
+            modes = np.full(tensor.blocks, MODE_INTRA, np.uint8)
             self.plans.append(TensorPlan(modes, choice.values, choice.levels, choice.classes))
 
     def reconstruct(self, plans: list[TensorPlan]) -> list[torch.Tensor]:
@@ -87,10 +93,9 @@ class Frame:
         refinement = TaskRefinement(
             cloud or self.cloud,
             self.profile,
-            rounds=rounds,
-            directions=directions,
+            Decisions(price=self.price, rounds=rounds, directions=directions),
         )
-        return refinement.refine(self.features, self.plans, self.reconstruct, self.qp, self.price)
+        return refinement.refine(self.features, self.plans, self.reconstruct, self.qp)
 
     def divergence(self, plans: list[TensorPlan]) -> float:
         outputs = [

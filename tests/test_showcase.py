@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from strategies import plausible_profile, random_symbols, stream_headers
 
+from codec.encoding.payloads import FrameWriter
 from codec.format.header import SequenceHeader
 from codec.format.profile import profile_of
 from codec.format.tables import MAX_DIRECT_LEVEL
-from codec.normative.entropy import FrameSyntax, SymbolWriter
 from tools.rate_distortion.showcase import channel_shares, image_uri, showcase, symbol_bits
 
 CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
@@ -33,19 +33,18 @@ FRAMES = 12
 def test_bits_of_levels_are_those_that_the_syntax_counts(header: SequenceHeader, seed: int) -> None:
     """Exactly without escapes; with them, about."""
     profile = profile_of(header)
-    syntax = FrameSyntax(header, profile)
+    payloads = FrameWriter(header, profile)
     for frame in random_symbols(np.random.default_rng(seed), header, profile, 2):
         for symbols in frame.tensors:
             np.clip(symbols.levels, -MAX_DIRECT_LEVEL, MAX_DIRECT_LEVEL, out=symbols.levels)
-        syntax.bits.clear()
-        syntax.code(SymbolWriter(), frame)
+        counted = payloads.code_lengths(frame)
         expected: dict[str, float] = defaultdict(float)
         for spec, symbols in zip(header.tensors, frame.tensors, strict=True):
             bits = symbol_bits(symbols)
             assert bits.shape == (len(symbols.levels), len(symbols.modes))
             expected[f"levels of {spec.name}"] += bits.sum()
         for element, bits in expected.items():
-            assert bits == pytest.approx(syntax.bits[element], rel=1e-4, abs=1e-3)
+            assert bits == pytest.approx(counted[element], rel=1e-4, abs=1e-3)
 
 
 @pytest.mark.parametrize("dense", [True, False])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from strategies import header_of
 
-from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
 from codec.errors import FeatureError
 from codec.format.header import TensorSpec
 from codec.format.profile import Profile

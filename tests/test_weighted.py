@@ -8,12 +8,14 @@ import torch
 from strategies import header_of
 from torch import nn
 
-from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
+from codec.encoding.forward_transform import ForwardTransform
 from codec.errors import ModelError
 from codec.format.header import TensorSpec
 from codec.format.profile import Profile
 from codec.models.submodels import CloudSubmodel
-from codec.normative.transform import ForwardTransform, InverseTransform, split_blocks
+from codec.normative.transform import InverseTransform, split_blocks
 from codec.profiling import weighted
 from codec.profiling.weighted import (
     BUDGET,

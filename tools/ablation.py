@@ -9,22 +9,16 @@ comparison.  Decoder-side tools are not here: without them there is no stream to
 
 import csv
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
-from codec.encoding import encoder
-from codec.encoding.decisions import LevelChoice, level_bits, recovered_values
+from codec.encoding.config import EncoderConfig
 from codec.files.outputs import ended_by_signals, naming
-from codec.format.constants import MAX_LEVEL
-from codec.format.tables import MAX_DIRECT_LEVEL
 from codec.models.submodels import DEFAULT_MODEL
 from tools.contenders.codecs import LatentMotionCodec
 from tools.contenders.scene import Scene
@@ -34,45 +28,22 @@ from tools.running.outputs import guarded
 FIGURES = ("bytes_per_frame", "kl", "seconds_encode")
 ROUNDING = 0.3
 """Of magnitudes, where levels are not chosen by rate and distortion: a plain dead zone."""
+DEFAULT = EncoderConfig().decided_by()
 
-
-class _RoundedLevels(LevelChoice):
-    """Levels by a dead zone alone."""
-
-    def _choose(self, first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
-        values, levels = self.values[first:last], self.levels[first:last]
-        self.classes[first:last] = classes
-        magnitude = np.minimum(np.floor(np.abs(values) + ROUNDING), MAX_LEVEL).astype(np.int32)
-        levels[:] = np.where(values < 0, -magnitude, magnitude)
-        recovered = recovered_values(magnitude, self._points[classes])
-        self.distortion += (np.square(np.abs(values) - recovered) - np.square(values)).sum(0)
-        self.rate += level_bits()[classes, np.minimum(magnitude, MAX_DIRECT_LEVEL + 1)].sum(0)
-        return levels
-
-
-@contextmanager
-def _patched(name: str, value: object) -> Iterator[None]:
-    with patch.object(encoder, name, value):
-        yield
-
-
-Setting = tuple[Callable[[], Any], dict[str, Any]]
-"""What to patch, and fields of the codec."""
-
-SETTINGS: dict[str, Setting] = {
-    "default": (nullcontext, {}),
-    "without rate-distortion optimised levels": (
-        partial(_patched, "LevelChoice", _RoundedLevels),
-        {},
-    ),
-    "without finer key frames": (partial(_patched, "KEY_OFFSET", 0), {}),
-    "without the choice between field and none (effort 1)": (nullcontext, {"effort": 1}),
-    "with every block tried intra": (partial(_patched, "INTRA_MARGIN", 1e9), {}),
-    "with the task refinement of effort 5": (nullcontext, {"effort": 5}),
-    "with a 16-pixel grid": (nullcontext, {"grid": 16}),
-    "without motion": (nullcontext, {"motion": "zero"}),
-    "without prediction": (nullcontext, {"motion": "none"}),
+SETTINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "without rate-distortion optimised levels": {"decisions": replace(DEFAULT, rounding=ROUNDING)},
+    "without finer key frames": {"decisions": replace(DEFAULT, key_offset=0)},
+    "without the choice between field and none": {
+        "decisions": replace(DEFAULT, field_or_none=False)
+    },
+    "with every block tried intra": {"decisions": replace(DEFAULT, intra_margin=1e9)},
+    "with the task refinement of effort 5": {"effort": 5},
+    "with a 16-pixel grid": {"grid": 16},
+    "without motion": {"motion": "zero"},
+    "without prediction": {"motion": "none"},
 }
+"""Fields of the codec."""
 
 
 @click.command()
@@ -101,13 +72,12 @@ def _measure(
     with output.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("setting", "clip", "split", "qp", *FIGURES))
-        for setting, (changed, fields) in SETTINGS.items():
+        for setting, fields in SETTINGS.items():
             found[setting] = {scene.clip: [] for scene in scenes}
             codec = LatentMotionCodec(setting, tuple(map(float, qps)), **fields)
             for scene in scenes:
                 for qp in codec.points:
-                    with changed():
-                        coded = codec.code(scene, qp)
+                    coded = codec.code(scene, qp)
                     kl = float(scene.judge(coded).kl.mean())
                     figures = (coded.size / scene.frames, kl, coded.seconds["encode"])
                     found[setting][scene.clip].append(dict(zip(FIGURES, figures, strict=True)))

@@ -1,124 +1,60 @@
 """Features in, packets out: the encoder's decisions around the normative loop.
 
 Every decision (levels, block modes, fields, key frames) is written into the stream, so floating
-point is welcome here.  Levels are chosen in `decisions.py`, at the highest efforts once more
-in `refinement.py`; where vectors come from is left to `motion_search.py`, or to the caller.
+point is welcome here.  Levels are chosen in `levels`, at the highest efforts once more in
+`refinement`; where vectors come from is left to `motion_search`, or to the caller; what the result
+is worth, to whoever wants to know (`pipeline.metering`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.encoding.decisions import PRICE, LevelChoice, TensorPlan, estimated_cost
+from codec.encoding.config import EncoderConfig
 from codec.encoding.features import checked_features, checked_range
+from codec.encoding.forward_transform import ForwardTransform
+from codec.encoding.levels import LevelChoice, TensorPlan, estimated_cost
+from codec.encoding.payloads import FrameWriter
 from codec.encoding.refinement import CloudFunction, TaskRefinement
 from codec.errors import BitstreamError
-from codec.format.constants import MAX_QP, MAX_VECTOR
+from codec.format.constants import LATENT_LIMIT, MAX_QP, MAX_VECTOR
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
-from codec.format.profile import INTER, INTRA, profile_of
+from codec.format.profile import INTER, INTRA, Profile, profile_of
 from codec.limits import DEFAULT_LIMITS, Limits
-from codec.normative.entropy import (
-    MODE_INTRA,
-    MODE_SKIP,
-    FrameSymbols,
-    FrameSyntax,
-    SymbolWriter,
-    TensorSyntax,
-)
-from codec.normative.exact import LATENT_LIMIT, as_written
+from codec.normative.contexts import TensorContexts
+from codec.normative.exact import as_written
 from codec.normative.quantization import step_size
 from codec.normative.reconstruction import Reconstructor, checksum, features_of
-from codec.normative.transform import ForwardTransform, split_blocks
+from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols
+from codec.normative.transform import split_blocks
 
-__all__ = ["DEFAULT_EFFORT", "MAX_EFFORT", "EncodedFrame", "Encoder", "EncoderConfig"]
+__all__ = ["EncodedFrame", "Encoder"]
 
-KEY_OFFSET = 9
-"""How much finer the qp of key frames is where 64 frames or more inherit their errors."""
-INTRA_BITS = 2
-"""What the mode of an intra block costs beside that of another, about."""
-INTRA_MARGIN = 1.25
-"""A block is tried intra when its estimated cost is below this multiple of the predicted one's."""
-SCENE_CUT_MARGIN = 0.75
-"""A frame becomes a key frame when coding all of it intra costs less than this share of its inter
-cost."""
 QP_PER_HALVING = 4.5
 """How many qp halve the rate, about."""
-DEFAULT_EFFORT, MAX_EFFORT = 4, 9
-
-
-@dataclass(frozen=True, slots=True)
-class _Effort:
-    """What an effort tries.
-
-    `without`: code without the field as well, and keep what is cheaper.  `rounds` and `directions`:
-    those of the task refinement.
-    """
-
-    without: bool = True
-    rounds: int = 0
-    directions: int = 0
-
-
-EFFORTS = (
-    *(_Effort(without=False),) * 2,
-    *(_Effort(),) * 3,
-    _Effort(rounds=1, directions=2),
-    _Effort(rounds=1, directions=4),
-    _Effort(rounds=1, directions=8),
-    _Effort(rounds=2, directions=16),
-    _Effort(rounds=3, directions=24),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class EncoderConfig:
-    """What the user chooses: `qp` 0…51 (6 = factor 2 in step), `keyint` frames from key frame to
-    key frame at most, `effort` 0…9.
-    """
-
-    qp: int = 24
-    keyint: int = 64
-    scene_cut: bool = True
-    effort: int = DEFAULT_EFFORT
-
-    def __post_init__(self) -> None:
-        """Refuse values outside their ranges."""
-        if not 0 <= self.qp <= MAX_QP:
-            raise ValueError(f"qp {self.qp} is outside 0 … {MAX_QP}")
-        if self.keyint < 1:
-            raise ValueError(f"keyint {self.keyint} is below 1")
-        if not 0 <= self.effort <= MAX_EFFORT:
-            raise ValueError(f"effort {self.effort} is outside 0 … {MAX_EFFORT}")
-
-    def to_json(self) -> str:
-        """Return the configuration as a JSON object."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> EncoderConfig:
-        """Read what `to_json` wrote."""
-        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
-    """A packet and what the encoder knows about it: its reconstruction, and ideal bits by syntax
-    element.
-    """
+    """A packet and what it says: its symbols, and the latents that the decoder will have."""
 
     packet: FramePacket
-    features: tuple[Tensor, ...]
+    symbols: FrameSymbols
     latents: tuple[Tensor, ...]
-    bits: dict[str, float]
+    profile: Profile
+
+    @property
+    def features(self) -> tuple[Tensor, ...]:
+        """The features that the decoder will have, float32 (C, H, W)."""
+        return tuple(features_of(self.latents, self.profile))
 
 
 class Encoder:
@@ -151,14 +87,14 @@ class Encoder:
     ) -> None:
         self.header = header
         self.config = config or EncoderConfig()
-        self._effort = EFFORTS[self.config.effort]
+        self._decisions = self.config.decided_by()
         try:  # what no decoder would read must not be written
             SequenceHeader.from_bytes(header.to_bytes(), limits)
             self.profile = profile_of(header, limits)
         except BitstreamError as error:
             raise ValueError(f"header: {error}") from error
         self._device = torch.device(device)
-        self._syntax = FrameSyntax(header, self.profile)
+        self._payloads = FrameWriter(header, self.profile)
         self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
         self._forward = [ForwardTransform(tensor, device) for tensor in self.profile.tensors]
         self._means = [
@@ -169,18 +105,13 @@ class Encoder:
             torch.from_numpy(tensor.scan.position).to(device) for tensor in self.profile.tensors
         ]
         # the fewer frames inherit the errors of a key frame, the less its bits are worth
-        self.key_offset = min(round(math.log2(self.config.keyint) * KEY_OFFSET / 6), KEY_OFFSET)
+        most = self._decisions.key_offset
+        self.key_offset = min(round(math.log2(self.config.keyint) * most / 6), most)
         self._previous: FramePacket | None = None
         self._since_key = 0
         self._refinement = None
-        if cloud is not None and self._effort.rounds:
-            self._refinement = TaskRefinement(
-                cloud,
-                self.profile,
-                rounds=self._effort.rounds,
-                directions=self._effort.directions,
-                device=device,
-            )
+        if cloud is not None and self._decisions.rounds:
+            self._refinement = TaskRefinement(cloud, self.profile, self._decisions, device)
 
     @as_written()
     def encode(
@@ -209,7 +140,7 @@ class Encoder:
             most_bytes: if the payload looks like getting larger, plan again with a larger qp.
 
         Returns:
-            The packet, its reconstruction and its cost.
+            The packet and its reconstruction.
 
         Raises:
             FeatureError: shapes do not fit the header, or values are not finite or out of range.
@@ -230,9 +161,7 @@ class Encoder:
             most_bytes=math.inf if most_bytes is None else most_bytes,
         )
         frame = plan.symbols()
-        self._syntax.bits.clear()
-        writer = SymbolWriter()
-        self._syntax.code(writer, frame)
+        payload = self._payloads.write(frame)
         reconstruction = self._reconstructor.reconstruct(plan.predictions, frame)
         duration = self.header.frame_duration
         if not frame.key and self._previous is not None:
@@ -243,15 +172,12 @@ class Encoder:
             qp=frame.qp,
             has_vectors=frame.vectors is not None,
             checksum=checksum(reconstruction),
-            payload=writer.finish(),
+            payload=payload,
             duration=duration,
         )
         self._previous = packet
         self._since_key = 1 if frame.key else self._since_key + 1
-        recovered = features_of(reconstruction, self.profile)
-        return EncodedFrame(
-            packet, tuple(recovered), tuple(reconstruction), dict(self._syntax.bits)
-        )
+        return EncodedFrame(packet, frame, tuple(reconstruction), self.profile)
 
     def _latents_of(self, features: Sequence[Tensor]) -> list[Tensor]:
         specs = self.header.tensors
@@ -330,7 +256,7 @@ class Encoder:
         if not key and not intra:
             residuals = self._predicted(latents, vectors, qp)
             tensors, cost, intra_cost = self._inter_frame(latents, residuals, qp)
-            key = self.config.scene_cut and intra_cost < SCENE_CUT_MARGIN * cost
+            key = self.config.scene_cut and intra_cost < self._decisions.scene_cut_margin * cost
             if not key:
                 field = residuals.vectors
                 if all((tensor.modes == MODE_INTRA).all() for tensor in tensors):
@@ -344,7 +270,7 @@ class Encoder:
     def _estimated_bytes(self, plan: _FramePlan) -> float:
         bits = sum(tensor.bits() for tensor in plan.tensors)
         if plan.vectors is not None:
-            bits += self._syntax.vector_bits(plan.vectors)
+            bits += self._payloads.vector_bits(plan.vectors)
         return bits / 8
 
     def _refined(self, plan: _FramePlan, features: Sequence[Tensor]) -> _FramePlan:
@@ -358,7 +284,7 @@ class Encoder:
                 symbols.classes = tensor.classes[:, tensor.modes != MODE_SKIP]
             return features_of(self._reconstructor.trial(plan.predictions, trial), self.profile)
 
-        tensors = self._refinement.refine(features, plan.tensors, reconstruct, plan.qp, PRICE)
+        tensors = self._refinement.refine(features, plan.tensors, reconstruct, plan.qp)
         return replace(plan, tensors=tensors)
 
     def _predicted(
@@ -366,7 +292,7 @@ class Encoder:
     ) -> _Residuals:
         """Predict with the field and without, and keep what looks cheaper, vectors included."""
         fields = [vectors]
-        if vectors is not None and self._effort.without:
+        if vectors is not None and self._decisions.field_or_none:
             fields.append(None)
         found = []
         for field in fields:
@@ -377,20 +303,20 @@ class Encoder:
                     zip(latents, predictions, strict=True)
                 )
             ]
-            costs = [estimated_cost(value, PRICE) for value in values]
+            costs = [estimated_cost(value, self._decisions.price) for value in values]
             total = sum(float(cost.sum()) for cost in costs)
             if field is not None and len(fields) > 1:
-                total += PRICE * self._syntax.vector_bits(field)
+                total += self._decisions.price * self._payloads.vector_bits(field)
             found.append((total, _Residuals(field, predictions, values, costs)))
         return min(found, key=lambda one: one[0])[1]
 
     def _intra_frame(self, latents: list[Tensor], qp: int, *, key: bool) -> list[TensorPlan]:
         """Plan a frame all of whose blocks are intra, a key frame or not."""
-        syntaxes = self._syntax.tensors_at(key, qp)
+        contexts = self._payloads.tensors_at(key, qp)
         plans = []
         for number, latent in enumerate(latents):
             values = self._values(number, latent - self._means[number], qp)
-            choice = self._choice(number, values, syntaxes[number], INTRA, qp)
+            choice = self._choice(number, values, contexts[number], INTRA, qp)
             modes = np.full(len(choice.cost), MODE_INTRA, np.uint8)
             plans.append(TensorPlan(modes, values, choice.levels, choice.classes))
         return plans
@@ -401,11 +327,11 @@ class Encoder:
         """Plan an inter frame; return as well what coding it without intra blocks would cost, and
         what coding all of it intra would.
         """
-        syntaxes = self._syntax.tensors_at(False, qp)
+        contexts = self._payloads.tensors_at(False, qp)
+        decisions = self._decisions
         plans, total, intra_total = [], 0.0, 0.0
         for number, latent in enumerate(latents):
-            syntax = syntaxes[number]
-            predicted = self._choice(number, residuals.values[number], syntax, INTER, qp)
+            predicted = self._choice(number, residuals.values[number], contexts[number], INTER, qp)
             plan = TensorPlan(
                 np.full(len(predicted.cost), MODE_SKIP, np.uint8),
                 predicted.values,
@@ -414,11 +340,11 @@ class Encoder:
             ).with_levels(np.where(predicted.cost < predicted.energy, predicted.levels, 0))
             best = np.minimum(predicted.energy, predicted.cost)
             intra_values = self._values(number, latent - self._means[number], qp)
-            intra_costs = estimated_cost(intra_values, PRICE)
-            if (intra_costs < INTRA_MARGIN * residuals.costs[number]).any():
-                alone = self._choice(number, intra_values, syntax, INTRA, qp)
+            intra_costs = estimated_cost(intra_values, decisions.price)
+            if (intra_costs < decisions.intra_margin * residuals.costs[number]).any():
+                alone = self._choice(number, intra_values, contexts[number], INTRA, qp)
                 intra_costs = alone.cost
-                chosen = alone.cost + PRICE * INTRA_BITS < best
+                chosen = alone.cost + decisions.price * decisions.intra_bits < best
                 plan = TensorPlan(
                     np.where(chosen, MODE_INTRA, plan.modes).astype(np.uint8),
                     np.where(chosen, alone.values, plan.values),
@@ -438,10 +364,15 @@ class Encoder:
         return np.asarray((values * (1 / step_size(qp))).cpu().numpy())
 
     def _choice(
-        self, number: int, values: NDArray[np.float32], syntax: TensorSyntax, kind: int, qp: int
+        self,
+        number: int,
+        values: NDArray[np.float32],
+        contexts: TensorContexts,
+        kind: int,
+        qp: int,
     ) -> LevelChoice:
         points = self.profile.tensors[number].points
-        return LevelChoice(syntax, values, points, kind, qp, PRICE)
+        return LevelChoice(contexts, values, points, kind, qp, self._decisions)
 
 
 @dataclass(frozen=True, slots=True)

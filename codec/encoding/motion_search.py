@@ -1,5 +1,4 @@
-"""Where motion vectors come from: search on luma, or the vectors of the input bitstream.  Encoder
-only, float.
+"""Where motion vectors come from: search on luma, or the vectors of the input bitstream.
 
 Search: squared differences over overlapped windows around each node of the field, exhaustive on a
 quarter-size picture, refined on the full one down to quarter pixels.  Then every node takes the
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, pad
 
-from codec.format.constants import MAX_VECTOR
+from codec.format.constants import MAX_VECTOR, VECTOR_UNITS
 from codec.format.header import SequenceHeader
 from codec.normative.exact import as_written
 
@@ -123,7 +122,7 @@ class MotionSearch:
             self._field = np.zeros_like(self._field)
             return self._field
         current = self._sample(picture, self._points)
-        previous = torch.from_numpy(self._field.reshape(-1, 1, 2)).to(torch.float32) / 4
+        previous = torch.from_numpy(self._field.reshape(-1, 1, 2)).to(torch.float32) / VECTOR_UNITS
         candidates = torch.cat(
             [self._coarse(reference, picture), previous, torch.zeros_like(previous)], 1
         )
@@ -135,7 +134,7 @@ class MotionSearch:
             candidates = torch.cat([best, nearby], 1)
             cost, chosen = costs.min(1, keepdim=True)
             best = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
-        own = (best[:, 0] * 4).round().clamp(-MAX_VECTOR, MAX_VECTOR).int().numpy()
+        own = (best[:, 0] * VECTOR_UNITS).round().clamp(-MAX_VECTOR, MAX_VECTOR).int().numpy()
         shifts = (self._shift,) if self._number % PRECISION_PERIOD else PRECISION_SHIFTS
         choices = [(*self._choose(reference, current, own, shift), shift) for shift in shifts]
         self._field, _, self._shift = min(choices, key=lambda choice: choice[1])
@@ -230,7 +229,7 @@ class MotionSearch:
             fresh = np.clip(fresh, -(MAX_VECTOR >> shift), MAX_VECTOR >> shift)
             count = fresh.shape[2]
             vectors = torch.from_numpy(fresh.reshape(-1, count, 2)).to(torch.float32)
-            error = self._match(reference, current, vectors * (2.0**shift / 4))
+            error = self._match(reference, current, vectors * (2.0**shift / VECTOR_UNITS))
             saved = (MATCH_BITS * torch.log2(error + self._floor)).numpy()
             options = np.concatenate([options, fresh], 2)
             costs = np.concatenate([costs, saved.reshape(*shape[:2], count)], 2)
@@ -310,6 +309,6 @@ def field_of_blocks(blocks: NDArray[np.float32], header: SequenceHeader) -> NDAr
     )
     covered = inside.any(1)
     block = blocks[inside.argmax(1)]
-    vectors = np.round(np.stack([block[:, 5], block[:, 4]], 1) * 4)
+    vectors = np.round(np.stack([block[:, 5], block[:, 4]], 1) * VECTOR_UNITS)
     vectors[~covered] = 0
     return np.clip(vectors, -MAX_VECTOR, MAX_VECTOR).astype(np.int32).reshape(rows, columns, 2)

@@ -2,8 +2,8 @@
 
     next() -> qp, most_bytes ─► Encoder.encode ─► update(packet_bytes, key, qp, nrmse)
 
-Encoder only, and pure arithmetic on what the packets came to; bounding a frame is left to
-`encoder.py`.  Rates count every byte of the file: headers, framing, end packet.
+Pure arithmetic on what the packets came to; bounding a frame is left to `encoder`.  Rates count
+every byte of the file: headers, framing, end packet.
 
 Invariants of `BitrateControl`, as long as frames at the largest qp cost less than the target:
     * Of any 100 or more frames from the start, the bytes, with an end packet behind them, are at
@@ -17,14 +17,23 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from codec.format.constants import CRC_BYTES, MAX_QP, TRAILER_BYTES
+from codec.format.constants import MAX_QP
+from codec.format.packets import EndPacket
+from codec.format.primitives import varint_size
 
-__all__ = ["LIMITS", "SETTLED", "TOLERANCE", "BitrateControl", "NrmseControl", "RateControl"]
+__all__ = [
+    "SETTLED",
+    "TARGET_RANGES",
+    "TOLERANCE",
+    "BitrateControl",
+    "NrmseControl",
+    "RateControl",
+]
 
 TOLERANCE = 1.05
 """Most bytes of a file, in targets, for clips of `SETTLED` frames or more."""
 SETTLED = 100
-LIMITS = {"bitrate": (1e-3, 1e9), "target_nrmse": (1e-9, 1.0)}
+TARGET_RANGES = {"bitrate": (1e-3, 1e9), "target_nrmse": (1e-9, 1.0)}
 """Least and largest targets: kbit/s, and NRMSE."""
 AHEAD = 0.03
 """How far ahead of the target the bytes may be behind a key frame that was expected."""
@@ -74,7 +83,9 @@ class RateControl(Protocol):
         """Return the qp of the next frame, and most bytes of its payload if they are bounded."""
 
     def update(self, *, packet_bytes: int, key: bool, qp: int, nrmse: float) -> None:
-        """Note what a frame came to: its packet, and the NRMSE of the clip up to it."""
+        """Note what a frame came to: its packet, and the NRMSE of the clip up to it (of no account
+        to a control of the rate).
+        """
 
 
 class BitrateControl:
@@ -122,8 +133,7 @@ class BitrateControl:
 
     def _end_bytes(self, frames: int) -> int:
         """Return the size of the end packet of the stream so far."""
-        body = _varint_bytes(frames) + _varint_bytes(frames) + self._index_bytes
-        return 1 + _varint_bytes(body) + body + TRAILER_BYTES + CRC_BYTES
+        return EndPacket.size_of(2 * varint_size(frames) + self._index_bytes)
 
     def _ceiling(self, frames: int) -> float:
         """Return the most bytes that are planned for."""
@@ -210,8 +220,8 @@ class BitrateControl:
         """Note what a frame came to."""
         del nrmse  # of the other control
         if key:
-            self._index_bytes += _varint_bytes(self._frames - self._key_at)
-            self._index_bytes += _varint_bytes(self._written - self._key_position)
+            self._index_bytes += varint_size(self._frames - self._key_at)
+            self._index_bytes += varint_size(self._written - self._key_position)
             self._key_at, self._key_position = self._frames, self._written
             self._key_cost.add(packet_bytes * 2 ** (qp / KEY_QP_PER_HALVING), KEY_MEMORY)
             # a key frame that had to be coarse says what the frames behind it can afford
@@ -286,10 +296,6 @@ class _Mean:
         """Add a value, which weighs one in `memory`, or one in as many as there are."""
         self._count = min(self._count + 1, memory)
         self.value += (value - self.value) / self._count
-
-
-def _varint_bytes(value: int) -> int:
-    return max((value.bit_length() + 6) // 7, 1)
 
 
 def _within(qp: float) -> float:

@@ -1,4 +1,4 @@
-"""Levels by what they do to the output of the cloud sub-model.  Encoder only, float, slow.
+"""Levels by what they do to the output of the cloud sub-model: thorough, and slow.
 
 The profile says what errors cost on average; here the sub-model itself says what they cost in this
 frame.  Around the reconstruction x with output z(x), and with p the softmax of the uncompressed
@@ -25,22 +25,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.encoding.decisions import TensorPlan, level_bits, recovered_values
+from codec.encoding.config import Decisions
+from codec.encoding.forward_transform import ForwardTransform
+from codec.encoding.levels import TensorPlan, level_bits, recovered_values
 from codec.format.constants import MAX_LEVEL
 from codec.format.profile import Profile
 from codec.format.tables import MAX_DIRECT_LEVEL
-from codec.normative.entropy import MODE_INTRA
+from codec.metrics import kl_divergence
 from codec.normative.quantization import step_size
-from codec.normative.transform import ForwardTransform, split_blocks
+from codec.normative.symbols import MODE_INTRA
+from codec.normative.transform import split_blocks
 
 __all__ = ["CloudFunction", "TaskRefinement"]
 
 CloudFunction = Callable[[Sequence[Tensor]], Tensor]
 """Features, each (N, C, H, W), to output (N, classes), differentiable."""
 
-PROFILE_SHARE = 0.25
-"""m: how much of the distortion is still the profile's."""
-CLASSES = 128
+PROBABLE = 128
 """Most probable classes that B is made from."""
 CANDIDATES = 4000
 """Coefficients considered: those that move the output most."""
@@ -53,8 +54,7 @@ class TaskRefinement:
     Args:
         cloud: the cloud sub-model.
         profile: of the stream.
-        rounds: linearisations.
-        directions: of the output, in each.
+        decisions: rounds, directions, price and share of the profile.
         device: where the cloud sub-model runs.
     """
 
@@ -62,13 +62,11 @@ class TaskRefinement:
         self,
         cloud: CloudFunction,
         profile: Profile,
-        *,
-        rounds: int,
-        directions: int,
+        decisions: Decisions,
         device: torch.device | str = "cpu",
     ) -> None:
         self._cloud, self._profile = cloud, profile
-        self._rounds, self._directions, self._device = rounds, directions, device
+        self._decisions, self._device = decisions, device
         self._adjoint = [
             ForwardTransform(tensor, device, adjoint=True) for tensor in profile.tensors
         ]
@@ -81,7 +79,6 @@ class TaskRefinement:
         plans: list[TensorPlan],
         reconstruct: Callable[[list[TensorPlan]], list[Tensor]],
         qp: int,
-        price: float,
     ) -> list[TensorPlan]:
         """Return plans of lower J, or the ones given.
 
@@ -91,31 +88,31 @@ class TaskRefinement:
                 over classes.
             reconstruct: plans -> features as the decoder will have them.
             qp: of the frame.
-            price: of a bit, in squared steps.
         """
         with torch.no_grad():
             reference = self._output(features)
         if not _is_distribution(reference):
             return plans
-        basis = _output_basis(reference[0], self._directions)
+        decisions, share = self._decisions, self._decisions.profile_share
+        basis = _output_basis(reference[0], decisions.directions)
         best: tuple[float, list[TensorPlan]] | None = None
-        for number in range(self._rounds + 1):
-            last = number == self._rounds
+        for number in range(decisions.rounds + 1):
+            last = number == decisions.rounds
             inputs = [tensor[None].to(self._device) for tensor in reconstruct(plans)]
             with torch.set_grad_enabled(not last):
                 output = self._cloud([tensor.requires_grad_(not last) for tensor in inputs])[0]
             if not (bool(output.isfinite().all()) and (last or output.requires_grad)):
                 break
-            divergence = _divergence(reference[0], output.detach())
+            divergence = float(kl_divergence(reference[0], output.detach()))
             distortion = sum(plan.distortion(p) for plan, p in self._with_points(plans))
             if number == 0:
                 self._sums[0] += distortion
                 self._sums[1] += divergence
             weight = self._sums[0] / max(self._sums[1], 1e-9)
             total = (
-                weight * (1 - PROFILE_SHARE) * divergence
-                + PROFILE_SHARE * distortion
-                + price * sum(plan.bits() for plan in plans)
+                weight * (1 - share) * divergence
+                + share * distortion
+                + decisions.price * sum(plan.bits() for plan in plans)
             )
             if best is None or total < best[0]:
                 best = total, plans
@@ -124,7 +121,7 @@ class TaskRefinement:
             rows = self._jacobian(inputs, output, basis, qp)
             residual = (output.detach() - reference[0]) @ basis
             search = _Moves(
-                self._with_points(plans), rows, residual.double().cpu().numpy(), weight, price
+                self._with_points(plans), rows, residual.double().cpu().numpy(), weight, decisions
             )
             search.run()
             plans = search.plans()
@@ -176,10 +173,10 @@ class _Moves:
         rows: NDArray[np.float32],
         residual: NDArray[np.float64],
         weight: float,
-        price: float,
+        decisions: Decisions,
     ) -> None:
         self._plans = [plan for plan, _ in plans]
-        self._price = price
+        self._price, self._share = decisions.price, decisions.profile_share
         shapes = [plan.levels.shape for plan, _ in plans]
         self._levels = np.concatenate([plan.levels.ravel() for plan, _ in plans])
         strength = np.square(rows).sum(0)
@@ -188,12 +185,12 @@ class _Moves:
             chosen = chosen[np.argpartition(strength[chosen], -CANDIDATES)[-CANDIDATES:]]
         self._chosen = chosen
         self._rows = np.ascontiguousarray(rows[:, chosen].T).astype(np.float64)
-        self._gain = weight * (1 - PROFILE_SHARE)
+        self._gain = weight * (1 - self._share)
         self._strength = 0.5 * self._gain * strength[chosen]
         self._residual = residual
         self._value = np.concatenate([plan.values.ravel() for plan, _ in plans])[chosen]
         self._class = np.concatenate([plan.classes.ravel() for plan, _ in plans])[chosen]
-        self._point = np.concatenate([points[plan.classes.ravel()] / 64 for plan, points in plans])[
+        self._point = np.concatenate([points[plan.classes.ravel()] for plan, points in plans])[
             chosen
         ]
         # blocks, numbered through: how many levels they have, and what coding them at all costs
@@ -207,7 +204,7 @@ class _Moves:
         )[chosen]
         self._filled = np.concatenate([(plan.levels != 0).sum(0) for plan, _ in plans])
         # nothing for intra blocks, which are coded in any case
-        self._opening = price * np.concatenate(
+        self._opening = self._price * np.concatenate(
             [np.where(plan.modes == MODE_INTRA, 0, plan.zero_bits()) for plan, _ in plans]
         )
         self._current = self._levels[chosen]
@@ -225,7 +222,7 @@ class _Moves:
         def cost(level: NDArray[np.int32]) -> NDArray[np.float64]:
             error = np.square(value - recovered_values(level, point))
             bits = rates[number, np.minimum(np.abs(level), MAX_DIRECT_LEVEL + 1)]
-            return np.asarray(PROFILE_SHARE * error + self._price * bits)
+            return np.asarray(self._share * error + self._price * bits)
 
         change = cost(new) - cost(old)
         change[np.abs(new) > MAX_LEVEL] = np.inf
@@ -281,16 +278,10 @@ def _is_distribution(output: object) -> bool:
 def _output_basis(logits: Tensor, directions: int) -> Tensor:
     """Return B, (classes, K): a square root of the Fisher information of the softmax, cut to K."""
     p = torch.softmax(logits.double(), 0)
-    top = p.topk(min(CLASSES, len(p))).indices
+    top = p.topk(min(PROBABLE, len(p))).indices
     q = p[top]
     values, vectors = torch.linalg.eigh(torch.diag(q) - torch.outer(q, q))
     kept = min(directions, len(values))
     basis = torch.zeros(len(p), kept, dtype=torch.float64, device=logits.device)
     basis[top] = vectors[:, -kept:] * values[-kept:].clamp(min=0).sqrt()
     return basis.to(logits.dtype)
-
-
-def _divergence(reference: Tensor, output: Tensor) -> float:
-    expected = torch.log_softmax(reference.double(), 0)
-    found = torch.log_softmax(output.double(), 0)
-    return float((expected.exp() * (expected - found)).sum())

@@ -42,6 +42,20 @@ MAX_LEVEL: Final = (1 << 15) - 1
 """Largest magnitude of a level."""
 MAX_VECTOR: Final = (1 << 13) - 1
 """Largest magnitude of a motion vector component in quarter pixels: just under 2048 pixels."""
+VECTOR_UNITS: Final = 4
+"""Vectors are in quarter pixels of the input frame."""
+POINT_BITS: Final = 6
+POINT_UNITS: Final = 1 << POINT_BITS
+"""Reconstruction points are stored in 1/64 of a step."""
+LATENT_LIMIT: Final = (1 << 23) - 1
+"""Largest magnitude of a latent, and of a mean: exact in float32 too, so that features are exact
+multiples of 2^-fraction_bits."""
+CLASSES: Final = 40
+"""Scale classes of levels: probability tables, and pairs of reconstruction points."""
+MIN_GRID: Final = 4
+MAX_GRID: Final = 1024
+DEFAULT_GRID: Final = 32
+"""Pixels between vectors where nobody says otherwise."""
 MAX_OFFSET2: Final = 1 << 16
 MAX_EXTENT: Final = 1 << 16
 """Largest height, width or stride of a tensor, and side of the input."""

@@ -14,6 +14,7 @@ from fractions import Fraction
 from codec.errors import CorruptBitstreamError, TruncatedBitstreamError, UnsupportedBitstreamError
 from codec.format.constants import (
     CRC_BYTES,
+    DEFAULT_GRID,
     FLAG_PREPROCESSING,
     FLAG_PROFILE_EMBEDDED,
     FORMAT_VERSION,
@@ -21,7 +22,9 @@ from codec.format.constants import (
     MAGIC,
     MAX_CHANNELS,
     MAX_EXTENT,
+    MAX_GRID,
     MAX_OFFSET2,
+    MIN_GRID,
     RESERVED_NAME,
     TENSOR_NAME,
 )
@@ -166,7 +169,7 @@ class SequenceHeader:
     input_width: int
     profile_hash: bytes
     profile: bytes | None = None
-    grid: int = 32
+    grid: int = DEFAULT_GRID
     time_base: Fraction = Fraction(1, 25)
     frame_duration: int = 1
     model: str = ""
@@ -261,7 +264,7 @@ class SequenceHeader:
         in_range("input height", height, 1, MAX_EXTENT)
         in_range("input width", width, 1, MAX_EXTENT)
         limits.check("input_pixels", height * width)
-        in_range("motion grid", grid, 4, 1024)
+        in_range("motion grid", grid, MIN_GRID, MAX_GRID)
         limits.check("vectors", -(-height // grid) * -(-width // grid))
         in_range("time base numerator", numerator, 1, 1 << 31)
         in_range("time base denominator", denominator, 1, 1 << 31)

@@ -21,7 +21,7 @@ from codec.format.constants import (
     TYPE_KEY,
     TYPE_MASK,
 )
-from codec.format.primitives import ByteReader, ByteWriter, crc32, in_range
+from codec.format.primitives import ByteReader, ByteWriter, crc32, in_range, varint_size
 from codec.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["EndPacket", "FramePacket"]
@@ -140,9 +140,14 @@ class EndPacket:
         out.u8(TYPE_END)
         out.varint(len(body.content))
         out.raw(bytes(body.content))
-        out.fixed(len(out.content) + TRAILER_BYTES + CRC_BYTES, TRAILER_BYTES)
+        out.fixed(self.size_of(len(body.content)), TRAILER_BYTES)
         out.fixed(crc32(bytes(out.content)), CRC_BYTES)
         return bytes(out.content)
+
+    @staticmethod
+    def size_of(body: int) -> int:
+        """Return the size of an end packet whose body has `body` bytes."""
+        return 1 + varint_size(body) + body + TRAILER_BYTES + CRC_BYTES
 
     @classmethod
     def read(cls, source: ByteReader, limits: Limits = DEFAULT_LIMITS) -> EndPacket:

@@ -8,12 +8,17 @@ from dataclasses import dataclass, field
 from codec.errors import CorruptBitstreamError, TruncatedBitstreamError
 from codec.format.constants import MAX_NAME_BYTES, MAX_VARINT_BYTES
 
-__all__ = ["ByteReader", "ByteWriter", "crc32", "in_range"]
+__all__ = ["ByteReader", "ByteWriter", "crc32", "in_range", "varint_size"]
 
 
 def crc32(content: bytes | memoryview) -> int:
     """Return the CRC-32 of ISO 3309 (zlib, PNG)."""
     return zlib.crc32(content)
+
+
+def varint_size(value: int) -> int:
+    """Return how many bytes a varint takes: seven bits each."""
+    return max((value.bit_length() + 6) // 7, 1)
 
 
 @dataclass(slots=True)

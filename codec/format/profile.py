@@ -2,7 +2,7 @@
 
 A profile says in which coordinates a tensor is coded (fraction bits, mean, block size, synthesis
 matrices) and how large its coefficients are expected to be before anything has been decoded.
-Measuring one is the affair of `calibration.py`.  Two serialisations: `to_bytes` is canonical,
+Measuring one is the affair of `profiling`.  Two serialisations: `to_bytes` is canonical,
 travels in streams and is what the hash is taken of; safetensors files carry the same arrays and
 their provenance.
 """
@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import CorruptBitstreamError, UnsupportedBitstreamError
-from codec.format.constants import HASH_BYTES, MAX_CHANNELS
+from codec.format.constants import CLASSES, HASH_BYTES, LATENT_LIMIT, MAX_CHANNELS
 from codec.format.header import SequenceHeader
 from codec.format.primitives import ByteReader, ByteWriter
-from codec.format.tables import DEFAULT_POINTS
 from codec.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["INTER", "INTRA", "Band", "Profile", "TensorProfile", "profile_of", "shipped_profile"]
@@ -37,8 +36,6 @@ MAX_FRACTION_BITS = 22
 MAX_SHIFT = 40
 MAX_BANDS = 256
 MAX_POINT = 32
-CLASSES = len(DEFAULT_POINTS)
-MAX_MEAN = (1 << 23) - 1
 DIAGONAL, DENSE = 0, 1
 
 FREQUENCY_GROUPS = (0, 1, 2, 3, 3)
@@ -104,7 +101,7 @@ class TensorProfile:
             (self.ranks.shape == (frequencies,), f"ranks of {self.ranks.shape} frequencies"),
             (self.points.shape == (CLASSES, 2), f"points of shape {self.points.shape}"),
             (_within(self.points, MAX_POINT), "point out of range"),
-            (_within(self.mean, MAX_MEAN), "mean out of range"),
+            (_within(self.mean, LATENT_LIMIT), "mean out of range"),
             (all(0 <= band.shift <= MAX_SHIFT for band in self.bands), "shift out of range"),
             (
                 all(band.matrix.shape[0] == self.channels for band in self.bands),
@@ -285,7 +282,7 @@ def _read_tensor(source: ByteReader) -> TensorProfile:
     if not 1 <= channels <= min(MAX_CHANNELS, source.remaining):
         raise CorruptBitstreamError(f"{channels} channels")
     mean = np.array([source.signed() for _ in range(channels)], np.int64)
-    if not _within(mean, MAX_MEAN):
+    if not _within(mean, LATENT_LIMIT):
         raise CorruptBitstreamError("mean out of range")
     count = source.varint()
     if not 1 <= count <= MAX_BANDS:

@@ -2,9 +2,8 @@
 appendix A.
 
 The tables were computed once, in floating point, by `tools/make/tables.py`, and are data since
-then: nothing that decides a bit calls exp, log or erf (code lengths for reports do, and decide
-nothing).  Turning tables into models of the range
-coder is left to `normative.entropy`.
+then: nothing that decides a bit calls exp, log or erf.  Turning tables into models of the range
+coder is left to `normative.range_coder`.
 """
 
 import json
@@ -66,9 +65,6 @@ class Tables(NamedTuple):
     expected: NDArray[np.int64]
     """Mean magnitude of a level whose coefficient has scale 2^((i + expected_low) / 6) steps."""
     expected_low: int
-    bits: NDArray[np.float32]
-    """(classes, 64) code length of each symbol, for the encoder's decisions and for reports; not
-    normative."""
 
 
 @cache
@@ -76,13 +72,11 @@ def tables() -> Tables:
     """Load the frozen tables."""
     content = json.loads((Path(__file__).parent / "tables.json").read_text())
     levels = np.array(content["levels"], np.int64)
-    probability = (levels + 1) / (1 << PROBABILITY_BITS)
     return Tables(
         levels,
         np.array(content["thresholds"], np.int64),
         np.array(content["expected"], np.int64),
         int(content["expected_low"]),
-        -np.log2(probability).astype(np.float32),
     )
 
 

@@ -15,8 +15,8 @@ from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import profile_of
 from codec.limits import DEFAULT_LIMITS, Limits
-from codec.normative.entropy import FrameSyntax
 from codec.normative.reconstruction import Reconstructor, checksum, features_of, md5_of
+from codec.normative.syntax import FrameReader
 
 __all__ = ["DecodedFrame", "Decoder"]
 
@@ -55,7 +55,7 @@ class Decoder:
     ) -> None:
         self.header = header
         self.profile = profile_of(header, limits)
-        self._syntax = FrameSyntax(header, self.profile)
+        self._reader = FrameReader(header, self.profile)
         self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
         self._started = False
 
@@ -72,7 +72,7 @@ class Decoder:
                 "decoding starts, and goes on after an error, at a key frame"
             )
         self._started = False  # until this frame has come out right
-        frame = self._syntax.parse(packet)
+        frame = self._reader.read(packet)
         predictions = self._reconstructor.predict(frame.vectors)
         latents = self._reconstructor.reconstruct(predictions, frame)
         found = checksum(latents)

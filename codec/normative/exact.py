@@ -12,16 +12,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
-__all__ = ["EXACT_LIMIT", "LATENT_LIMIT", "as_written", "clip", "exact_matmul", "round_shift"]
+__all__ = ["EXACT_LIMIT", "as_written", "clip", "exact_matmul", "round_shift"]
 
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 EXACT_LIMIT = 1 << 53
 """Integers of smaller magnitude are exact in float64."""
-
-LATENT_LIMIT = (1 << 23) - 1
-"""Largest magnitude of a latent: exact in float32 too, so that features are exact multiples of
-2^-fraction_bits."""
 
 
 def round_shift(values: Tensor, bits: int) -> Tensor:

@@ -12,13 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codec.format.constants import LATENT_LIMIT, VECTOR_UNITS
 from codec.format.header import TensorSpec
-from codec.normative.exact import LATENT_LIMIT, clip, round_shift
+from codec.normative.exact import clip, round_shift
 
-__all__ = ["VECTOR_UNITS", "compensate", "interpolation_filters", "latent_displacement"]
+__all__ = ["compensate", "interpolation_filters", "latent_displacement"]
 
-VECTOR_UNITS = 4
-"""Vectors are in quarter pixels of the input frame."""
 PHASES = 64
 """Displacements in a tensor are in 1/64 sample."""
 FILTER_BITS = 10
@@ -94,7 +93,7 @@ def compensate(reference: Tensor, displacement: NDArray[np.int64]) -> Tensor:
     """Predict a tensor by sampling the reference latent at displaced positions, all channels alike.
 
     Args:
-        reference: (C, H, W) float64 integers, magnitude at most 2^23.
+        reference: (C, H, W) float64 integers, magnitude at most `LATENT_LIMIT`.
         displacement: (H, W, 2) from `latent_displacement`.
 
     Returns:

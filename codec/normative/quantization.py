@@ -1,6 +1,6 @@
 """The quantiser: levels -> coefficients.  FORMAT.md 6.3.
 
-Which level is written is the encoder's choice (`encoding.decisions`).  The reconstruction point of
+Which level is written is the encoder's choice (`encoding.levels`).  The reconstruction point of
 a level depends on the scale class under which it was coded, since that class says how steep the
 density of the coefficient is there.
 """
@@ -8,7 +8,7 @@ density of the coefficient is there.
 import torch
 from torch import Tensor
 
-from codec.format.constants import MAX_QP
+from codec.format.constants import MAX_QP, POINT_BITS
 from codec.normative.exact import clip, round_shift
 
 __all__ = ["COEFFICIENT_LIMIT", "dequantise", "step_size"]
@@ -19,9 +19,6 @@ COEFFICIENT_LIMIT = 1 << 24
 STEPS_PER_OCTAVE = 6
 BASE_STEPS = (64, 72, 81, 91, 102, 114)
 """round(64 · 2^(k/6)): the step of qp 0…5; every six qp double it."""
-
-POINT_BITS = 6
-"""Reconstruction points are stored in 1/64 of a step."""
 
 
 def step_size(qp: int) -> int:

@@ -8,8 +8,7 @@
         ▼
     residual     (block, channel, B, B)                      latent units
 
-`InverseTransform` is normative integer arithmetic; `ForwardTransform` is its float counterpart for
-the encoder.
+Its float counterpart for encoders is `encoding.forward_transform`.
 """
 
 from collections import defaultdict
@@ -22,10 +21,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from codec.format.profile import Band, TensorProfile
+from codec.format.profile import TensorProfile
 from codec.normative.exact import clip, exact_matmul, round_shift
 
-__all__ = ["ForwardTransform", "InverseTransform", "dct_basis", "join_blocks", "split_blocks"]
+__all__ = [
+    "BASIS_BITS",
+    "SPECTRUM_BITS",
+    "BandGroup",
+    "InverseTransform",
+    "band_groups",
+    "dct_basis",
+    "join_blocks",
+    "split_blocks",
+]
 
 BASIS_BITS = 13
 SPECTRUM_BITS = 4
@@ -98,7 +106,7 @@ def join_blocks(blocks: Tensor, height: int, width: int) -> Tensor:
     return tensor.reshape(channels, rows * size, columns * size)[:, :height, :width]
 
 
-class _Group:
+class BandGroup:
     """Bands that span equally many frequencies and code about as many components, so that their
     matrices multiply in one call.
     """
@@ -122,7 +130,7 @@ class _Group:
         return stack
 
 
-def _groups(profile: TensorProfile) -> list[_Group]:
+def band_groups(profile: TensorProfile) -> list[BandGroup]:
     """Group the bands; those of which nothing is coded are left out."""
     numbers: dict[tuple[bool, int, int], list[int]] = defaultdict(list)
     for number, band in enumerate(profile.bands):
@@ -131,11 +139,11 @@ def _groups(profile: TensorProfile) -> list[_Group]:
         octave = int(ranks.max(initial=0)).bit_length()
         if octave:
             numbers[band.matrix.ndim == 2, len(ranks), octave].append(number)
-    return [_Group(profile, members, dense=key[0]) for key, members in numbers.items()]
+    return [BandGroup(profile, members, dense=key[0]) for key, members in numbers.items()]
 
 
 class InverseTransform:
-    """Coefficients -> residual, for one tensor.  Normative."""
+    """Coefficients -> residual, for one tensor."""
 
     def __init__(self, profile: TensorProfile, device: torch.device | str = "cpu") -> None:
         self._size = profile.block_size
@@ -144,7 +152,7 @@ class InverseTransform:
             torch.from_numpy(dct_basis(self._size)).to(device, torch.float64).t().contiguous()
         )
         self._groups = []
-        for group in _groups(profile):
+        for group in band_groups(profile):
             matrices = group.stacked([band.matrix for band in group.bands], -1)
             shifts = np.array([band.shift for band in group.bands])
             self._groups.append(
@@ -190,72 +198,3 @@ class InverseTransform:
         residual = exact_matmul(self._basis, rows.reshape(size, size * channels * blocks))
         residual = round_shift(residual, BASIS_BITS + SPECTRUM_BITS)
         return residual.reshape(size, size, channels, blocks).permute(3, 2, 0, 1)
-
-
-class ForwardTransform:
-    """Residual -> coefficients, for one tensor: float, encoder only.
-
-    `adjoint`: the transpose of the inverse transform in its place, gradients by residual ->
-    gradients by coefficient.
-    """
-
-    def __init__(
-        self,
-        profile: TensorProfile,
-        device: torch.device | str = "cpu",
-        *,
-        adjoint: bool = False,
-    ) -> None:
-        self._size = profile.block_size
-        self._components = profile.components
-        basis = dct_basis(self._size) * 0.5**BASIS_BITS
-        # two-dimensional basis: one matrix product for all channels and blocks
-        self._basis = torch.from_numpy(np.kron(basis, basis)).to(device, torch.float32)
-        self._groups = []
-        for group in _groups(profile):
-            inverse = _transposed if adjoint else _analysis
-            analysis = group.stacked([inverse(band) for band in group.bands], 0)
-            self._groups.append(
-                (
-                    group,
-                    torch.from_numpy(group.frequencies).to(device),
-                    torch.from_numpy(analysis).to(device, torch.float32),
-                )
-            )
-
-    def __call__(self, residual: Tensor) -> Tensor:
-        """Transform blocks.
-
-        Args:
-            residual: (N, C, B, B) float32, latent units.
-
-        Returns:
-            (B · B, R, N) float32 in 1/64 of the profile's coefficient unit.
-        """
-        blocks, channels = residual.shape[:2]
-        flat = residual.reshape(blocks * channels, self._size * self._size)
-        spectrum = (self._basis @ flat.t()).reshape(-1, blocks, channels).transpose(1, 2)
-        coefficients = residual.new_zeros((self._size * self._size, self._components, blocks))
-        for group, frequencies, analysis in self._groups:
-            bands, count = group.shape
-            taken = spectrum[frequencies].reshape(bands, count, channels, blocks)
-            if group.dense:
-                found = analysis @ taken.transpose(1, 2).reshape(bands, channels, count * blocks)
-                found = found.reshape(bands, group.columns, count, blocks).transpose(1, 2)
-            else:
-                found = analysis[:, None, :, None] * taken[:, :, : group.columns]
-            coefficients[frequencies, : group.columns] = found.flatten(0, 1)
-        return coefficients
-
-
-def _analysis(band: Band) -> NDArray[np.float64]:
-    """Return the (R, C) or (C,) inverse of a synthesis matrix, in 1/64 of the coefficient unit."""
-    synthesis = band.matrix.astype(np.float64) * 0.5 ** (band.shift + SPECTRUM_BITS)
-    if synthesis.ndim == 1:
-        return np.divide(1.0, synthesis, out=np.zeros_like(synthesis), where=synthesis != 0)
-    return np.asarray(np.linalg.pinv(synthesis), np.float64)
-
-
-def _transposed(band: Band) -> NDArray[np.float64]:
-    """Return the (R, C) or (C,) transpose of a synthesis matrix."""
-    return np.asarray(band.matrix.T * 0.5 ** (band.shift + SPECTRUM_BITS))

@@ -38,12 +38,12 @@ from codec.encoding.motion_search import MotionSearch, luma
 from codec.errors import ModelError, VideoError
 from codec.files.outputs import open_output
 from codec.files.video import VideoReader
-from codec.format.constants import HASH_BYTES, MAX_QP
+from codec.format.constants import HASH_BYTES, MAX_QP, VECTOR_UNITS
 from codec.format.header import Preprocessing, SequenceHeader
 from codec.format.profile import Profile
+from codec.metrics import kl_divergence
 from codec.models.submodels import SplitModel, normalise
-from codec.normative.motion import VECTOR_UNITS, compensate, latent_displacement
-from codec.pipeline.metrics import kl_divergence
+from codec.normative.motion import compensate, latent_displacement
 from codec.profiling.weighted import (
     BUDGET,
     FEW,

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.encoding.features import checked_features, checked_range
+from codec.encoding.forward_transform import ForwardTransform
 from codec.errors import FeatureError
+from codec.format.constants import LATENT_LIMIT
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import MAX_FRACTION_BITS, Band, Profile, TensorProfile
 from codec.format.tables import DEFAULT_POINTS
-from codec.normative.exact import LATENT_LIMIT, as_written
-from codec.normative.transform import ForwardTransform, split_blocks
+from codec.normative.exact import as_written
+from codec.normative.transform import split_blocks
 
 __all__ = [
     "MAX_MATRIX",
@@ -261,7 +263,7 @@ class _Moments:
             component_scale = np.zeros((2, channels))
         if frequency_scale is None:
             frequency_scale = np.zeros((2, frequencies))
-        limit = (1 << 23) - 1
+        limit = LATENT_LIMIT
         band = Band(synthesis.astype(np.int16), shift, to_int8(component_scale))
         return TensorProfile(
             fraction_bits,

@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.errors import ModelError
+from codec.format.constants import LATENT_LIMIT
 from codec.format.header import TensorSpec
 from codec.format.profile import MAX_FRACTION_BITS, MAX_SHIFT, Band, Profile, TensorProfile
 from codec.format.tables import DEFAULT_POINTS
-from codec.normative.exact import LATENT_LIMIT, as_written
+from codec.normative.exact import as_written
 from codec.normative.transform import BASIS_BITS, SPECTRUM_BITS, dct_basis, split_blocks
 from codec.profiling.simple import MAX_MATRIX, STEP_LATENTS, STEP_UNITS, block_size_for, to_int8
 

@@ -28,11 +28,16 @@ import numpy as np
 import torch
 
 from codec import __version__
-from codec.encoding.encoder import DEFAULT_EFFORT, EncodedFrame, Encoder, EncoderConfig
+from codec.encoding.config import DEFAULT_EFFORT, Decisions, EncoderConfig
+from codec.encoding.encoder import EncodedFrame, Encoder
+from codec.encoding.payloads import FrameWriter
 from codec.files.streams import StreamReader, StreamWriter
-from codec.format.constants import MAX_QP
+from codec.format.constants import DEFAULT_GRID, MAX_QP
+from codec.format.profile import profile_of
 from codec.normative.reconstruction import md5_of
-from codec.pipeline.coding import EncodeOptions, VideoEncoder, decode_frames
+from codec.pipeline.decoding import decode_frames
+from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.options import VideoOptions
 from tools.contenders.anchors import ANCHORS
 from tools.contenders.latent_search import latent_fields
 from tools.contenders.scene import Coded, Scene, StudyCodec
@@ -54,7 +59,8 @@ class LatentMotionCodec:
     points: tuple[float, ...]
     motion: str = "search"
     effort: int = DEFAULT_EFFORT
-    grid: int = 32
+    decisions: Decisions | None = None
+    grid: int = DEFAULT_GRID
     variant: str = ""
     needs_split: bool = True
 
@@ -67,14 +73,17 @@ class LatentMotionCodec:
                 scene's.
         """
         assert scene.halves is not None
-        options = EncodeOptions(
+        options = VideoOptions(
             model=scene.model,
             split=scene.halves.split,
             weights=scene.weights,
             frames=(0, scene.frames),
             motion="search" if self.motion == "oracle" else self.motion,
             grid=self.grid,
-            config=EncoderConfig(qp=int(point), keyint=KEYINT, effort=self.effort),
+            measure=self.motion != "oracle",
+            config=EncoderConfig(
+                qp=int(point), keyint=KEYINT, effort=self.effort, decisions=self.decisions
+            ),
         )
         encoder = VideoEncoder(scene.path, options)
         if self.motion == "oracle":
@@ -108,7 +117,7 @@ class _Searched:
 
     scene: Scene
     setup: VideoEncoder
-    options: EncodeOptions
+    options: VideoOptions
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[EncodedFrame]:
@@ -131,15 +140,17 @@ def _coded(
     """Write a stream, decode it, and split its bytes by frame and by part."""
     file = io.BytesIO()
     writer = StreamWriter(file, encoder.header)
+    lengths = FrameWriter(encoder.header, profile_of(encoder.header))
     sizes, md5 = [], []
     parts: dict[str, list[float]] = {"header": [], "motion": [], "residual": []}
     with torch.no_grad():
         for encoded in frames:
             size = writer.write(encoded.packet)
             payload = len(encoded.packet.payload)
-            total = max(sum(encoded.bits.values()), 1e-9)
-            motion = payload * encoded.bits.get("motion", 0.0) / total
-            modes = payload * encoded.bits.get("modes", 0.0) / total
+            bits = lengths.code_lengths(encoded.symbols)
+            total = max(sum(bits.values()), 1e-9)
+            motion = payload * bits.get("motion", 0.0) / total
+            modes = payload * bits.get("modes", 0.0) / total
             parts["header"].append(size - payload + modes)
             parts["motion"].append(motion)
             parts["residual"].append(payload - modes - motion)

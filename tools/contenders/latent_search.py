@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.encoding.motion_search import MotionSearch, luma, median, neighbours, vector_bits
-from codec.format.constants import MAX_VECTOR
+from codec.format.constants import MAX_VECTOR, VECTOR_UNITS
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import TensorProfile, profile_of
-from codec.normative.motion import VECTOR_UNITS, compensate, latent_displacement
+from codec.normative.motion import compensate, latent_displacement
 from codec.normative.quantization import step_size
 from tools.contenders.scene import Scene
 

@@ -24,6 +24,7 @@ from torch import Tensor, fx, nn
 from codec.errors import ModelError, VideoError
 from codec.files.video import VideoReader
 from codec.format.header import Preprocessing
+from codec.metrics import FeatureNrmse, kl_divergence
 from codec.models.submodels import (
     CloudSubmodel,
     SplitModel,
@@ -32,7 +33,6 @@ from codec.models.submodels import (
     normalise,
     split_model,
 )
-from codec.pipeline.metrics import FeatureNrmse, kl_divergence
 
 __all__ = ["Coded", "Fidelity", "Scene", "StudyCodec", "in_batches", "normalise_float"]
 

@@ -27,7 +27,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
+from codec.encoding.payloads import FrameWriter
 from codec.errors import BitstreamError, CorruptBitstreamError
 from codec.files.outputs import one_line, open_output
 from codec.files.streams import StreamReader, StreamWriter
@@ -36,6 +38,7 @@ from codec.format.constants import (
     FLAG_QP,
     FLAG_VECTORS,
     FORMAT_VERSION,
+    LATENT_LIMIT,
     MAGIC,
     MAX_LEVEL,
     MAX_QP,
@@ -50,17 +53,9 @@ from codec.format.profile import MAX_POINT, Band, Profile, TensorProfile, profil
 from codec.format.tables import DEFAULT_POINTS
 from codec.limits import Limits
 from codec.normative.decoder import DecodedFrame, Decoder
-from codec.normative.entropy import (
-    MODE_INTER,
-    MODE_INTRA,
-    MODE_SKIP,
-    FrameSymbols,
-    FrameSyntax,
-    SymbolWriter,
-    TensorSymbols,
-)
-from codec.normative.exact import LATENT_LIMIT
+from codec.normative.range_coder import SymbolWriter
 from codec.normative.reconstruction import Reconstructor, checksum, integers_of
+from codec.normative.symbols import MODE_INTER, MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
 from codec.profiling.simple import simple_header
 
 __all__ = ["INVALID", "VALID", "decode", "stream_md5", "write_all"]
@@ -181,7 +176,7 @@ class Composer:
         self.label = label
         self.packets: list[FramePacket] = []
         self._profile = profile_of(header)
-        self._syntax = FrameSyntax(header, self._profile)
+        self._payloads = FrameWriter(header, self._profile)
         self._reconstructor = Reconstructor(header.tensors, self._profile, header.grid)
         self._counts = [
             int(np.prod(tensor.blocks(spec.height, spec.width)))
@@ -226,8 +221,7 @@ class Composer:
             drawn = levels(random_levels(f"{label} {number}", *shape, density))
             tensors.append(TensorSymbols(modes, drawn, np.zeros(shape, np.uint8)))
         frame = FrameSymbols(key, qp, vectors, tensors)
-        writer = SymbolWriter()
-        self._syntax.code(writer, frame)
+        payload = self._payloads.write(frame)
         latents = self._reconstructor.reconstruct(self._reconstructor.predict(vectors), frame)
         assert max(float(latent.abs().max()) for latent in latents) <= LATENT_LIMIT
         previous = self.packets[-1] if self.packets else None
@@ -241,7 +235,7 @@ class Composer:
                 qp=qp,
                 has_vectors=vectors is not None,
                 checksum=checksum(latents),
-                payload=writer.finish() + tail,
+                payload=payload + tail,
                 duration=usual if key or previous is None else pts - previous.pts,
             )
         )
@@ -804,7 +798,7 @@ def seal(content: bytes) -> bytes:
 def parts(content: bytes) -> list[bytes]:
     """Cut a stream into header, packets and end packet."""
     reader = StreamReader(io.BytesIO(content))
-    sizes = [reader.header_bytes, *(size for _, _, size in reader)]
+    sizes = [reader.header_bytes, *(reader.packet_bytes for _ in reader)]
     ends = np.cumsum(sizes).tolist()
     return [content[a:b] for a, b in zip([0, *ends], [*ends, len(content)], strict=True)]
 
@@ -925,10 +919,9 @@ def _end(frames: int, index: tuple[tuple[int, int], ...]) -> bytes:
 def _refused_payload(symbols: FrameSymbols) -> bytes:
     """Return the payload up to the symbol that the syntax refuses to go beyond."""
     header = base().header
-    syntax = FrameSyntax(header, profile_of(header))
     writer = SymbolWriter()
     try:
-        syntax.code(writer, symbols)
+        FrameWriter(header, profile_of(header)).put(symbols, lambda _: writer)
     except CorruptBitstreamError:
         return writer.finish()
     raise AssertionError("these symbols are legal")
@@ -1137,7 +1130,7 @@ def decode(content: bytes, limits: Limits | None = None) -> list[DecodedFrame]:
     """Decode a whole stream."""
     reader = StreamReader(io.BytesIO(content), limits or Limits())
     decoder = Decoder(reader.header)
-    return [decoder.decode(packet) for _, packet, _ in reader]
+    return [decoder.decode(packet) for packet in reader]
 
 
 def stream_md5(frames: Sequence[DecodedFrame]) -> str:

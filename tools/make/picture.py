@@ -12,13 +12,17 @@ import numpy as np
 import torch
 from matplotlib.backend_bases import FigureCanvasBase
 
-from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
 from codec.encoding.motion_search import MotionSearch, luma
+from codec.encoding.payloads import FrameWriter
 from codec.files.outputs import ended_by_signals, open_output
 from codec.files.video import VideoReader
 from codec.format.packets import FramePacket
+from codec.format.profile import profile_of
 from codec.models.submodels import default_preprocessing, normalise
-from codec.pipeline.coding import EncodeOptions, VideoEncoder
+from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.options import VideoOptions
 from tools.running.outputs import guarded
 
 mpl.use("Agg")
@@ -44,10 +48,11 @@ def _draw(clip: Path, output: Path, split: str, qp: int, frame: int) -> None:
     known = FigureCanvasBase.get_supported_filetypes()
     if kind not in known:
         raise click.UsageError(f"OUTPUT {output}: a picture ends in one of {', '.join(known)}")
-    setup = VideoEncoder(clip, EncodeOptions(split=split))
+    setup = VideoEncoder(clip, VideoOptions(split=split))
     header, halves = setup.header, setup.split
     preprocessing = default_preprocessing("efficientnet_lite0", native=False)
     encoder, search = Encoder(header, EncoderConfig(qp=qp)), MotionSearch(header, qp=qp)
+    lengths = FrameWriter(header, profile_of(header))
     sizes: list[tuple[int, float]] = []
     previous: FramePacket | None = None
     with VideoReader(clip, preprocessing, frames=(0, FRAMES)) as reader:
@@ -56,7 +61,7 @@ def _draw(clip: Path, output: Path, split: str, qp: int, frame: int) -> None:
             vectors = search.estimate(luma(picture.rgb))
             encoded = encoder.encode([features], vectors, pts=picture.pts)
             size = len(encoded.packet.to_bytes(previous))
-            sizes.append((size, encoded.bits.get("motion", 0.0) / 8))
+            sizes.append((size, lengths.code_lengths(encoded.symbols).get("motion", 0.0) / 8))
             previous = encoded.packet
             if number == frame:
                 shown, field = picture.rgb, vectors

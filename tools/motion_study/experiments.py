@@ -41,6 +41,7 @@ from codec.encoding.motion_search import MotionSearch, luma
 from codec.errors import ModelError
 from codec.files.video import VideoReader
 from codec.format.header import Preprocessing, SequenceHeader, TensorSpec
+from codec.metrics import FeatureNrmse, nrmse_from_psnr
 from codec.models.submodels import (
     DEFAULT_MODEL,
     default_preprocessing,
@@ -50,7 +51,6 @@ from codec.models.submodels import (
     weights_hash,
 )
 from codec.normative.motion import latent_displacement
-from codec.pipeline.metrics import FeatureNrmse, nrmse_from_psnr
 from codec.profiling.simple import simple_header
 from tools.motion_study.warps import (
     Affine,

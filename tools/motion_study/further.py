@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
 from codec.encoding.motion_search import MotionSearch, luma
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
+from codec.metrics import FeatureNrmse
 from codec.models.submodels import describe_splits
 from codec.normative.motion import PHASES, latent_displacement
-from codec.pipeline.metrics import FeatureNrmse
 from codec.profiling.simple import simple_header
 from tools.motion_study.experiments import (
     GRID,

@@ -32,11 +32,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from codec.format.constants import LATENT_LIMIT
 from codec.format.header import TensorSpec
+from codec.metrics import FeatureNrmse
 from codec.normative import motion
-from codec.normative.exact import LATENT_LIMIT
 from codec.normative.motion import FILTER_BITS, PHASES, compensate, interpolation_filters
-from codec.pipeline.metrics import FeatureNrmse
 
 __all__ = [
     "CODEC_FILTER",

@@ -30,16 +30,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from codec.encoding.decisions import level_bits
-from codec.encoding.encoder import EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.levels import level_bits
+from codec.encoding.payloads import FrameWriter
 from codec.files.streams import StreamWriter
 from codec.files.video import VideoReader
+from codec.format.constants import VECTOR_UNITS
 from codec.format.header import Preprocessing
 from codec.format.profile import TensorProfile, profile_of
 from codec.format.tables import MAX_DIRECT_LEVEL
 from codec.models.submodels import normalise
-from codec.normative.entropy import MODE_SKIP, FrameSyntax, TensorSymbols
-from codec.pipeline.coding import EncodeOptions, VideoEncoder
+from codec.normative.symbols import MODE_SKIP, TensorSymbols
+from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.options import VideoOptions
 
 __all__ = ["channel_shares", "image_uri", "showcase", "symbol_bits"]
 
@@ -180,7 +183,7 @@ def showcase(
         VideoError: the clip is shorter than one frame.
         ModelError: there is no such model or split.
     """
-    options = EncodeOptions(
+    options = VideoOptions(
         model=model,
         split=split,
         weights=weights,
@@ -200,7 +203,7 @@ def showcase(
         np.zeros(len(profile.scan.position)),
         np.zeros(rows * columns),
     )
-    syntax = FrameSyntax(header, profile_of(header))
+    lengths = FrameWriter(header, profile_of(header))
     writer = StreamWriter(io.BytesIO(), header)
     assert header.preprocessing is not None  # `VideoEncoder` states it
     pictures = _pictures(path, header.preprocessing, frames)
@@ -208,16 +211,17 @@ def showcase(
     kept: list[_Frame] = []
     for number, (encoded, rgb) in enumerate(zip(encoder, pictures, strict=True)):
         size = writer.write(encoded.packet)
-        parsed = syntax.parse(encoded.packet)
+        symbols = encoded.symbols
         with torch.no_grad():
             features = encoder.split.edge(normalise(rgb, header.preprocessing))
         original, reconstructed = features[shown][0].numpy(), encoded.features[shown].numpy()
-        sums.add(original, reconstructed, parsed.tensors[shown])
+        sums.add(original, reconstructed, symbols.tensors[shown])
         sums.bits["payload"] += 8 * len(encoded.packet.payload)
-        for symbols in parsed.tensors:
-            sums.bits["levels"] += float(symbol_bits(symbols).sum())
+        for tensor in symbols.tensors:
+            sums.bits["levels"] += float(symbol_bits(tensor).sum())
+        bits = lengths.code_lengths(symbols)
         for element in ("modes", "motion"):
-            sums.bits[element] = sums.bits.get(element, 0.0) + encoded.bits.get(element, 0.0)
+            sums.bits[element] = sums.bits.get(element, 0.0) + bits.get(element, 0.0)
         if number in wanted:
             entry = {
                 "number": number,
@@ -225,7 +229,9 @@ def showcase(
                 "bytes": size,
                 "key": encoded.packet.key,
                 "image": _frame_uri(rgb),
-                "vectors": None if parsed.vectors is None else (parsed.vectors / 4).tolist(),
+                "vectors": None
+                if symbols.vectors is None
+                else (symbols.vectors / VECTOR_UNITS).tolist(),
             }
             kept.append(_Frame(entry, original, reconstructed.copy()))
     writer.close()

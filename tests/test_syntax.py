@@ -4,141 +4,50 @@ from __future__ import annotations
 
 import copy
 
-import constriction
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import SEEDS, header_of, random_symbols, random_vectors, stream_headers
 
+from codec.encoding.code_lengths import CodeLength
+from codec.encoding.payloads import FrameWriter, _put_value
 from codec.errors import CorruptBitstreamError
 from codec.format.constants import MAX_LEVEL, MAX_VECTOR
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import INTER, INTRA, Band, Profile, TensorProfile, profile_of
-from codec.format.tables import (
-    BINARY_TABLES,
-    DEFAULT_POINTS,
-    ESCAPE,
-    PROBABILITY_BITS,
-    binary_weights,
-    tables,
-)
-from codec.normative.entropy import (
+from codec.format.tables import DEFAULT_POINTS, ESCAPE, tables
+from codec.normative.range_coder import SymbolReader, SymbolWriter
+from codec.normative.symbols import (
     MODE_INTER,
     MODE_INTRA,
     MODE_SKIP,
     FrameSymbols,
-    FrameSyntax,
-    SymbolReader,
-    SymbolWriter,
     TensorSymbols,
-    _binary_models,
-    _bit_model,
-    _code_level,
-    _level_models,
 )
+from codec.normative.syntax import FrameReader, _read_value
 
 LEVELS = st.one_of(
     st.integers(-40, 40), st.sampled_from((-MAX_LEVEL, -MAX_LEVEL + 1, MAX_LEVEL - 1, MAX_LEVEL))
 )
 
+LAST_CLASS = len(tables().levels) - 1
+
 SLACK = 1.02
 """What the range coder may lose: it divides its range by 2^24 and drops the remainder."""
 
 
-def sealed_size(symbols: list[tuple[np.ndarray, object]]) -> int:
-    """Bytes of constriction's own sealed form."""
-    encoder = constriction.stream.queue.RangeEncoder()
-    for array, model in symbols:
-        encoder.encode(array, model)
-    return 4 * len(encoder.get_compressed())
-
-
-# --- the range coder ------------------------------------------------------------------------------
-
-
-@given(st.lists(st.tuples(st.integers(0, len(tables().levels) - 1), SEEDS, st.integers(0, 30))))
-def test_arrays_round_trip_and_are_no_longer_than_sealed(runs):
-    models = _level_models()
-    written = []
-    for number, seed, count in runs:
-        symbols = np.random.default_rng(seed).integers(0, ESCAPE + 1, count).astype(np.int32)
-        written.append((symbols, models[number]))
-    writer = SymbolWriter()
-    for symbols, model in written:
-        writer.array(symbols, model)
-    payload = writer.finish()
-    assert len(payload) <= sealed_size(written)
-    assert not payload.endswith(b"\0")
-    reader = SymbolReader(payload)
-    for symbols, model in written:
-        np.testing.assert_array_equal(reader.array(np.zeros_like(symbols), model), symbols)
-
-
-@given(st.lists(st.tuples(st.integers(0, BINARY_TABLES - 1), st.integers(0, 1)), max_size=300))
-def test_scalars_round_trip(flags):
-    models = _binary_models()
-    writer = SymbolWriter()
-    for number, value in flags:
-        writer.scalar(value, models[number])
-    payload = writer.finish()
-    reader = SymbolReader(payload)
-    assert [reader.scalar(0, models[number]) for number, _ in flags] == [v for _, v in flags]
-    # what follows the end of a payload reads as zeros, and it is as short as it can be
-    again = SymbolReader(payload + bytes(13))
-    assert [again.scalar(0, models[number]) for number, _ in flags] == [v for _, v in flags]
-    bits = sum(
-        PROBABILITY_BITS - np.log2(binary_weights(number)[value] + 1) for number, value in flags
-    )
-    assert 8 * len(payload) <= bits * SLACK + 9
-
-
-@pytest.mark.parametrize("value", [0, 1])
-@pytest.mark.parametrize("count", [0, 1, 7, 1000])
-def test_all_equal_flags_round_trip(value, count):
-    for model in (_bit_model(), *_binary_models()[::21]):
-        writer = SymbolWriter()
-        for _ in range(count):
-            writer.scalar(value, model)
-        reader = SymbolReader(writer.finish())
-        assert all(reader.scalar(0, model) == value for _ in range(count))
-
-
-def test_every_table_round_trips_every_symbol():
-    symbols = np.arange(ESCAPE + 1, dtype=np.int32)
-    writer = SymbolWriter()
-    for model in _level_models():
-        writer.array(symbols, model)
-    reader = SymbolReader(writer.finish())
-    for model in _level_models():
-        np.testing.assert_array_equal(reader.array(np.zeros_like(symbols), model), symbols)
-
-
 @given(st.lists(st.tuples(LEVELS, st.integers(0, len(tables().levels) - 1)), max_size=40))
 def test_levels_and_escapes_round_trip(levels):
-    writer, bits = SymbolWriter(), {"x": 0.0}
+    writer, length = SymbolWriter(), CodeLength()
     for value, number in levels:
-        assert _code_level(writer, value, number, bits, "x") == value
+        for sink in (writer, length):
+            _put_value(sink, value, number)
     payload = writer.finish()
-    reader, again = SymbolReader(payload), {"x": 0.0}
-    assert [_code_level(reader, 0, number, again, "x") for _, number in levels] == [
-        value for value, _ in levels
-    ]
-    assert again == bits
-    assert 8 * len(payload) <= bits["x"] * SLACK + 9
-
-
-@given(st.binary(max_size=60))
-def test_the_end_of_a_payload_reads_as_zeros(payload):
-    model = _level_models()[len(tables().levels) // 2]
-    found = []
-    for padding in (b"", bytes(1), bytes(40)):
-        try:
-            found.append(SymbolReader(payload + padding).array(np.zeros(99, np.int32), model))
-        except CorruptBitstreamError:
-            found.append(None)
-    assert all(np.array_equal(found[0], other) for other in found[1:])
+    reader = SymbolReader(payload)
+    assert [_read_value(reader, number) for _, number in levels] == [value for value, _ in levels]
+    assert 8 * len(payload) <= length.bits * SLACK + 9
 
 
 # --- frames ---------------------------------------------------------------------------------------
@@ -164,32 +73,29 @@ def assert_equal_frames(found: FrameSymbols, expected: FrameSymbols) -> None:
 @given(stream_headers(), SEEDS)
 def test_frames_round_trip(header, seed):
     profile = profile_of(header)
-    writer_side, reader_side = FrameSyntax(header, profile), FrameSyntax(header, profile)
+    writer, reader = FrameWriter(header, profile), FrameReader(header, profile)
+    counter = FrameWriter(header, profile)
     for frame in random_symbols(np.random.default_rng(seed), header, profile, 5):
-        writer = SymbolWriter()
         given_symbols = copy.deepcopy(frame)
-        writer_side.code(writer, frame)
+        payload = writer.write(frame)
         for before, after in zip(given_symbols.tensors, frame.tensors, strict=True):
             np.testing.assert_array_equal(before.levels, after.levels)
             np.testing.assert_array_equal(before.modes, after.modes)
-        payload = writer.finish()
-        assert_equal_frames(reader_side.parse(packet_of(frame, payload)), frame)
-        assert writer_side.bits == pytest.approx(reader_side.bits)
+        found = reader.read(packet_of(frame, payload))
+        assert_equal_frames(found, frame)
+        assert counter.code_lengths(found)  # of what was read as of what was written
 
 
 @settings(max_examples=10)
 @given(stream_headers(max_tensors=1), SEEDS)
 def test_reported_bits_are_those_of_the_payloads(header, seed):
     profile = profile_of(header)
-    syntax = FrameSyntax(header, profile)
+    writer, counter = FrameWriter(header, profile), FrameWriter(header, profile)
     for frame in random_symbols(np.random.default_rng(seed), header, profile, 4):
-        syntax.bits.clear()
-        writer = SymbolWriter()
-        syntax.code(writer, frame)
+        lengths = counter.code_lengths(frame)
         # a number that happens to end in zeros is written without them
-        assert sum(syntax.bits.values()) == pytest.approx(
-            8 * len(writer.finish()), abs=33, rel=1e-3
-        )
+        expected = pytest.approx(8 * len(writer.write(frame)), abs=33, rel=1e-3)
+        assert sum(lengths.values()) == expected
 
 
 @settings(max_examples=20)
@@ -197,27 +103,22 @@ def test_reported_bits_are_those_of_the_payloads(header, seed):
 def test_key_frames_need_nothing_before_them(header, seed):
     profile = profile_of(header)
     rng = np.random.default_rng(seed)
-    worn = FrameSyntax(header, profile)
+    worn = FrameWriter(header, profile)
     for frame in random_symbols(rng, header, profile, 3):
-        worn.code(SymbolWriter(), frame)
+        worn.write(frame)
     (key,) = random_symbols(rng, header, profile, 1)
-    payloads = []
-    for syntax in (worn, FrameSyntax(header, profile)):
-        writer = SymbolWriter()
-        syntax.code(writer, copy.deepcopy(key))
-        payloads.append(writer.finish())
-    assert payloads[0] == payloads[1]
+    assert worn.write(copy.deepcopy(key)) == FrameWriter(header, profile).write(key)
 
 
 @given(stream_headers(), SEEDS, st.lists(st.binary(max_size=60), min_size=1, max_size=4))
 def test_payloads_that_nobody_wrote_are_symbols_or_corrupt(header, seed, payloads):
     profile = profile_of(header)
-    syntax = FrameSyntax(header, profile)
+    reader = FrameReader(header, profile)
     rng = np.random.default_rng(seed)
     for number, payload in enumerate(payloads):
         qp, has_vectors = int(rng.integers(52)), bool(number and rng.integers(2))
         try:
-            frame = syntax.parse(FramePacket(number == 0, 0, qp, has_vectors, 0, payload, 1))
+            frame = reader.read(FramePacket(number == 0, 0, qp, has_vectors, 0, payload, 1))
         except CorruptBitstreamError:
             return
         if frame.vectors is not None:
@@ -232,31 +133,34 @@ def test_payloads_that_nobody_wrote_are_symbols_or_corrupt(header, seed, payload
 # --- what an encoder asks before it codes ---------------------------------------------------------
 
 
-def code_some(header: SequenceHeader, rng: np.random.Generator, frames: int) -> FrameSyntax:
-    """A syntax with a history."""
+def code_some(header: SequenceHeader, rng: np.random.Generator, frames: int) -> FrameWriter:
+    """A writer with a history."""
     profile = profile_of(header)
-    syntax = FrameSyntax(header, profile)
+    writer = FrameWriter(header, profile)
     for frame in random_symbols(rng, header, profile, frames):
-        syntax.code(SymbolWriter(), frame)
-    return syntax
+        writer.write(frame)
+    return writer
 
 
 @settings(max_examples=20)
 @given(stream_headers(), SEEDS, st.integers(1, 3))
 def test_vector_bits_are_those_of_the_next_frame_and_change_nothing(header, seed, frames):
     rng = np.random.default_rng(seed)
-    syntax = code_some(header, rng, frames)
+    writer = code_some(header, rng, frames)
     vectors = random_vectors(rng, header, 40)
     before = vectors.copy()
-    estimates = [syntax.vector_bits(vectors) for _ in range(2)]
+    estimates = [writer.vector_bits(vectors) for _ in range(2)]
     np.testing.assert_array_equal(vectors, before)
-    syntax.bits.clear()
     skipped = [
-        TensorSymbols(np.zeros(one.count, np.uint8), np.zeros((0, 0), np.int32), np.zeros((0, 0)))
-        for one in syntax.tensors_at(False, 20)
+        TensorSymbols(
+            np.zeros(one.blocks, np.uint8),
+            np.zeros((one.positions, 0), np.int32),
+            np.zeros((one.positions, 0), np.uint8),
+        )
+        for one in writer.tensors_at(False, 20)
     ]
-    syntax.code(SymbolWriter(), FrameSymbols(False, 20, vectors, skipped))
-    assert estimates == [pytest.approx(syntax.bits["motion"])] * 2
+    lengths = writer.code_lengths(FrameSymbols(False, 20, vectors, skipped))
+    assert estimates == [pytest.approx(lengths["motion"])] * 2
 
 
 @settings(max_examples=20)
@@ -264,13 +168,13 @@ def test_vector_bits_are_those_of_the_next_frame_and_change_nothing(header, seed
 def test_plans_meet_the_classes_of_coding_and_change_nothing(header, seed, frames, kind, key):
     rng = np.random.default_rng(seed)
     profile = profile_of(header)
-    syntax = code_some(header, rng, frames)
+    writer = code_some(header, rng, frames)
     (frame,) = random_symbols(rng, header, profile, 1)
     qp = int(rng.integers(52))
     key = key and kind == INTRA
     frame = FrameSymbols(key, qp, None, frame.tensors)  # of a key frame: every block is coded
     planned = []
-    for tensor, symbols in zip(syntax.tensors_at(key, qp), frame.tensors, strict=True):
+    for tensor, symbols in zip(writer.tensors_at(key, qp), frame.tensors, strict=True):
         symbols.modes[:] = MODE_INTRA if kind == INTRA else MODE_INTER
         classes = np.zeros(symbols.levels.shape, np.uint8)
 
@@ -279,9 +183,11 @@ def test_plans_meet_the_classes_of_coding_and_change_nothing(header, seed, frame
             return levels[first:last]
 
         for _ in range(2):  # the second time finds the same state
-            tensor.plan(kind, qp, choose)
+            blocks = np.arange(tensor.blocks)
+            kinds = np.full(tensor.blocks, kind)
+            tensor.walk_levels(blocks, kinds, tensor.means_at(qp), choose)
         planned.append(classes)
-    syntax.code(SymbolWriter(), frame)
+    writer.write(frame)
     for classes, symbols in zip(planned, frame.tensors, strict=True):
         np.testing.assert_array_equal(classes, symbols.classes)
 
@@ -292,24 +198,23 @@ def test_plans_meet_the_classes_of_coding_and_change_nothing(header, seed, frame
 def escape_payload(excess_bits: int, negative: int) -> bytes:
     """A level escape of a given length, all of its bits set, written by hand."""
     writer = SymbolWriter()
-    writer.scalar(ESCAPE, _level_models()[-1])
-    bit = _bit_model()
-    writer.scalar(negative, bit)
+    writer.level(ESCAPE, LAST_CLASS)
+    writer.bit(negative)
     for _ in range(excess_bits):
-        writer.scalar(1, bit)
+        writer.bit(1)
     if excess_bits <= 14:
-        writer.scalar(0, bit)
+        writer.bit(0)
     for _ in range(excess_bits):
-        writer.scalar(1, bit)
+        writer.bit(1)
     return writer.finish()
 
 
 def test_escapes_end():
     with pytest.raises(CorruptBitstreamError):
-        _code_level(SymbolReader(escape_payload(15, 0)), 0, len(tables().levels) - 1, {"x": 0}, "x")
+        _read_value(SymbolReader(escape_payload(15, 0)), LAST_CLASS)
     for negative in (0, 1):
         reader = SymbolReader(escape_payload(13, negative))
-        value = _code_level(reader, 0, len(tables().levels) - 1, {"x": 0}, "x")
+        value = _read_value(reader, LAST_CLASS)
         assert value == (-1) ** negative * (31 + (1 << 14) - 1)
 
 
@@ -317,7 +222,7 @@ def test_levels_over_the_limit_are_corrupt():
     """The longest escapes reach 31 over the largest level."""
     reader = SymbolReader(escape_payload(14, 0))
     with pytest.raises(CorruptBitstreamError):
-        _code_level(reader, 0, len(tables().levels) - 1, {"x": 0}, "x")
+        _read_value(reader, LAST_CLASS)
 
 
 @pytest.mark.parametrize("vector", [-MAX_VECTOR - 1, MAX_VECTOR + 1])
@@ -326,7 +231,7 @@ def test_vectors_out_of_range_are_corrupt(vector):
     frame = golden_frames(header, profile)[1]
     frame.vectors[0, 0, 0] = vector
     with pytest.raises(CorruptBitstreamError, match="vector"):
-        FrameSyntax(header, profile).code(SymbolWriter(), frame)
+        FrameWriter(header, profile).write(frame)
 
 
 # --- golden bits ----------------------------------------------------------------------------------
@@ -389,10 +294,6 @@ it, constriction and the tables included: raise FORMAT_VERSION with it."""
 
 def test_golden_bits():
     header, profile = golden_stream()
-    syntax = FrameSyntax(header, profile)
-    payloads = []
-    for frame in golden_frames(header, profile):
-        writer = SymbolWriter()
-        syntax.code(writer, frame)
-        payloads.append(writer.finish().hex())
-    assert tuple(payloads) == GOLDEN
+    writer = FrameWriter(header, profile)
+    payloads = tuple(writer.write(frame).hex() for frame in golden_frames(header, profile))
+    assert payloads == GOLDEN

@@ -1,31 +1,29 @@
-"""Levels by rate and distortion: what every decision of the encoder is made with.  Encoder only.
+"""Levels by rate and distortion: what every decision of the encoder is made with.
 
     J = D + price · R,   D in squared quantiser steps, R in bits
 
 Coefficients are whitened by the profile, so that one unit of squared error costs the task the same
 in all of them, and one price serves everything.  Which residual is coded, and with which vectors,
-is left to `encoder.py`.
+is left to `encoder`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from codec.format.constants import MAX_LEVEL
-from codec.format.tables import MAX_DIRECT_LEVEL, tables
-from codec.normative.entropy import MODE_INTER, MODE_SKIP, TensorSymbols, TensorSyntax
+from codec.encoding.code_lengths import symbol_bits
+from codec.encoding.config import Decisions
+from codec.format.constants import MAX_LEVEL, POINT_UNITS
+from codec.format.tables import MAX_DIRECT_LEVEL
+from codec.normative.contexts import TensorContexts
+from codec.normative.symbols import MODE_INTER, MODE_SKIP, TensorSymbols
 
-__all__ = ["PRICE", "LevelChoice", "TensorPlan", "estimated_cost", "level_bits", "recovered_values"]
+__all__ = ["LevelChoice", "TensorPlan", "estimated_cost", "level_bits", "recovered_values"]
 
-PRICE = 0.08
-"""Lagrangian per squared step: what a bit may cost in squared error.  High-rate theory says 0.116
-(6 dB a bit and a uniform cell of step² / 12), and squared error alone would be served best by still
-more; but zeroed levels shrink the features all in one direction, which the task notices more than
-as much error at random, so that less is better in KL."""
 LEAST_CODED = 0.5
 """Coefficients of smaller magnitude, in steps, are not considered for coding."""
 ESCAPE_BITS = 8
@@ -37,14 +35,14 @@ BITS_OF_ONE = 7.0
 @cache
 def level_bits() -> NDArray[np.float32]:
     """Return (classes, 33) code lengths by magnitude; the last entry stands for escapes."""
-    bits = tables().bits
+    bits = symbol_bits()
     return np.concatenate([bits[:, MAX_DIRECT_LEVEL:-1], bits[:, -1:] + ESCAPE_BITS], 1)
 
 
-def recovered_values(levels: NDArray[np.int32], points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what levels are decoded to, in steps; (..., 2) points in steps, towards zero."""
+def recovered_values(levels: NDArray[np.int32], points: NDArray[np.int8]) -> NDArray[np.float64]:
+    """Return what levels are decoded to, in steps; (..., 2) points of their classes."""
     magnitude = np.abs(levels)
-    shift = np.where(magnitude == 1, points[..., 0], points[..., 1])
+    shift = np.where(magnitude == 1, points[..., 0], points[..., 1]) / POINT_UNITS
     return np.where(levels == 0, 0.0, np.sign(levels) * (magnitude - shift))
 
 
@@ -62,31 +60,48 @@ class LevelChoice:
     distortion of sending nothing.
 
     Args:
-        syntax: in the state in which the frame will meet it.
+        contexts: in the state in which the frame will meet them.
         values: (P, N) coefficients in scan order, in steps.
         points: of the profile.
         kind: `INTRA` or `INTER`.
         qp: of the frame.
-        price: of a bit.
+        decisions: the price of a bit, or the rounding.
     """
 
     def __init__(
         self,
-        syntax: TensorSyntax,
+        contexts: TensorContexts,
         values: NDArray[np.float32],
         points: NDArray[np.int8],
         kind: int,
         qp: int,
-        price: float,
+        decisions: Decisions,
     ) -> None:
-        self.values, self._points, self._price = values, points / 64, price
+        self.values, self._points, self._price = values, points, decisions.price
         self.energy = np.square(values).sum(0)
         self.distortion = self.energy.copy()
         self.rate = np.zeros_like(self.energy)
         self.levels = np.zeros(values.shape, np.int32)
         self.classes = np.zeros(values.shape, np.uint8)
-        syntax.plan(kind, qp, self._choose)
-        self.cost = self.distortion + price * self.rate
+        choose = self._choose
+        if decisions.rounding is not None:
+            choose = partial(self._round, decisions.rounding)
+        blocks = np.arange(contexts.blocks)
+        contexts.walk_levels(blocks, np.full(len(blocks), kind), contexts.means_at(qp), choose)
+        self.cost = self.distortion + self._price * self.rate
+
+    def _round(
+        self, rounding: float, first: int, last: int, classes: NDArray[np.intp]
+    ) -> NDArray[np.int32]:
+        """Quantise with a dead zone, whatever it costs."""
+        values, levels = self.values[first:last], self.levels[first:last]
+        self.classes[first:last] = classes
+        magnitude = np.minimum(np.floor(np.abs(values) + rounding), MAX_LEVEL).astype(np.int32)
+        levels[:] = np.where(values < 0, -magnitude, magnitude)
+        recovered = recovered_values(magnitude, self._points[classes])
+        self.distortion += (np.square(np.abs(values) - recovered) - np.square(values)).sum(0)
+        self.rate += level_bits()[classes, np.minimum(magnitude, MAX_DIRECT_LEVEL + 1)].sum(0)
+        return levels
 
     def _choose(self, first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
         values, levels = self.values[first:last], self.levels[first:last]
@@ -102,8 +117,8 @@ class LevelChoice:
             error = magnitude * magnitude
             cost = error + self._price * chosen_bits
             for candidate in (np.maximum(nearest - 1, 1), nearest):
-                point = candidate - self._points[number, np.minimum(candidate - 1, 1)]
-                new_error = np.square(magnitude - point)
+                shift = self._points[number, np.minimum(candidate - 1, 1)] / POINT_UNITS
+                new_error = np.square(magnitude - (candidate - shift))
                 new_bits = rates[number, np.minimum(candidate, MAX_DIRECT_LEVEL + 1)]
                 new_cost = new_error + self._price * new_bits
                 better = new_cost < cost
@@ -149,7 +164,7 @@ class TensorPlan:
 
     def distortion(self, points: NDArray[np.int8]) -> float:
         """Return the squared error in squared steps."""
-        recovered = recovered_values(self.levels, points[self.classes] / 64)
+        recovered = recovered_values(self.levels, points[self.classes])
         return float(np.square(self.values - recovered).sum())
 
     def bits(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -16,43 +17,45 @@ from strategies import (
     stream_headers,
 )
 
-from codec.encoding.decisions import (
+from codec.encoding.code_lengths import symbol_bits
+from codec.encoding.config import Decisions
+from codec.encoding.levels import (
     ESCAPE_BITS,
-    PRICE,
     LevelChoice,
     TensorPlan,
     estimated_cost,
     level_bits,
 )
+from codec.encoding.payloads import FrameWriter
 from codec.format.constants import MAX_LEVEL
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import INTER, INTRA, Profile, profile_of
 from codec.format.tables import ESCAPE, MAX_DIRECT_LEVEL, tables
-from codec.normative.entropy import (
-    MODE_INTER,
-    MODE_INTRA,
-    MODE_SKIP,
-    FrameSymbols,
-    FrameSyntax,
-    SymbolWriter,
-)
+from codec.normative.symbols import MODE_INTER, MODE_INTRA, MODE_SKIP, FrameSymbols
+from codec.normative.syntax import FrameReader
 
+PRICE = Decisions().price
 KINDS = st.sampled_from((INTRA, INTER))
 QPS = st.integers(0, 51)
 PRICES = st.sampled_from((0.0, 0.01, PRICE, 0.5, 10.0))
 SPREADS = st.sampled_from((0.0, 0.1, 0.5, 1.0, 3.0, 100.0))
 
 
-def worn_syntaxes(
+def worn(
     header: SequenceHeader, profile: Profile, rng: np.random.Generator
-) -> tuple[FrameSyntax, FrameSyntax]:
-    """Two equal syntaxes, a few frames into a stream."""
-    both = FrameSyntax(header, profile), FrameSyntax(header, profile)
+) -> tuple[FrameWriter, FrameReader]:
+    """Both ends of a stream, a few frames into it."""
+    writer, reader = FrameWriter(header, profile), FrameReader(header, profile)
     for frame in random_symbols(rng, header, profile, 2):
-        for syntax in both:
-            syntax.code(SymbolWriter(), frame)
-    return both
+        payload = writer.write(frame)
+        has_vectors = frame.vectors is not None
+        reader.read(FramePacket(frame.key, 0, frame.qp, has_vectors, 0, payload, 1))
+    return writer, reader
+
+
+def choice_of(tensor, values, points, kind, qp, price) -> LevelChoice:
+    return LevelChoice(tensor, values, points, kind, qp, Decisions(price=price))
 
 
 def random_values(rng: np.random.Generator, shape: tuple[int, int], spread: float) -> np.ndarray:
@@ -65,7 +68,7 @@ def random_values(rng: np.random.Generator, shape: tuple[int, int], spread: floa
 def choices(
     header: SequenceHeader,
     profile: Profile,
-    syntax: FrameSyntax,
+    writer: FrameWriter,
     rng: np.random.Generator,
     kind: int,
     qp: int,
@@ -74,15 +77,15 @@ def choices(
 ) -> list[LevelChoice]:
     """A choice for every tensor of a stream."""
     return [
-        LevelChoice(
+        choice_of(
             tensor,
-            random_values(rng, (len(one.scan.position), tensor.count), spread),
+            random_values(rng, (len(one.scan.position), tensor.blocks), spread),
             one.points,
             kind,
             qp,
             price,
         )
-        for tensor, one in zip(syntax.tensors_at(False, qp), profile.tensors, strict=True)
+        for tensor, one in zip(writer.tensors_at(False, qp), profile.tensors, strict=True)
     ]
 
 
@@ -99,7 +102,7 @@ def scalar_costs(
         distortion[block] += (float(values[position, block]) - recovered) ** 2
         escaped = magnitude > MAX_DIRECT_LEVEL
         symbol = ESCAPE if escaped else int(level) + MAX_DIRECT_LEVEL
-        rate[block] += tables().bits[number, symbol] + ESCAPE_BITS * escaped
+        rate[block] += symbol_bits()[number, symbol] + ESCAPE_BITS * escaped
     return distortion, rate
 
 
@@ -108,9 +111,9 @@ def test_level_bits_are_those_of_the_tables():
     assert bits.shape == (len(tables().levels), MAX_DIRECT_LEVEL + 2)
     for magnitude in range(MAX_DIRECT_LEVEL + 1):
         for sign in (-1, 1):
-            column = tables().bits[:, MAX_DIRECT_LEVEL + sign * magnitude]
+            column = symbol_bits()[:, MAX_DIRECT_LEVEL + sign * magnitude]
             np.testing.assert_array_equal(bits[:, magnitude], column)
-    np.testing.assert_array_equal(bits[:, -1], tables().bits[:, ESCAPE] + ESCAPE_BITS)
+    np.testing.assert_array_equal(bits[:, -1], symbol_bits()[:, ESCAPE] + ESCAPE_BITS)
 
 
 # --- the choice -----------------------------------------------------------------------------------
@@ -120,8 +123,8 @@ def test_level_bits_are_those_of_the_tables():
 def test_distortion_and_rate_agree_with_scalars(header, seed, kind, qp, price, spread):
     rng = np.random.default_rng(seed)
     profile = profile_of(header)
-    syntax, _ = worn_syntaxes(header, profile, rng)
-    (choice,) = choices(header, profile, syntax, rng, kind, qp, price, spread)
+    writer, _ = worn(header, profile, rng)
+    (choice,) = choices(header, profile, writer, rng, kind, qp, price, spread)
     points = profile.tensors[0].points
     distortion, rate = scalar_costs(choice.values, choice.levels, choice.classes, points)
     # float32 sums, the distortion as what is left of the energy
@@ -139,8 +142,8 @@ def test_no_worse_than_rounding_or_zeros_under_the_same_classes(
 ):
     rng = np.random.default_rng(seed)
     profile = profile_of(header)
-    syntax, _ = worn_syntaxes(header, profile, rng)
-    (choice,) = choices(header, profile, syntax, rng, kind, qp, price, spread)
+    writer, _ = worn(header, profile, rng)
+    (choice,) = choices(header, profile, writer, rng, kind, qp, price, spread)
     points = profile.tensors[0].points
 
     def cost(levels: np.ndarray) -> np.ndarray:
@@ -158,11 +161,11 @@ def test_no_worse_than_rounding_or_zeros_under_the_same_classes(
 def test_levels_take_fewer_bits_as_bits_get_dearer(header, seed, kind, qp, spread):
     rng = np.random.default_rng(seed)
     profile = profile_of(header)
-    syntax, _ = worn_syntaxes(header, profile, rng)
-    tensor, one = syntax.tensors_at(False, qp)[0], profile.tensors[0]
-    values = random_values(rng, (len(one.scan.position), tensor.count), spread)
+    writer, _ = worn(header, profile, rng)
+    tensor, one = writer.tensors_at(False, qp)[0], profile.tensors[0]
+    values = random_values(rng, (len(one.scan.position), tensor.blocks), spread)
     found = [
-        LevelChoice(tensor, values, one.points, kind, qp, price) for price in (0, 0.01, PRICE, 1e6)
+        choice_of(tensor, values, one.points, kind, qp, price) for price in (0, 0.01, PRICE, 1e6)
     ]
     for choice in found:
         assert (choice.levels * values >= 0).all()
@@ -187,10 +190,10 @@ def small_stream() -> tuple[SequenceHeader, Profile]:
 
 def test_the_largest_values_are_clipped_to_the_largest_level():
     header, profile = small_stream()
-    tensor, one = FrameSyntax(header, profile).tensors_at(True, 0)[0], profile.tensors[0]
-    values = np.full((len(one.scan.position), tensor.count), 1e6, np.float32)
+    tensor, one = FrameWriter(header, profile).tensors_at(True, 0)[0], profile.tensors[0]
+    values = np.full((len(one.scan.position), tensor.blocks), 1e6, np.float32)
     values[::2] *= -1
-    choice = LevelChoice(tensor, values, one.points, INTRA, 0, PRICE)
+    choice = choice_of(tensor, values, one.points, INTRA, 0, PRICE)
     np.testing.assert_array_equal(choice.levels, np.sign(values) * MAX_LEVEL)
 
 
@@ -202,14 +205,14 @@ def test_the_estimate_is_within_reason(spread, price):
     """
     header, profile = small_stream()
     one = profile.tensors[0]
-    tensor = FrameSyntax(header, profile).tensors_at(True, 24)[0]
-    drawn = np.random.default_rng(0).laplace(size=(len(one.scan.position), tensor.count))
+    tensor = FrameWriter(header, profile).tensors_at(True, 24)[0]
+    drawn = np.random.default_rng(0).laplace(size=(len(one.scan.position), tensor.blocks))
     values = (drawn * spread).astype(np.float32)
     estimate = estimated_cost(values, price)
-    assert estimate.shape == (tensor.count,)
+    assert estimate.shape == (tensor.blocks,)
     assert (estimate <= np.square(values).sum(0) * (1 + 1e-5)).all()
     assert (estimate <= estimated_cost(2 * values, price) * (1 + 1e-5)).all()
-    choice = LevelChoice(tensor, values, one.points, INTRA, 24, price)
+    choice = choice_of(tensor, values, one.points, INTRA, 24, price)
     true = np.minimum(choice.cost, choice.energy).sum()
     assert 0.25 * true <= estimate.sum() <= 4 * true
 
@@ -247,8 +250,8 @@ def test_blocks_become_skipped_or_inter_as_they_have_levels(seed, positions, blo
 def test_plans_cost_what_scalars_say(header, seed, qp, spread):
     rng = np.random.default_rng(seed)
     profile = profile_of(header)
-    syntax, _ = worn_syntaxes(header, profile, rng)
-    found = choices(header, profile, syntax, rng, INTER, qp, PRICE, spread)
+    writer, _ = worn(header, profile, rng)
+    found = choices(header, profile, writer, rng, INTER, qp, PRICE, spread)
     for choice, one in zip(found, profile.tensors, strict=True):
         plan = plan_of(choice, MODE_INTER)
         plan = plan.with_levels(np.where(rng.random(len(plan.modes)) < 0.5, 0, plan.levels))
@@ -265,9 +268,9 @@ def test_coding_a_plan_meets_its_classes_and_gives_its_levels_back(header, seed,
     """Inter, intra and skipped blocks together, each planned as if all were of its kind."""
     rng = np.random.default_rng(seed)
     profile = profile_of(header)
-    syntax, other = worn_syntaxes(header, profile, rng)
-    inter = choices(header, profile, syntax, rng, INTER, qp, PRICE, spread)
-    intra = choices(header, profile, syntax, rng, INTRA, qp, PRICE, spread)
+    writer, reader = worn(header, profile, rng)
+    inter = choices(header, profile, writer, rng, INTER, qp, PRICE, spread)
+    intra = choices(header, profile, writer, rng, INTRA, qp, PRICE, spread)
     plans = []
     for predicted, alone in zip(inter, intra, strict=True):
         plan = plan_of(predicted, MODE_SKIP).with_levels(
@@ -283,11 +286,9 @@ def test_coding_a_plan_meets_its_classes_and_gives_its_levels_back(header, seed,
             )
         )
     frame = FrameSymbols(False, qp, None, [plan.symbols() for plan in plans])
-    syntax.bits.clear()
-    writer = SymbolWriter()
-    syntax.code(writer, frame)
-    packet = FramePacket(False, 0, qp, False, 0, writer.finish(), 1)
-    parsed = other.parse(packet)
+    lengths = copy.deepcopy(writer).code_lengths(frame)
+    packet = FramePacket(False, 0, qp, False, 0, writer.write(frame), 1)
+    parsed = reader.read(packet)
     for plan, coded, read in zip(plans, frame.tensors, parsed.tensors, strict=True):
         kept = plan.modes != MODE_SKIP
         for symbols in (coded, read):
@@ -296,5 +297,25 @@ def test_coding_a_plan_meets_its_classes_and_gives_its_levels_back(header, seed,
             np.testing.assert_array_equal(symbols.classes, plan.classes[:, kept])
     escapes = sum(int((np.abs(plan.levels) > MAX_DIRECT_LEVEL).sum()) for plan in plans)
     if not escapes:
-        coded_bits = sum(bits for name, bits in syntax.bits.items() if name.startswith("levels"))
+        coded_bits = sum(bits for name, bits in lengths.items() if name.startswith("levels"))
         assert coded_bits == pytest.approx(sum(plan.bits() for plan in plans), rel=1e-4, abs=1e-6)
+
+
+# --- a plain quantiser ----------------------------------------------------------------------------
+
+
+@given(stream_headers(max_tensors=1), SEEDS, KINDS, QPS, SPREADS, st.sampled_from((0.2, 0.3, 0.5)))
+def test_rounding_is_a_dead_zone_and_costs_what_scalars_say(header, seed, kind, qp, spread, offset):
+    rng = np.random.default_rng(seed)
+    profile = profile_of(header)
+    writer, _ = worn(header, profile, rng)
+    tensor, one = writer.tensors_at(False, qp)[0], profile.tensors[0]
+    values = random_values(rng, (len(one.scan.position), tensor.blocks), spread)
+    choice = LevelChoice(tensor, values, one.points, kind, qp, Decisions(rounding=offset))
+    expected = np.sign(values) * np.floor(np.abs(values) + np.float32(offset))
+    np.testing.assert_array_equal(choice.levels, expected)
+    distortion, rate = scalar_costs(values, choice.levels, choice.classes, one.points)
+    np.testing.assert_allclose(
+        choice.distortion, distortion, rtol=1e-4, atol=1e-4 + 1e-5 * choice.energy.max()
+    )
+    np.testing.assert_allclose(choice.rate, rate, rtol=1e-4)

@@ -1,0 +1,170 @@
+"""`lmc decode`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import click
+
+from codec.cli.group import main
+from codec.cli.parameters import DEVICE, FORCE, FrameRange, usable_device, weight_file
+from codec.cli.streams import open_stream
+from codec.cli.terminal import check_files, progress, say, write_json
+from codec.errors import BitstreamError, FeatureCodecError
+from codec.files.damage import DAMAGE_POLICIES, DamagePolicy
+from codec.files.outputs import one_line
+
+if TYPE_CHECKING:
+    from codec.files.streams import StreamReader
+
+__all__ = ["decode"]
+
+
+@main.command()
+@click.argument("stream")
+@click.option(
+    "-o",
+    "--output",
+    help="Write the tensors (frames, C, H, W) float32 and `pts` as .npz; - is standard output.",
+)
+@click.option(
+    "--task",
+    help="Finish the task and write the top five of every frame as JSON; - is standard output.",
+)
+@click.option("--md5", is_flag=True, help="Print the MD5 of every frame's integer latents.")
+@click.option(
+    "--salvage",
+    is_flag=True,
+    help="Of a stream that is cut or damaged, write the frames before that; the error is told all "
+    "the same, and the exit code is 1.",
+)
+@click.option("--reference", help="Recompute NRMSE from the clip that was encoded.")
+@click.option(
+    "--reference-frames",
+    type=FrameRange(),
+    help="The range of the clip that was encoded, as --frames of `encode`.",
+)
+@click.option(
+    "--damaged",
+    type=click.Choice(DAMAGE_POLICIES[1:]),
+    default="skip",
+    show_default=True,
+    help="How a damaged reference is read: as --damaged of `encode`.",
+)
+@click.option(
+    "--frames", type=FrameRange(), help="N: the first N; A:B: from A to B - 1, seeking to A."
+)
+@click.option(
+    "--weights", help="Weight file for --task and --reference, if the stream was made with one."
+)
+@click.option(
+    "--any-weights", is_flag=True, help="Accept other weights than the stream was made with."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress on the terminal.")
+@DEVICE
+@FORCE
+def decode(
+    stream: str,
+    output: str | None,
+    task: str | None,
+    md5: bool,
+    salvage: bool,
+    reference: str | None,
+    reference_frames: tuple[int, int | None] | None,
+    damaged: DamagePolicy,
+    frames: tuple[int, int | None] | None,
+    weights: str | None,
+    any_weights: bool,
+    quiet: bool,
+    device: str,
+    force: bool,
+) -> None:
+    """Decode STREAM (a file, or - for standard input) to tensors, to task output, or both.
+
+    Without any of -o, --task, --md5 and --reference the stream is decoded and checked, and a
+    summary printed.  Of a stream that is cut, still being written, or damaged, all frames before
+    that are decoded and printed, but none are written without --salvage.
+    """
+    from codec.files.streams import BeforeFault
+    from codec.files.tensors import TensorFile
+    from codec.pipeline.decoding import FeatureReference, TaskOutput, decode_frames, model_of
+
+    piped = "-" in (output, task)
+    if piped and md5:
+        raise click.UsageError("--md5 prints on standard output, where another output goes")
+    inputs = [("STREAM", stream), ("--reference", reference), ("--weights", weight_file(weights))]
+    check_files({"-o": output, "--task": task}, inputs, force=force)
+    with ExitStack() as stack:
+        reader = stack.enter_context(open_stream(stream))
+        header = reader.header
+        place = usable_device(device)
+        finish = compare = tensors = None
+        if task is not None or reference is not None:
+            split = model_of(header, weights=weights, any_weights=any_weights, device=place)
+            if task is not None:
+                finish = TaskOutput(header, split)
+            if reference is not None:
+                span = _shifted(frames, reference_frames)
+                compare = FeatureReference(reference, header, split, span, place, damaged)
+                stack.callback(compare.close)
+        if output is not None:
+            names = [spec.name for spec in header.tensors]
+            tensors = stack.enter_context(TensorFile(output, names, force=force))
+        results = []
+        count = 0
+        with progress(_frame_count(reader, frames), quiet=quiet) as advance:
+            decoded = BeforeFault(decode_frames(reader, frames=frames, device=place))
+            for number, frame in decoded:
+                if tensors is not None:
+                    tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)
+                if finish is not None:
+                    results.append(finish(number, frame))
+                if compare is not None:
+                    compare.update(frame)
+                if md5:
+                    say(f"{frame.md5()}  {number}")
+                count += 1
+                advance("")
+        if decoded.error is not None and not (salvage and count):
+            if not count or (tensors is None and finish is None):
+                raise decoded.error
+            raise FeatureCodecError(
+                f"{one_line(decoded.error)}; --salvage keeps the {count} frames before that"
+            ) from decoded.error
+        if not count:
+            first = frames[0] if frames else 0
+            raise FeatureCodecError(
+                f"{stream}: has only {reader.frames_read} frames, so there is no frame {first}"
+            )
+        if tensors is not None:
+            tensors.finish()
+        if task is not None:
+            write_json(task, results, force=force)
+        if compare is not None:
+            say(f"nrmse {compare.nrmse():.17g}", err=piped)
+        if not (md5 or reference):
+            shapes = ", ".join(
+                f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in header.tensors
+            )
+            say(f"{count} frames: {shapes}", err=piped)
+        if decoded.error is not None:
+            raise decoded.error
+
+
+def _frame_count(reader: StreamReader, frames: tuple[int, int | None] | None) -> int | None:
+    try:
+        end = reader.index()
+    except BitstreamError:  # the frames before the fault come first, then it is told
+        return None
+    return None if end is None else len(range(end.frames)[slice(*(frames or (0, None)))])
+
+
+def _shifted(
+    frames: tuple[int, int | None] | None, reference: tuple[int, int | None] | None
+) -> tuple[int, int | None] | None:
+    """Return the range of the clip that a range of the stream was made from."""
+    if frames is None:
+        return reference
+    base = reference[0] if reference else 0
+    return base + frames[0], None if frames[1] is None else base + frames[1]

@@ -1,0 +1,77 @@
+"""`lmc inspect`."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from codec.cli.group import main
+from codec.cli.streams import open_stream
+from codec.cli.terminal import check_files, say
+from codec.files.outputs import one_line
+
+if TYPE_CHECKING:
+    from codec.inspection import FrameContents, StreamContents
+
+__all__ = ["inspect"]
+
+
+@main.command()
+@click.argument("stream")
+@click.option("--json", "as_json", is_flag=True, help="Everything, frame by frame, as JSON.")
+def inspect(stream: str, as_json: bool) -> None:
+    """Say what is in STREAM: header, and bits per frame and per syntax element.
+
+    Of a stream that is cut, still being written, or damaged, the frames before that; then the error
+    is told, the exit code is 1, and --json has it as `error`.
+    """
+    from codec.inspection import inspected
+
+    check_files({}, [("STREAM", stream)], force=False)
+    with open_stream(stream) as reader:
+        found = inspected(reader)
+    if as_json:
+        content = asdict(found)
+        del content["fault"]
+        if found.fault is not None:
+            content["error"] = one_line(found.fault)
+        say(json.dumps(content, indent=1))
+    else:
+        _print_stream(found)
+    if found.fault is not None:
+        raise found.fault
+
+
+def _print_stream(found: StreamContents) -> None:
+    for key, value in found.header.items():
+        say(f"{key:16} {value}")
+    say(f"{'bytes':16} {found.bytes}: header {found.bytes_header}, end packet {found.bytes_end}")
+    elements = sorted({element for frame in found.frames for element in frame.bits})
+    titles = ("frame", "type", "pts", "qp", "bytes", "framing")
+    say("\n" + " ".join(f"{title:>9}" for title in titles), nl=False)
+    say("".join(f"  {element}" for element in elements) + "   [bits]")
+    for frame in found.frames:
+        cells = (frame.frame, frame.type, frame.pts, frame.qp, frame.bytes, 8 * frame.bytes_framing)
+        say(" ".join(f"{cell:>9}" for cell in cells), nl=False)
+        say("".join(f"  {frame.bits.get(e, 0):>{len(e)}.1f}" for e in elements))
+    for kind in ("key", "inter"):
+        chosen = [frame for frame in found.frames if frame.type == kind]
+        if chosen:
+            say(f"{kind} frames: {len(chosen)}, on average {_average(chosen)}")
+
+
+def _average(frames: Sequence[FrameContents]) -> str:
+    total: dict[str, float] = defaultdict(float)
+    for frame in frames:
+        for element, bits in frame.bits.items():
+            total[element] += bits / 8
+    parts = {"framing": sum(frame.bytes_framing for frame in frames), **total}
+    size = sum(frame.bytes for frame in frames) / len(frames)
+    rest = size - sum(parts.values()) / len(frames)
+    listed = ", ".join(f"{name} {value / len(frames):.1f}" for name, value in parts.items())
+    return f"{size:.1f} bytes: {listed}, rounding up to bytes {rest:.1f}"

@@ -1,0 +1,172 @@
+"""Symbols -> payload: the syntax of a frame, as an encoder writes it.  FORMAT.md 7.
+
+The mirror of `normative.syntax`, method by method.  `code_lengths` goes the same way and counts
+instead.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable
+from functools import reduce
+from operator import or_
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.encoding.code_lengths import CodeLength
+from codec.errors import CorruptBitstreamError
+from codec.format.constants import MAX_LEVEL
+from codec.format.header import SequenceHeader
+from codec.format.profile import Profile
+from codec.format.tables import ESCAPE, MAX_DIRECT_LEVEL
+from codec.normative.contexts import Flag, FrameContexts, TensorContexts, VectorContexts
+from codec.normative.range_coder import SymbolWriter
+from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
+from codec.normative.syntax import MAX_ESCAPE_BITS, pass_order
+
+__all__ = ["FrameWriter"]
+
+Sink = SymbolWriter | CodeLength
+
+
+class FrameWriter:
+    """Writes the payloads of a stream, in order; or counts what they would come to."""
+
+    def __init__(self, header: SequenceHeader, profile: Profile) -> None:
+        self._contexts = FrameContexts(header, profile)
+
+    def write(self, frame: FrameSymbols) -> bytes:
+        """Return the payload of the next frame; fill in the classes of its levels."""
+        writer = SymbolWriter()
+        self.put(frame, lambda _: writer)
+        return writer.finish()
+
+    def code_lengths(self, frame: FrameSymbols) -> dict[str, float]:
+        """Return the ideal code lengths of the next frame by syntax element ("motion", "modes",
+        "levels of NAME"), in bits, in place of writing it.
+        """
+        lengths: dict[str, CodeLength] = defaultdict(CodeLength)
+        self.put(frame, lengths.__getitem__)
+        return {element: length.bits for element, length in lengths.items()}
+
+    def vector_bits(self, vectors: NDArray[np.int32]) -> float:
+        """Return the code length that a motion field would have in the next inter frame."""
+        length = CodeLength()
+        _put_vectors(length, copy.deepcopy(self._contexts.vectors), vectors)
+        return length.bits
+
+    def tensors_at(self, key: bool, qp: int) -> list[TensorContexts]:
+        """Return the contexts of each tensor in the state in which the next frame will meet them,
+        for an encoder to plan with.
+        """
+        return self._contexts.fresh_tensors(qp) if key else self._contexts.tensors
+
+    def put(self, frame: FrameSymbols, sink_of: Callable[[str], Sink]) -> None:
+        """Put the symbols of the next frame into the sinks of their syntax elements.
+
+        Raises:
+            CorruptBitstreamError: at a symbol that no decoder would take; those before it, and it
+                itself, have been put.
+        """
+        contexts = self._contexts
+        if frame.key:
+            contexts.reset(frame.qp)
+        if frame.vectors is None:
+            contexts.vectors.absent()
+        else:
+            _put_vectors(sink_of("motion"), contexts.vectors, frame.vectors)
+        for tensor, symbols in zip(contexts.tensors, frame.tensors, strict=True):
+            tensor.move_to(frame.qp)
+            if not frame.key:
+                _put_modes(sink_of("modes"), tensor, symbols.modes)
+            elif (symbols.modes != tensor.all_intra()).any():
+                raise ValueError("a key frame whose blocks are not all intra")
+            _put_levels(sink_of(f"levels of {tensor.name}"), tensor, symbols)
+
+
+def _put_vectors(sink: Sink, contexts: VectorContexts, vectors: NDArray[np.int32]) -> None:
+    """Write a motion field, in the largest unit that all of it is a multiple of."""
+    union = reduce(or_, vectors.ravel().tolist(), 0)
+    precision = 0
+    for flag in contexts.precision_flags:
+        even = int(union & (1 << precision) == 0)
+        _put_flag(sink, flag, even)
+        if not even:
+            break
+        precision += 1
+    field = (vectors >> precision).tolist()
+
+    def difference(row: int, column: int, axis: int, median: int, number: int) -> int:
+        value = int(field[row][column][axis]) - median
+        _put_value(sink, value, number)
+        return value
+
+    contexts.walk((vectors.shape[0], vectors.shape[1]), precision, difference)
+
+
+def _put_flag(sink: Sink, flag: Flag, value: int) -> None:
+    sink.flag(value, flag.index)
+    flag.update(value)
+
+
+def _put_value(sink: Sink, value: int, number: int) -> None:
+    if abs(value) <= MAX_DIRECT_LEVEL:
+        sink.level(value + MAX_DIRECT_LEVEL, number)
+    else:
+        sink.level(ESCAPE, number)
+        _put_escape(sink, value)
+
+
+def _put_escape(sink: Sink, value: int) -> None:
+    excess = abs(value) - MAX_DIRECT_LEVEL
+    count = excess.bit_length() - 1  # its leading one is coded in unary
+    sink.bit(int(value < 0))
+    for length in range(count):
+        sink.bit(1)
+        if length == MAX_ESCAPE_BITS:
+            raise CorruptBitstreamError(f"a level of {value}: no escape is so long")
+    sink.bit(0)
+    for place in reversed(range(count)):
+        sink.bit(excess >> place & 1)
+    if abs(value) > MAX_LEVEL:
+        raise CorruptBitstreamError(f"a level of {value}: at most ±{MAX_LEVEL} is allowed")
+
+
+def _put_modes(sink: Sink, tensor: TensorContexts, modes: NDArray[np.uint8]) -> None:
+    values = modes.tolist()
+
+    def mode(block: int, skip_flag: Flag) -> int:
+        value = int(values[block])
+        _put_flag(sink, skip_flag, int(value == MODE_SKIP))
+        if value != MODE_SKIP:
+            _put_flag(sink, tensor.intra_flag, int(value == MODE_INTRA))
+        return value
+
+    tensor.walk_modes(mode)
+
+
+def _put_levels(sink: Sink, tensor: TensorContexts, symbols: TensorSymbols) -> None:
+    shape = (tensor.positions, int((symbols.modes != MODE_SKIP).sum()))
+    if symbols.levels.shape != shape:
+        raise ValueError(f"levels of shape {symbols.levels.shape}, expected {shape}")
+    symbols.classes = np.zeros(shape, np.uint8)
+
+    def levels(first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
+        symbols.classes[first:last] = classes
+        _put_pass(sink, symbols.levels[first:last], classes)
+        return symbols.levels[first:last]
+
+    tensor.code_levels(symbols.modes, levels)
+
+
+def _put_pass(sink: Sink, levels: NDArray[np.int32], classes: NDArray[np.intp]) -> None:
+    order, runs = pass_order(classes)
+    flat = levels.ravel()
+    escaped = np.abs(flat) > MAX_DIRECT_LEVEL
+    symbols = np.where(escaped, ESCAPE, flat + MAX_DIRECT_LEVEL).astype(np.int32)[order]
+    for number, first, last in runs:
+        sink.levels(symbols[first:last], number)
+    for value in flat[escaped].tolist():
+        _put_escape(sink, value)

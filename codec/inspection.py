@@ -1,0 +1,108 @@
+"""What is in a stream, as values: its header in words, and what each frame spends on what.
+
+Symbols are parsed, nothing is reconstructed; neither tensors nor models are needed for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from codec.encoding.payloads import FrameWriter
+from codec.errors import BitstreamError
+from codec.files.streams import BeforeFault, StreamReader
+from codec.format.constants import FORMAT_VERSION
+from codec.format.header import SequenceHeader
+from codec.format.profile import profile_of
+from codec.normative.symbols import MODE_INTER, MODE_INTRA, MODE_SKIP
+from codec.normative.syntax import FrameReader
+
+__all__ = ["FrameContents", "StreamContents", "described", "inspected"]
+
+MODE_NAMES = {MODE_SKIP: "skip", MODE_INTER: "inter", MODE_INTRA: "intra"}
+
+
+@dataclass(frozen=True, slots=True)
+class FrameContents:
+    """What is in a frame: sizes in bytes, ideal code lengths in bits by syntax element, and how
+    many blocks are of each mode.
+    """
+
+    frame: int
+    type: str
+    pts: int
+    qp: int
+    bytes: int
+    bytes_framing: int
+    bits: dict[str, float]
+    blocks: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamContents:
+    """What is in a stream; of one that is cut or damaged, what comes before that, and the fault."""
+
+    header: dict[str, str | int]
+    bytes: int
+    bytes_header: int
+    bytes_end: int
+    frames: list[FrameContents]
+    fault: BitstreamError | OSError | None
+
+
+def inspected(reader: StreamReader) -> StreamContents:
+    """Parse every symbol of a stream, up to the fault if there is one."""
+    before_fault = BeforeFault(_frames(reader))
+    frames = list(before_fault)
+    used = reader.header_bytes + sum(frame.bytes for frame in frames)
+    size = used if before_fault.error is not None else reader.bytes_read
+    return StreamContents(
+        described(reader.header),
+        size,
+        reader.header_bytes,
+        size - used,
+        frames,
+        before_fault.error,
+    )
+
+
+def _frames(reader: StreamReader) -> Iterator[FrameContents]:
+    profile = profile_of(reader.header)
+    syntax, lengths = FrameReader(reader.header, profile), FrameWriter(reader.header, profile)
+    for packet in reader:
+        symbols = syntax.read(packet)
+        modes = [tensor.modes for tensor in symbols.tensors]
+        yield FrameContents(
+            frame=reader.packet_number,
+            type="key" if packet.key else "inter",
+            pts=packet.pts,
+            qp=packet.qp,
+            bytes=reader.packet_bytes,
+            bytes_framing=reader.packet_bytes - len(packet.payload),
+            bits={name: round(bits, 2) for name, bits in lengths.code_lengths(symbols).items()},
+            blocks={
+                name: int(sum((mode == value).sum() for mode in modes))
+                for value, name in MODE_NAMES.items()
+            },
+        )
+
+
+def described(header: SequenceHeader) -> dict[str, str | int]:
+    """Return what a header says, in words."""
+    return {
+        "format version": FORMAT_VERSION,
+        "model": header.model or "(none: the writer's own tensors)",
+        "split": header.split,
+        "weights": f"{header.weights} {header.weights_hash.hex()}",
+        "input": f"{header.input_width}x{header.input_height}",
+        "motion grid": header.grid,
+        "time base": str(header.time_base),
+        "frame duration": header.frame_duration,
+        "profile": f"{header.profile_hash.hex()}, "
+        f"{'shipped' if header.profile is None else 'embedded'}",
+        "tensors": "; ".join(
+            f"{spec.name} {'x'.join(map(str, spec.shape))}, n^k = {spec.stride_y},{spec.stride_x}, "
+            f"offset {spec.offset_y2 / 2:g},{spec.offset_x2 / 2:g}"
+            for spec in header.tensors
+        ),
+    }

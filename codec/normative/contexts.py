@@ -1,0 +1,269 @@
+"""The contexts: what each symbol is coded under, and how that adapts.  FORMAT.md 7.3 to 7.8.
+
+Reading (`syntax`) and writing (`encoding.payloads`) share the state and the order of symbols that
+are kept here: a *walk* goes through the symbols of a field or a tensor, tells its visitor what each
+is coded under, and goes on by what the visitor returns, which a reader has read and a writer has
+written.
+
+Invariants:
+  * contexts depend only on symbols coded before, in this frame or back to the last key frame;
+  * all of them are int64 with stated bounds; divisions floor;
+  * the means of a tensor are updated after its last symbol, from the levels alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.errors import CorruptBitstreamError
+from codec.format.constants import MAX_VECTOR
+from codec.format.header import SequenceHeader, TensorSpec
+from codec.format.profile import INTER, INTRA, Profile, TensorProfile
+from codec.format.tables import BINARY_TABLES, MEAN_BITS, classify, expected_level, tables
+from codec.normative.symbols import MODE_INTRA, MODE_SKIP
+
+__all__ = ["MAX_PRECISION", "Flag", "FrameContexts", "TensorContexts", "VectorContexts"]
+
+PRIOR_COUNT = 8
+"""Blocks' worth of trust in the initial means."""
+COUNT_LIMIT = 256
+"""Blocks over which means are taken."""
+LEVEL_CAP = 64
+"""Magnitudes count up to this in the means."""
+RATIO_BITS = 8
+RATIO_LOW, RATIO_HIGH = 1 << 5, 1 << 12
+ACTIVITY_PRIOR = 2 << MEAN_BITS
+"""Weight of the assumption that a block is as active as expected, in summed magnitudes."""
+STATE_BITS = 16
+"""States of flags are probabilities in units of 2^-16."""
+FLAG_RATE = 4
+VECTOR_RATE = 4
+VECTOR_MEAN = 1 << (MEAN_BITS - 1)
+VECTOR_CONTEXTS = 4
+MAX_PRECISION = 3
+"""A field is coded in units of 2^0 … 2^3 quarter pixels."""
+
+VectorVisitor = Callable[[int, int, int, int, int], int]
+"""(row, column, axis, prediction, scale class) -> the difference to the prediction."""
+ModeVisitor = Callable[[int, "Flag"], int]
+"""(block, its skip flag) -> its mode."""
+LevelVisitor = Callable[[int, int, NDArray[np.intp]], NDArray[np.int32]]
+"""(first, last, scale classes) of a pass -> its levels, (last - first, blocks)."""
+
+
+class FrameContexts:
+    """The contexts of all syntax elements of a stream."""
+
+    def __init__(self, header: SequenceHeader, profile: Profile) -> None:
+        self._header, self._profile = header, profile
+        self.reset(0)
+
+    def reset(self, qp: int) -> None:
+        """Forget everything, as at a key frame of this qp: FORMAT.md 7.8."""
+        self.vectors = VectorContexts()
+        self.tensors = self.fresh_tensors(qp)
+
+    def fresh_tensors(self, qp: int) -> list[TensorContexts]:
+        """Return the contexts that tensors have at a key frame of this qp."""
+        return [
+            TensorContexts(tensor, spec, qp)
+            for tensor, spec in zip(self._profile.tensors, self._header.tensors, strict=True)
+        ]
+
+
+class Flag:
+    """An adaptive flag, P(1) moved a sixteenth of the way towards each value: FORMAT.md 7.2."""
+
+    def __init__(self) -> None:
+        self._one = 1 << (STATE_BITS - 1)
+
+    @property
+    def index(self) -> int:
+        """The table that the next value is coded under, 0 … 63."""
+        return self._one * BINARY_TABLES >> STATE_BITS
+
+    def update(self, value: int) -> None:
+        """Adapt to a value that has been coded."""
+        self._one += (((value << STATE_BITS) - value) - self._one) >> FLAG_RATE
+
+
+class VectorContexts:
+    """Vectors: the difference to a median of three neighbours, its class from the differences
+    around it.  FORMAT.md 7.3.
+    """
+
+    def __init__(self) -> None:
+        self.precision_flags = [Flag() for _ in range(MAX_PRECISION)]
+        self._previous: NDArray[np.int32] | None = None
+        self._means = [VECTOR_MEAN] * (3 * VECTOR_CONTEXTS)
+
+    def absent(self) -> None:
+        """Note a frame without a field."""
+        self._previous = None
+
+    def walk(
+        self, shape: tuple[int, int], precision: int, visit: VectorVisitor
+    ) -> NDArray[np.int32]:
+        """Go through a field of (rows, columns), coded in units of 2^precision quarter pixels, and
+        return it, in quarter pixels.
+
+        Raises:
+            CorruptBitstreamError: a vector longer than any may be.
+        """
+        rows, columns = shape
+        previous = np.zeros((*shape, 2), np.int32) if self._previous is None else self._previous
+        earlier = (previous >> precision).tolist()
+        field = np.zeros((*shape, 2), np.int32).tolist()
+        limit = MAX_VECTOR >> precision
+        size = [[0] * columns for _ in range(rows)]
+        for i in range(rows):
+            for j in range(columns):
+                colocated = earlier[i][j]
+                left = field[i][j - 1] if j else colocated
+                above = field[i - 1][j] if i else colocated
+                around = (size[i][j - 1] if j else 0) + (size[i - 1][j] if i else 0)
+                context = 0 if around == 0 else 1 if around < 4 else 2 if around < 16 else 3
+                for axis in (0, 1):
+                    median = sorted((left[axis], above[axis], colocated[axis]))[1]
+                    # the second component goes by what the first one was
+                    kind = 0 if axis == 0 else 2 if size[i][j] else 1
+                    number = 3 * context + kind
+                    scale_class = int(classify(np.asarray(self._means[number])))
+                    difference = visit(i, j, axis, median, scale_class)
+                    self._update(number, difference)
+                    value = median + difference
+                    if abs(value) > limit:
+                        raise CorruptBitstreamError(
+                            f"motion vector component {value} exceeds ±{limit}"
+                        )
+                    field[i][j][axis] = value
+                    size[i][j] += abs(difference)
+        self._previous = np.array(field, np.int32) << precision
+        return self._previous.copy()
+
+    def _update(self, number: int, difference: int) -> None:
+        mean = self._means[number]
+        target = min(abs(difference), LEVEL_CAP) << MEAN_BITS
+        self._means[number] = max(mean + ((target - mean) >> VECTOR_RATE), 1)
+
+
+class TensorContexts:
+    """Modes and levels of one tensor.  FORMAT.md 7.4 to 7.7.
+
+    Within a frame: `move_to` its qp, `walk_modes` in an inter frame (else `all_intra`),
+    `code_levels`.
+    """
+
+    def __init__(self, profile: TensorProfile, spec: TensorSpec, qp: int) -> None:
+        rows, self._columns = profile.blocks(spec.height, spec.width)
+        self.blocks = rows * self._columns
+        self.name = spec.name
+        self.intra_flag = Flag()
+        self._skip_flags = [Flag() for _ in range(6)]
+        self._scan = profile.scan
+        self._qp = qp
+        self._means = expected_level(self._scan.scale, qp)
+        self._counts = [PRIOR_COUNT, PRIOR_COUNT]
+        self._modes = np.full(self.blocks, MODE_INTRA, np.uint8)
+        # per block, what its levels summed to in the frames before and what had been expected
+        self._activity = np.zeros((2, self.blocks), np.int64)
+
+    @property
+    def positions(self) -> int:
+        """How many levels a block has."""
+        return len(self._scan.position)
+
+    def means_at(self, qp: int) -> NDArray[np.int64]:
+        """Return the (2, P) mean magnitudes, moved to another qp by way of the table of expected
+        levels: FORMAT.md 7.6.
+        """
+        if qp == self._qp:
+            return self._means
+        frozen = tables()
+        scale = np.searchsorted(frozen.expected, self._means) + frozen.expected_low + self._qp
+        return expected_level(scale, qp)
+
+    def move_to(self, qp: int) -> None:
+        """Begin a frame of this qp."""
+        self._means, self._qp = self.means_at(qp), qp
+
+    def all_intra(self) -> NDArray[np.uint8]:
+        """Note a key frame, and return its modes."""
+        self._modes = np.full(self.blocks, MODE_INTRA, np.uint8)
+        return self._modes.copy()
+
+    def walk_modes(self, visit: ModeVisitor) -> NDArray[np.uint8]:
+        """Go through the modes of an inter frame and return them: FORMAT.md 7.5."""
+        columns, before = self._columns, self._modes.tolist()
+        values: list[int] = []
+        for n in range(self.blocks):
+            left = n % columns > 0 and values[n - 1] == MODE_SKIP
+            above = n >= columns and values[n - columns] == MODE_SKIP
+            context = 3 * (before[n] == MODE_SKIP) + left + above
+            values.append(visit(n, self._skip_flags[context]))
+        self._modes = np.array(values, np.uint8)
+        return self._modes.copy()
+
+    def code_levels(self, modes: NDArray[np.uint8], visit: LevelVisitor) -> None:
+        """Go through the levels of the blocks that are not skipped, and adapt: FORMAT.md 7.6, 7.7.
+
+        Args:
+            modes: (N,) of this frame.
+            visit: is told (P', M) classes for each pass and returns (P', M) levels.
+        """
+        coded = np.flatnonzero(modes != MODE_SKIP)
+        if not len(coded):
+            return
+        kinds = np.where(modes[coded] == MODE_INTRA, INTRA, INTER)
+        levels: list[NDArray[np.int32]] = []
+
+        def kept(first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
+            levels.append(visit(first, last, classes))
+            return levels[-1]
+
+        found, expected = self.walk_levels(coded, kinds, self._means, kept)
+        self._activity[:, coded] = np.stack([found, expected]) >> 1
+        self._update(np.concatenate(levels), kinds)
+
+    def walk_levels(
+        self,
+        coded: NDArray[np.intp],
+        kinds: NDArray[np.intp],
+        means: NDArray[np.int64],
+        visit: LevelVisitor,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Go through the levels of some blocks pass by pass, leaving the contexts as they are: a
+        block that turns out more active than expected raises its later means.
+
+        Returns:
+            found and expected of FORMAT.md 7.6 after the last pass, (blocks,) each.
+        """
+        found, expected = self._activity[:, coded]
+        for first, last in pairwise(self._scan.bounds):
+            if first == last:
+                continue
+            base = means[:, first:last].T[:, kinds]
+            ratio = ((found + ACTIVITY_PRIOR) << RATIO_BITS) // (expected + ACTIVITY_PRIOR)
+            ratio = np.clip(ratio, RATIO_LOW, RATIO_HIGH)
+            levels = visit(first, last, classify(base * ratio >> RATIO_BITS))
+            found = found + (
+                np.minimum(np.abs(levels), LEVEL_CAP).sum(0, dtype=np.int64) << MEAN_BITS
+            )
+            expected = expected + base.sum(0)
+        return found, expected
+
+    def _update(self, levels: NDArray[np.int32], kinds: NDArray[np.intp]) -> None:
+        """Move the means towards the magnitudes of this frame's levels."""
+        magnitude = np.minimum(np.abs(levels), LEVEL_CAP)
+        for kind in (INTRA, INTER):
+            chosen = kinds == kind
+            blocks = int(chosen.sum())
+            if not blocks:
+                continue
+            self._counts[kind] = min(self._counts[kind] + blocks, max(COUNT_LIMIT, blocks))
+            total = magnitude[:, chosen].sum(1, dtype=np.int64) << MEAN_BITS
+            self._means[kind] += (total - blocks * self._means[kind]) // self._counts[kind]

@@ -1,0 +1,38 @@
+"""The symbols of a frame as values: what a payload says, and what a frame is reconstructed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MODE_INTER", "MODE_INTRA", "MODE_SKIP", "FrameSymbols", "TensorSymbols"]
+
+MODE_SKIP, MODE_INTER, MODE_INTRA = 0, 1, 2
+
+
+@dataclass(slots=True)
+class TensorSymbols:
+    """The symbols of one tensor in one frame.
+
+    `modes`: (N,) uint8, N blocks in raster order.  `levels`: (P, M) int32, positions in scan order,
+    the M blocks that are not skipped in raster order.  `classes`: (P, M) uint8, the scale class
+    that each level was coded under.
+    """
+
+    modes: NDArray[np.uint8]
+    levels: NDArray[np.int32]
+    classes: NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class FrameSymbols:
+    """The symbols of one frame.  `vectors`: (rows, columns, 2) int32 in (y, x) quarter pixels, None
+    when absent.
+    """
+
+    key: bool
+    qp: int
+    vectors: NDArray[np.int32] | None
+    tensors: list[TensorSymbols]

@@ -1,0 +1,162 @@
+"""Payload -> symbols: the syntax of a frame, as a decoder reads it.  FORMAT.md 7.
+
+What each symbol is read under, and in which order, is in `contexts`; the writing half is
+`encoding.payloads`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codec.errors import CorruptBitstreamError
+from codec.format.constants import MAX_LEVEL
+from codec.format.header import SequenceHeader
+from codec.format.packets import FramePacket
+from codec.format.profile import Profile
+from codec.format.tables import ESCAPE, MAX_DIRECT_LEVEL
+from codec.normative.contexts import Flag, FrameContexts, TensorContexts
+from codec.normative.range_coder import SymbolReader
+from codec.normative.symbols import (
+    MODE_INTER,
+    MODE_INTRA,
+    MODE_SKIP,
+    FrameSymbols,
+    TensorSymbols,
+)
+
+__all__ = ["MAX_ESCAPE_BITS", "FrameReader", "pass_order"]
+
+MAX_ESCAPE_BITS = 14
+"""Longest prefix of an escape: magnitudes up to 31 + 2^15 - 1."""
+
+
+class FrameReader:
+    """Reads the payloads of a stream, in order, from any key frame on."""
+
+    def __init__(self, header: SequenceHeader, profile: Profile) -> None:
+        self._field_shape = header.field_shape
+        self._contexts = FrameContexts(header, profile)
+
+    def read(self, packet: FramePacket) -> FrameSymbols:
+        """Read the payload of a packet: FORMAT.md 7.2.
+
+        Raises:
+            CorruptBitstreamError: it is no payload of a frame.
+        """
+        contexts = self._contexts
+        if packet.key:
+            contexts.reset(packet.qp)
+        reader = SymbolReader(packet.payload)
+        vectors = None
+        if packet.has_vectors:
+            vectors = self._read_vectors(reader)
+        else:
+            contexts.vectors.absent()
+        tensors = []
+        for tensor in contexts.tensors:
+            tensor.move_to(packet.qp)
+            modes = tensor.all_intra() if packet.key else _read_modes(reader, tensor)
+            tensors.append(_read_levels(reader, tensor, modes))
+        return FrameSymbols(packet.key, packet.qp, vectors, tensors)
+
+    def _read_vectors(self, reader: SymbolReader) -> NDArray[np.int32]:
+        """Read a motion field: FORMAT.md 7.3."""
+        vectors = self._contexts.vectors
+        precision = 0
+        for flag in vectors.precision_flags:
+            if not _read_flag(reader, flag):
+                break
+            precision += 1
+        return vectors.walk(
+            self._field_shape,
+            precision,
+            lambda _row, _column, _axis, _median, number: _read_value(reader, number),
+        )
+
+
+def _read_flag(reader: SymbolReader, flag: Flag) -> int:
+    """Read an adaptive flag: FORMAT.md 7.2."""
+    value = reader.flag(flag.index)
+    flag.update(value)
+    return value
+
+
+def _read_value(reader: SymbolReader, number: int) -> int:
+    """Read a value under class `number`: FORMAT.md 7.2."""
+    symbol = reader.level(number)
+    return _read_escape(reader) if symbol == ESCAPE else symbol - MAX_DIRECT_LEVEL
+
+
+def _read_escape(reader: SymbolReader) -> int:
+    """Read a value over the direct range, sign and Exp-Golomb code of the excess: FORMAT.md 7.2."""
+    negative = reader.bit()
+    count = 0
+    while reader.bit():
+        count += 1
+        if count > MAX_ESCAPE_BITS:
+            raise CorruptBitstreamError(
+                f"escape with a prefix over {MAX_ESCAPE_BITS} bits, the longest that is allowed"
+            )
+    excess = 1
+    for _ in range(count):
+        excess = 2 * excess + reader.bit()
+    magnitude = excess + MAX_DIRECT_LEVEL
+    if magnitude > MAX_LEVEL:
+        raise CorruptBitstreamError(
+            f"level of magnitude {magnitude}, at most {MAX_LEVEL} is allowed"
+        )
+    return -magnitude if negative else magnitude
+
+
+def _read_modes(reader: SymbolReader, tensor: TensorContexts) -> NDArray[np.uint8]:
+    """Read the block modes of an inter frame: FORMAT.md 7.5."""
+
+    def mode(_block: int, skip_flag: Flag) -> int:
+        if _read_flag(reader, skip_flag):
+            return MODE_SKIP
+        return MODE_INTRA if _read_flag(reader, tensor.intra_flag) else MODE_INTER
+
+    return tensor.walk_modes(mode)
+
+
+def _read_levels(
+    reader: SymbolReader, tensor: TensorContexts, modes: NDArray[np.uint8]
+) -> TensorSymbols:
+    """Read the levels of the blocks that are not skipped: FORMAT.md 7.6."""
+    shape = (tensor.positions, int((modes != MODE_SKIP).sum()))
+    symbols = TensorSymbols(modes, np.zeros(shape, np.int32), np.zeros(shape, np.uint8))
+
+    def levels(first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
+        symbols.classes[first:last] = classes
+        symbols.levels[first:last] = _read_pass(reader, classes)
+        return symbols.levels[first:last]
+
+    tensor.code_levels(modes, levels)
+    return symbols
+
+
+def _read_pass(reader: SymbolReader, classes: NDArray[np.intp]) -> NDArray[np.int32]:
+    """Read the levels of one pass, all of one class together, and then what escaped."""
+    order, runs = pass_order(classes)
+    symbols = np.empty(classes.size, np.int32)
+    for number, first, last in runs:
+        symbols[order[first:last]] = reader.levels(last - first, number)
+    levels = symbols - MAX_DIRECT_LEVEL
+    for index in np.flatnonzero(symbols == ESCAPE).tolist():
+        levels[index] = _read_escape(reader)
+    return levels.reshape(classes.shape)
+
+
+def pass_order(classes: NDArray[np.intp]) -> tuple[NDArray[np.intp], list[tuple[int, int, int]]]:
+    """Return the order of the symbols of a pass, indices into its levels in C order, and the runs
+    of one class in it: (class, first, last).  FORMAT.md 7.6.
+    """
+    flat = classes.ravel()
+    ends = np.cumsum(np.bincount(flat)).tolist()
+    runs = [
+        (number, first, last)
+        for number, (first, last) in enumerate(zip([0, *ends], ends, strict=False))
+        if first < last
+    ]
+    return np.argsort(flat, kind="stable"), runs

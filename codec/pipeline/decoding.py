@@ -1,0 +1,198 @@
+"""Streams -> tensors, and on to the task's output.  Generators, one frame at a time.
+
+    packet ─► Decoder ─► cloud sub-model                  `decode_frames`, `TaskOutput`
+
+Nothing here is normative, nothing prints; files other than a reference clip are the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from codec.errors import CorruptBitstreamError, ModelError, VideoError
+from codec.files.damage import DamagePolicy
+from codec.files.streams import StreamReader
+from codec.files.video import Frame, VideoReader
+from codec.format.header import SequenceHeader
+from codec.metrics import FeatureNrmse
+from codec.models.submodels import (
+    SplitModel,
+    labels,
+    load_model,
+    normalise,
+    split_model,
+    weights_hash,
+)
+from codec.normative.decoder import DecodedFrame, Decoder
+
+__all__ = ["FeatureReference", "TaskOutput", "decode_frames", "model_of"]
+
+
+def decode_frames(
+    reader: StreamReader, *, frames: tuple[int, int | None] | None = None, device: str = "cpu"
+) -> Iterator[tuple[int, DecodedFrame]]:
+    """Yield (frame number, decoded frame) of a half-open range, starting at the key frame before
+    it.
+
+    A range that ends before the stream does leaves the rest unread, and so unchecked.
+    """
+    decoder = Decoder(reader.header, device=device, limits=reader.limits)
+    start, stop = frames or (0, None)
+    if start:
+        reader.seek(start)
+    if stop is not None and stop <= start:
+        return
+    with torch.no_grad():
+        for packet in reader:
+            number = reader.packet_number
+            decoded = decoder.decode(packet)
+            if number >= start:
+                yield number, decoded
+            if stop is not None and number + 1 >= stop:
+                return
+
+
+def model_of(
+    header: SequenceHeader, *, weights: str | None, any_weights: bool, device: str
+) -> SplitModel:
+    """Return the sub-models that a stream was made with.
+
+    Args:
+        header: names model, split and the hash of the weights.
+        weights: file to use in place of what the header names; needed when the weights were a local
+            file.
+        any_weights: accept weights of another hash.
+        device: where to put the model.
+
+    Raises:
+        ModelError: no model in the header, or weights of another hash.
+    """
+    if not header.model:
+        raise ModelError(
+            "the stream was coded from its writer's own tensors and names no model; "
+            "decode to features"
+        )
+    wanted = weights or header.weights
+    if weights is None and wanted != "default" and not wanted.startswith("random:"):
+        raise ModelError(
+            f"the stream was made with the weight file {wanted!r}; pass it with --weights FILE"
+        )
+    model = load_model(header.model, wanted, device=device)
+    found = weights_hash(model)
+    if found != header.weights_hash and not any_weights:
+        raise ModelError(
+            f"weights of hash {found.hex()}, the stream was made with "
+            f"{header.weights_hash.hex()} ({header.weights}); "
+            "pass the right file with --weights, or --any-weights to go on regardless"
+        )
+    split = split_model(
+        model, header.split, (header.input_height, header.input_width), header.model
+    )
+    shapes = [spec.shape for spec in split.tensors]
+    expected = [spec.shape for spec in header.tensors]
+    if shapes != expected:
+        raise ModelError(
+            f"{header.model} at {header.split} gives tensors {shapes}, the stream has {expected}"
+        )
+    return split
+
+
+class TaskOutput:
+    """Finishes the task: decoded frame -> the most probable classes."""
+
+    def __init__(self, header: SequenceHeader, split: SplitModel, *, count: int = 5) -> None:
+        self._header, self._split, self._count = header, split, count
+        self._labels: list[str] | None = None
+
+    def __call__(self, number: int, frame: DecodedFrame) -> dict[str, Any]:
+        """Return frame number, pts, time in seconds, and the top classes with probabilities."""
+        with torch.no_grad():
+            output = self._split.cloud([tensor[None] for tensor in frame.features])
+        if output.ndim != 2:
+            raise ModelError(
+                f"the model's output has shape {tuple(output.shape)}; classes were expected"
+            )
+        if self._labels is None:
+            self._labels = labels(self._header.model, output.shape[1])
+        best = torch.softmax(output[0].double(), 0).topk(min(self._count, output.shape[1]))
+        return {
+            "frame": number,
+            "pts": frame.pts,
+            "time": float(frame.pts * self._header.time_base),
+            "top5": [
+                {
+                    "class": int(index),
+                    "label": self._labels[int(index)],
+                    "probability": round(float(value), 6),
+                }
+                for value, index in zip(best.values, best.indices, strict=True)
+            ],
+        }
+
+
+class FeatureReference:
+    """Recomputes the features of the clip that a stream was made from, and measures NRMSE against
+    them.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        header: SequenceHeader,
+        split: SplitModel,
+        frames: tuple[int, int | None] | None,
+        device: str,
+        damaged: DamagePolicy = "skip",
+    ) -> None:
+        if header.preprocessing is None:
+            raise ModelError(
+                "the stream names no preprocessing; its features cannot be recomputed from a clip"
+            )
+        self._preprocessing = header.preprocessing
+        self._split, self._device = split, device
+        try:
+            self._reader = VideoReader(source, header.preprocessing, frames=frames, damaged=damaged)
+        except ValueError as error:  # the header may state steps that contradict each other
+            raise CorruptBitstreamError(f"sequence header: {error}") from error
+        size = (self._reader.width, self._reader.height)
+        if size != (header.input_width, header.input_height):
+            self._reader.close()
+            raise VideoError(
+                f"the reference clip gives frames of {size[0]}x{size[1]}, the stream was made from "
+                f"{header.input_width}x{header.input_height}; is it the clip that was encoded?"
+            )
+        self._time_base = header.time_base
+        self._frames: Iterable[Frame] = iter(self._reader)
+        self._nrmse = FeatureNrmse(len(header.tensors))
+
+    def update(self, frame: DecodedFrame) -> None:
+        """Compare the next frame of the clip with a decoded one."""
+        reference = next(iter(self._frames), None)
+        if reference is None:
+            raise VideoError(
+                "the reference clip ends before the stream does; is it the clip that was encoded?"
+            )
+        if reference.pts * self._reader.time_base != frame.pts * self._time_base:
+            raise VideoError(
+                f"pts {frame.pts} in the stream, {reference.pts} in the reference clip: not the "
+                "same frame; if part of a clip was encoded, name it with --reference-frames"
+            )
+        with torch.no_grad():
+            image = normalise(reference.rgb, self._preprocessing).to(self._device)
+            features = self._split.edge(image)
+        for number, (actual, recovered) in enumerate(zip(features, frame.features, strict=True)):
+            try:
+                self._nrmse.update(number, actual[0].cpu().numpy(), recovered.cpu().numpy())
+            except ValueError as error:
+                raise ModelError(f"the reference's features: {error}") from error
+
+    def nrmse(self) -> float:
+        """Return the NRMSE so far; over all frames it is the encoder's figure."""
+        return self._nrmse.combined()
+
+    def close(self) -> None:
+        """Close the clip."""
+        self._reader.close()

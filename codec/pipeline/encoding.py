@@ -1,0 +1,341 @@
+"""Video -> edge sub-model -> packets: a generator, one frame at a time.
+
+    video ─► edge sub-model ─► Encoder ─► packet          `VideoEncoder`
+
+Nothing here prints; files other than the video and a profile are the caller's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codec.encoding.encoder import EncodedFrame, Encoder
+from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma
+from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
+from codec.errors import ModelError, VideoError
+from codec.files.video import Frame, VideoReader
+from codec.format.header import SequenceHeader
+from codec.format.packets import FramePacket
+from codec.format.profile import Profile, shipped_profile
+from codec.metrics import FeatureNrmse
+from codec.models.submodels import (
+    SplitModel,
+    default_preprocessing,
+    load_model,
+    normalise,
+    split_model,
+    weights_hash,
+)
+from codec.pipeline.metering import Meter
+from codec.pipeline.options import VideoOptions
+from codec.profiling.simple import measure_profile
+from codec.profiling.weighted import channel_weights
+
+__all__ = ["VideoEncoder"]
+
+CALIBRATION_FRAMES = 8
+NRMSE_TOLERANCE = 0.1
+"""Deviations from `target_nrmse` that are not worth a warning."""
+WEIGHTED_PIXELS = 1 << 20
+"""Largest frames whose gradients are taken: they need several times the memory of the features."""
+
+
+class VideoEncoder:
+    """Encodes a video: iterate for packets, then ask for the report.
+
+    Example:
+        >>> encoder = VideoEncoder("clip.mp4", VideoOptions())  # doctest: +SKIP
+        >>> writer = StreamWriter(file, encoder.header)  # doctest: +SKIP
+        >>> for encoded in encoder: writer.write(encoded.packet)  # doctest: +SKIP
+    """
+
+    def __init__(self, source: str | Path | BinaryIO, options: VideoOptions) -> None:
+        self._options = options
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._payload = 0
+        self._key_frames = 0
+        self._preprocessing = default_preprocessing(options.model, options.native, options.weights)
+        self._reader = VideoReader(
+            source,
+            self._preprocessing,
+            frames=options.frames,
+            export_motion=options.motion == "bitstream",
+            damaged=options.damaged,
+        )
+        try:
+            model = load_model(options.model, options.weights, device=options.device)
+            self.split: SplitModel = split_model(
+                model, options.split, (self._reader.height, self._reader.width), options.model
+            )
+            self._frames = self._read()
+            first = list(islice(self._frames, CALIBRATION_FRAMES))
+            if not first:
+                raise VideoError(  # noqa: TRY301 - the reader is closed on the way out
+                    "no frame in the range asked for; the video is shorter than --frames starts"
+                )
+            # the first frame is a key frame, without vectors in any codec
+            if options.motion == "bitstream" and len(first) > 1 and not self._reader.has_motion:
+                raise VideoError(  # noqa: TRY301 - as above
+                    f"the {self._reader.codec_name} stream gives no motion vectors "
+                    "(H.264 and MPEG-4 do); use --motion search"
+                )
+            digest = weights_hash(model)
+            profile = _chosen_profile(options, digest)
+            if profile is None:
+                with torch.no_grad():
+                    samples = [self._features(frame) for frame in first]
+                try:
+                    profile = measure_profile(
+                        self.split.tensors, samples, weights=self._channel_weights(samples)
+                    )
+                except ValueError as error:
+                    raise ModelError(f"{options.model} at {options.split}: {error}") from error
+            embedded = shipped_profile(profile.hash.hex()) is None
+            self.header = self._header(profile=profile, embedded=embedded, digest=digest)
+            self._frames = chain(first, self._frames)
+            try:
+                self._encoder = Encoder(
+                    self.header, options.config, cloud=self.split.cloud, device=options.device
+                )
+            except ValueError as error:
+                raise ModelError(f"{options.model} at {options.split}: {error}") from error
+        except BaseException:
+            self._reader.close()
+            raise
+        self._meter: Meter | None = None
+        if options.measure or options.evaluate:
+            self._meter = Meter(self.header, self.split.cloud if options.evaluate else None)
+        self._nrmse = self._meter.nrmse if self._meter else None
+        if options.target_nrmse is not None and self._nrmse is None:
+            self._nrmse = FeatureNrmse(len(self.split.tensors))
+        self.frame_rate = self._reader.frame_rate
+        self._control = self._rate_control()
+        self._qps: list[int] = []
+        self.frame_count_hint = self._reader.frame_count_hint
+
+    def _rate_control(self) -> RateControl | None:
+        options = self._options
+        if options.target_nrmse is not None:
+            return NrmseControl(options.target_nrmse, keyint=options.config.keyint)
+        if options.bitrate is None:
+            return None
+        return BitrateControl(
+            options.bitrate,
+            float(self.frame_rate),
+            keyint=options.config.keyint,
+            key_offset=self._encoder.key_offset,
+            header_bytes=len(self.header.to_bytes()),
+            elements=sum(spec.elements for spec in self.split.tensors),
+        )
+
+    def _channel_weights(self, samples: list[list[Tensor]]) -> list[NDArray[np.float64]] | None:
+        """Ask the cloud which channels matter, where that is possible and not too much work."""
+        if self._reader.height * self._reader.width > WEIGHTED_PIXELS:
+            return None
+        try:
+            return channel_weights(self.split.tensors, samples, self.split.cloud)
+        except ModelError:  # whatever it puts out, its features can be coded
+            return None
+
+    def _header(self, *, profile: Profile, embedded: bool, digest: bytes) -> SequenceHeader:
+        options, reader = self._options, self._reader
+        weights = options.weights
+        if weights != "default" and not weights.startswith("random:"):
+            # a hint, the hash decides; a stream has no business with the folders of its writer
+            name = Path(weights).name.encode(errors="replace").decode()
+            weights = "".join(letter if letter.isprintable() else "?" for letter in name)
+        return SequenceHeader(
+            tensors=self.split.tensors,
+            input_height=reader.height,
+            input_width=reader.width,
+            profile_hash=profile.hash,
+            profile=profile.to_bytes() if embedded else None,
+            grid=options.grid,
+            time_base=reader.time_base,
+            frame_duration=max(round(1 / (reader.frame_rate * reader.time_base)), 1),
+            model=options.model,
+            split=options.split,
+            weights=weights,
+            weights_hash=digest,
+            preprocessing=self._preprocessing,
+        )
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] += time.perf_counter() - start
+
+    def _read(self) -> Iterator[Frame]:
+        frames = iter(self._reader)
+        while True:
+            with self._clock("video"):
+                frame = next(frames, None)
+            if frame is None:
+                return
+            yield frame
+
+    def _features(self, frame: Frame) -> list[Tensor]:
+        image = normalise(frame.rgb, self._preprocessing).to(self._options.device)
+        features = [tensor[0] for tensor in self.split.edge(image)]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in features):
+            raise ModelError(
+                f"{self._options.model} with weights {self._options.weights!r} gives features at "
+                f"{self._options.split} that are not finite"
+            )
+        return features
+
+    def __iter__(self) -> Iterator[EncodedFrame]:
+        """Yield encoded frames in presentation order."""
+        options, control = self._options, self._control
+        previous: FramePacket | None = None
+        search = MotionSearch(self.header, qp=options.config.qp, search_range=options.search_range)
+        try:
+            for frame in self._frames:
+                with torch.no_grad():
+                    with self._clock("edge"):
+                        features = self._features(frame)
+                    with self._clock("motion"):
+                        vectors = self._vectors(search, frame)
+                    with self._clock("coding"):
+                        qp, most_bytes = (None, None) if control is None else control.next()
+                        encoded = self._encoder.encode(
+                            features,
+                            vectors,
+                            pts=frame.pts,
+                            intra=options.motion == "none",
+                            qp=qp,
+                            most_bytes=most_bytes,
+                        )
+                        if not encoded.packet.has_vectors:
+                            search.forget()
+                    self._qps.append(encoded.packet.qp)
+                    self._key_frames += encoded.packet.key
+                    self._payload += len(encoded.packet.payload)
+                    with self._clock("measuring"):
+                        self._measure(features, encoded)
+                    if control is not None:
+                        packet = encoded.packet
+                        control.update(
+                            packet_bytes=len(packet.to_bytes(previous)),
+                            key=packet.key,
+                            qp=packet.qp,
+                            nrmse=math.nan if self._nrmse is None else self._nrmse.combined(),
+                        )
+                        previous = packet
+                yield encoded
+        finally:
+            self._reader.close()
+
+    def _vectors(self, search: MotionSearch, frame: Frame) -> NDArray[np.int32] | None:
+        if self._options.motion == "search":
+            return search.estimate(luma(frame.rgb))
+        if self._options.motion == "bitstream":
+            assert frame.motion is not None  # noqa: S101 - the reader was asked for it
+            return field_of_blocks(frame.motion, self.header)
+        return None
+
+    def _measure(self, features: list[Tensor], encoded: EncodedFrame) -> None:
+        if self._meter is not None:
+            try:
+                self._meter.update(features, encoded)
+            except ValueError as error:
+                raise ModelError(f"{self._options.model}: {error}") from error
+        elif self._nrmse is not None:
+            for number, (actual, found) in enumerate(zip(features, encoded.features, strict=True)):
+                self._nrmse.update(number, actual.cpu().numpy(), found.cpu().numpy())
+
+    def report(self, stream_bytes: int, header_bytes: int) -> dict[str, Any]:
+        """Return what the encoding came to, flat.  Rates count every byte of the file.
+
+        Args:
+            stream_bytes: size of the whole stream.
+            header_bytes: size of its sequence header.
+        """
+        options = self._options
+        frames = len(self._qps)
+        elements = sum(spec.elements for spec in self.split.tensors)
+        plain = len(replace(self.header, profile=None).to_bytes())
+        report: dict[str, Any] = {
+            "frames": frames,
+            "key_frames": self._key_frames,
+            "source_damage": self._reader.damage.places,
+            "source_frames_lost": self._reader.damage.frames,
+            "bytes": stream_bytes,
+            "bytes_per_frame": stream_bytes / frames,
+            "kbit_per_s": stream_bytes * 8 / 1000 * float(self.frame_rate) / frames,
+            "bits_per_element": stream_bytes * 8 / (frames * elements),
+            "bytes_header": header_bytes,
+            "bytes_header_profile": 0 if self.header.profile is None else header_bytes - plain,
+            "bytes_framing": stream_bytes - header_bytes - self._payload,
+        }
+        measured = {} if self._meter is None else self._meter.report()
+        frame_md5 = measured.pop("frame_md5", None)
+        if self._nrmse is not None:
+            report["nrmse"] = self._nrmse.combined()
+        report |= measured
+        for stage in ("video", "edge", "motion", "coding", "measuring"):
+            report[f"seconds_{stage}"] = self._seconds[stage]
+        report |= {
+            "model": options.model,
+            "split": options.split,
+            "weights": self.header.weights,
+            **self._report_control(report),
+            "qp_min": min(self._qps),
+            "qp_mean": sum(self._qps) / frames,
+            "qp_max": max(self._qps),
+            "keyint": options.config.keyint,
+            "effort": options.config.effort,
+            "motion": options.motion,
+            "grid": options.grid,
+            "frame_rate": float(self.frame_rate),
+        }
+        if frame_md5 is not None:
+            report["frame_md5"] = frame_md5
+        return report
+
+    def _report_control(self, report: dict[str, Any]) -> dict[str, Any]:
+        options = self._options
+        if options.bitrate is not None:
+            met = report["kbit_per_s"] <= TOLERANCE * options.bitrate
+            return {"target_kbit_per_s": options.bitrate, "target_met": met}
+        if options.target_nrmse is not None:
+            met = abs(report["nrmse"] / options.target_nrmse - 1) <= NRMSE_TOLERANCE
+            return {"target_nrmse": options.target_nrmse, "target_met": met}
+        return {"qp": options.config.qp}
+
+
+def _chosen_profile(options: VideoOptions, digest: bytes) -> Profile | None:
+    """Return the profile asked for or shipped for these very weights, or None."""
+    if options.profile is None:
+        profile = shipped_profile(f"{options.model}@{options.split}")
+        # sensitivities are those of the weights: of others they say nothing
+        fits = profile is not None and profile.provenance.get("weights_hash") == digest.hex()
+        return profile if fits else None
+    with options.profile.open("rb"):
+        pass  # a file that is missing says so, rather than that it is no profile
+    profile = Profile.load(options.profile)
+    asked = {"model": options.model, "split": options.split, "weights_hash": digest.hex()}
+    for key, expected in asked.items():
+        found = profile.provenance.get(key, expected)
+        if found != expected:
+            raise ModelError(
+                f"{options.profile}: measured for {key.replace('_', ' of the ')} {found}, "
+                f"asked for {expected}; run lmc calibrate for it"
+            )
+    return profile

@@ -1,0 +1,80 @@
+"""What a coded clip came to, beyond the sizes of its packets: for `--report` and `--evaluate`.
+
+A meter looks on; nothing that is coded depends on it, and an encoder without one pays nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from codec.encoding.encoder import EncodedFrame
+from codec.encoding.payloads import FrameWriter
+from codec.format.header import SequenceHeader
+from codec.format.profile import profile_of
+from codec.metrics import FeatureNrmse, TaskFidelity
+from codec.normative.reconstruction import md5_of
+
+__all__ = ["Meter"]
+
+
+class Meter:
+    """Measures coded frames: NRMSE, MD5s, code lengths by syntax element, and the task if asked.
+
+    Args:
+        header: of the stream.
+        cloud: the cloud sub-model, to finish the task on both sides; None: features only.
+    """
+
+    def __init__(
+        self, header: SequenceHeader, cloud: Callable[[Sequence[Tensor]], Tensor] | None = None
+    ) -> None:
+        self.nrmse = FeatureNrmse(len(header.tensors))
+        self._header, self._cloud = header, cloud
+        self._lengths = FrameWriter(header, profile_of(header))
+        self._bits: dict[str, float] = defaultdict(float)
+        self._payload = 0
+        self._md5: list[str] = []
+        self._fidelity = TaskFidelity()
+
+    def update(self, features: Sequence[Tensor], encoded: EncodedFrame) -> None:
+        """Add a frame: its features as the edge sub-model gave them, and what became of it.
+
+        Raises:
+            ValueError: values that are not finite, or an output that is no logits.
+        """
+        self._payload += len(encoded.packet.payload)
+        self._md5.append(md5_of(encoded.latents))
+        for element, bits in self._lengths.code_lengths(encoded.symbols).items():
+            self._bits["levels" if element.startswith("levels") else element] += bits
+        recovered = encoded.features
+        for number, (actual, found) in enumerate(zip(features, recovered, strict=True)):
+            self.nrmse.update(number, actual.cpu().numpy(), found.cpu().numpy())
+        if self._cloud is not None:
+            reference = self._cloud([tensor[None] for tensor in features])
+            output = self._cloud([tensor[None] for tensor in recovered])
+            self._fidelity.update(reference.cpu(), output.cpu())
+
+    def report(self) -> dict[str, Any]:
+        """Return what the frames came to, flat.
+
+        The payload is divided among motion, modes and levels in proportion to their code lengths.
+        `nrmse` is equation (13) of arXiv:2102.04018 (see `FeatureNrmse`).
+        """
+        code_length = max(sum(self._bits.values()), 1e-9)
+        report: dict[str, Any] = {
+            f"bytes_{element}": self._payload * self._bits[element] / code_length
+            for element in ("motion", "modes", "levels")
+        }
+        report["nrmse"] = self.nrmse.combined()
+        if len(self._header.tensors) > 1:
+            for spec, value in zip(self._header.tensors, self.nrmse.per_tensor(), strict=True):
+                report[f"nrmse_{spec.name}"] = value
+        if self._cloud is not None:
+            report["kl"] = self._fidelity.kl()
+            report["top1_agreement"] = self._fidelity.top1_agreement()
+        report["frame_md5"] = self._md5
+        return report

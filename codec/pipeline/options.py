@@ -1,0 +1,68 @@
+"""What `lmc encode` is asked for, as a value, with its defaults and its bounds.
+
+Light: the command line shows them in its help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from codec.encoding.config import EncoderConfig
+from codec.encoding.rate_control import TARGET_RANGES
+from codec.files.damage import DamagePolicy
+from codec.format.constants import DEFAULT_GRID
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEFAULT_SEARCH_RANGE",
+    "DEFAULT_SPLIT",
+    "MOTION_SOURCES",
+    "VideoOptions",
+]
+
+DEFAULT_MODEL, DEFAULT_SPLIT = "efficientnet_lite0", "blocks.7"
+DEFAULT_SEARCH_RANGE = 16
+MOTION_SOURCES = ("search", "zero", "none", "bitstream")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoOptions:
+    """What `lmc encode` is asked for; `frames` is half-open.
+
+    `profile` is a file of `lmc calibrate`; without one, the shipped profile is used, or, where the
+    model, the split or the weights are others, one measured on the first frames of the video.
+    `bitrate` (kbit/s, of the whole file) or `target_nrmse` (of the whole clip) is kept by choosing
+    the qp of every frame, in place of `config.qp`.  `damaged` is what becomes of a damaged video:
+    "stop" at the first damage, "skip" to the next key frame and count what was lost, or "conceal":
+    take what a lenient decoder makes of it.  `measure`: report NRMSE, the MD5 of every frame and
+    what each syntax element costs; `evaluate`: finish the task on both sides as well.
+    """
+
+    model: str = DEFAULT_MODEL
+    split: str = DEFAULT_SPLIT
+    weights: str = "default"
+    native: bool = False
+    frames: tuple[int, int | None] | None = None
+    damaged: DamagePolicy = "stop"
+    motion: str = MOTION_SOURCES[0]
+    grid: int = DEFAULT_GRID
+    search_range: int = DEFAULT_SEARCH_RANGE
+    measure: bool = False
+    evaluate: bool = False
+    device: str = "cpu"
+    profile: Path | None = None
+    config: EncoderConfig = field(default_factory=EncoderConfig)
+    bitrate: float | None = None
+    target_nrmse: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown source of motion and targets that are none."""
+        if self.motion not in MOTION_SOURCES:
+            raise ValueError(f"motion {self.motion!r} is none of {', '.join(MOTION_SOURCES)}")
+        if self.bitrate is not None and self.target_nrmse is not None:
+            raise ValueError("bitrate and target_nrmse are both given; one of them can be kept")
+        for name, (least, largest) in TARGET_RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= largest:
+                raise ValueError(f"{name} {value} is not from {least:g} to {largest:g}")
