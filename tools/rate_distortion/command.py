@@ -32,13 +32,15 @@ from codec.files.video import VideoReader
 from codec.models.submodels import DEFAULT_MODEL, default_preprocessing, load_model, split_model
 from tools.contenders.codecs import ANCHOR_NAMES, study_codecs
 from tools.rate_distortion.bd_rate import render
-from tools.rate_distortion.measurement import PointJob, ShowcaseJob, file_hash
-from tools.rate_distortion.study import FILES, Study, limits_option, rows_of, write_text
+from tools.rate_distortion.measurement import PointJob, ShowcaseJob
+from tools.rate_distortion.study import FILES, Study, limits_option, rows_of
 from tools.report import provenance
 from tools.report.figures import bd_rate_figure, rate_distortion_figure, save
 from tools.report.page import study_page
 from tools.running.jobs import Store, complete
-from tools.running.outputs import guarded
+from tools.running.keys import file_hash
+from tools.running.options import job_options
+from tools.running.outputs import guarded, write_text
 
 SHOWCASE_QP = 26
 """Where KL is about 0.1."""
@@ -191,12 +193,7 @@ def describe_clip(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="True classes, for accuracy: a CSV of clip,class or clip,frame,class.",
 )
-@click.option("-j", "--jobs", "workers", default=1, show_default=True, type=click.IntRange(1))
-@click.option(
-    "--cluster",
-    metavar="ADDRESS",
-    help="Of a dask scheduler whose workers see the same clips and code, instead of -j.",
-)
+@job_options
 @click.option("--pictures/--no-pictures", default=True, help="Frames and channels on the page.")
 def main(
     clips: tuple[Path, ...],
@@ -299,7 +296,7 @@ def main(
         publish(study, output)
     except OSError as error:
         raise click.ClickException(one_line(error)) from error
-    _warn_of_other_code(study)
+    provenance.warn_of_other_code(study.points)
     for split in study.splits:
         for test in study.settings["test"]:
             if chosen := study.compared(split, test):
@@ -361,15 +358,3 @@ def publish(study: Study, output: Path) -> None:
         if any(one.split == split for one in study.comparisons):
             save(bd_rate_figure(content, split), figures / f"bd-rate-{split}")
     write_text(output / "index.html", study_page(content))
-
-
-def _warn_of_other_code(study: Study) -> None:
-    """Say so if what is in the folder was not measured by this very code."""
-    commits = {point["commit"] for point in study.points}
-    if commits - {study.provenance["commit"]} or any(one.endswith("+") for one in commits):
-        click.echo(
-            f"warning: measured at the commits {', '.join(sorted(commits))} (+: with changes), now "
-            f"{study.provenance['commit']}; delete jobs/ in the folder to measure all with this "
-            "code",
-            err=True,
-        )
