@@ -29,6 +29,7 @@ from strategies import (
     random_vectors,
     stream_headers,
 )
+from tools.make.composing import REVISION
 
 from codec.encoding.encoder import MAX_EFFORT, EncoderConfig
 from codec.errors import BitstreamError
@@ -40,7 +41,6 @@ from codec.format.profile import Profile, profile_of
 from codec.normative.decoder import Decoder
 from codec.normative.entropy import FrameSyntax, SymbolWriter
 from codec.normative.reconstruction import Reconstructor, checksum
-from tools.make.bitstreams import REVISION
 
 SOURCE = Path(reference_decoder.__file__)
 FOLDER = SOURCE.resolve().parent.parent / "bitstreams"

@@ -32,11 +32,12 @@ from codec.files.video import VideoReader
 from codec.models.submodels import DEFAULT_MODEL, default_preprocessing, load_model, split_model
 from tools.contenders.codecs import ANCHOR_NAMES, study_codecs
 from tools.rate_distortion.bd_rate import render
+from tools.rate_distortion.figures import bd_rate_figure, rate_distortion_figure
 from tools.rate_distortion.measurement import PointJob, ShowcaseJob
+from tools.rate_distortion.page import study_page
 from tools.rate_distortion.study import FILES, Study, limits_option, rows_of
 from tools.report import provenance
-from tools.report.figures import bd_rate_figure, rate_distortion_figure, save
-from tools.report.page import study_page
+from tools.report.figures import save
 from tools.running.jobs import Store, complete
 from tools.running.keys import file_hash
 from tools.running.options import job_options

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from codec.errors import ModelError, VideoError
-from tools.contenders.anchors import AnchorUnavailableError
 from tools.contenders.codecs import study_codecs
 from tools.contenders.scene import Coded, Fidelity, Scene, StudyCodec
+from tools.contenders.video import AnchorUnavailableError
 from tools.rate_distortion.showcase import showcase
 from tools.report import provenance
 from tools.running.keys import file_hash, key_of
