@@ -154,6 +154,46 @@ HEVC_PSNR = (27.0, 41.0)
 def report(results: Sequence[list[Row]], output: Path) -> Report:
     """Draw and judge: one result for each network."""
     rows = all_rows(results)
+    summary = _summary(rows)
+    return Report(
+        "hevc",
+        "HEVC (eq. 14)",
+        "The paper compares with published PSNR of HEVC's predictions. Measured here: luma of real "
+        "clips predicted from the frame before (original, not decoded), and the tensors of the "
+        "same frames by the same vectors, 16 px grid in quarter pixels; luma by (14), tensors by "
+        "(13) frame by frame, all positions counted.",
+        {"motion-hevc": rows, "motion-hevc-summary": summary},
+        [
+            saved_figure(
+                draw(rows),
+                output,
+                "hevc",
+                "Medians over the frames of each clip. Shaded: what (14) makes of HEVC's 27–41 dB.",
+            )
+        ],
+        _findings(summary),
+        [
+            table(
+                ("network", "clip", "predicted", "PSNR, dB", "NRMSE p50", "p95", "no motion"),
+                [
+                    (
+                        NETWORKS.get(row["network"], row["network"]),
+                        row["clip"],
+                        short(row["what"]),
+                        fixed(row["psnr"], 1) if math.isfinite(row["psnr"]) else None,
+                        f"{row['p50']:.4f}",
+                        f"{row['p95']:.4f}",
+                        f"{row['still']:.4f}",
+                    )
+                    for row in summary
+                ],
+            )
+        ],
+    )
+
+
+def _summary(rows: Sequence[Row]) -> list[Row]:
+    """Sum up the frames of every network, clip and tensor."""
     summary = []
     for name in dict.fromkeys(row["network"] for row in rows):
         own = [row for row in rows if row["network"] == name]
@@ -176,6 +216,11 @@ def report(results: Sequence[list[Row]], output: Path) -> Report:
                         ),
                     }
                 )
+    return summary
+
+
+def _findings(summary: Sequence[Row]) -> list[Finding]:
+    """Set the medians of clips beside what HEVC reaches."""
     luma = [row for row in summary if row["what"] == "luma"]
     tensors = [row for row in summary if row["what"] != "luma"]
     low, high = (paper_nrmse(value) for value in reversed(HEVC_PSNR))
@@ -197,66 +242,32 @@ def report(results: Sequence[list[Row]], output: Path) -> Report:
         for measure in ("p50", "p50_own_range")
     )
     beyond = sorted({f"{row['clip']}" for row in tensors if row["p50"] > HEVC_NRMSE[0]})
-    return Report(
-        "hevc",
-        "HEVC (eq. 14)",
-        "The paper compares with published PSNR of HEVC's predictions. Measured here: luma of real "
-        "clips predicted from the frame before (original, not decoded), and the tensors of the "
-        "same frames by the same vectors, 16 px grid in quarter pixels; luma by (14), tensors by "
-        "(13) frame by frame, all positions counted.",
-        {"motion-hevc": rows, "motion-hevc-summary": summary},
-        [
-            saved_figure(
-                draw(rows),
-                output,
-                "hevc",
-                "Medians over the frames of each clip. Shaded: what (14) makes of HEVC's 27–41 dB.",
-            )
-        ],
-        [
-            Finding(
-                "27–41 dB by (14)",
-                "0.009–0.044",
-                f"{low:.4f}–{high:.4f}",
-                abs(low - HEVC_NRMSE[1]) < 1e-3 and abs(high - HEVC_NRMSE[0]) < 1e-3,
-            ),
-            Finding(
-                "Prediction of luma",
-                "27–41 dB over HEVC test sequences",
-                f"medians of clips {min(psnr, default=math.nan):.1f}–"
-                f"{max(psnr, default=math.nan):.1f} dB",
-                bool(psnr) and min(psnr) >= HEVC_PSNR[0],
-                "clips that hardly move are predicted better than HEVC's test sequences"
-                if psnr and max(psnr) > HEVC_PSNR[1]
-                else "",
-            ),
-            Finding(
-                "Tensors are predicted about as well as frames",
-                "NRMSE “in the same range”",
-                f"{inside:.0%} of layers and clips have a median of at most 0.044; where there is "
-                f"motion ({', '.join(moving)}), tensors have {ratio:.1f} times the NRMSE of luma "
-                f"with the same vectors, in the median ({own_ratio:.1f} times if luma is divided "
-                "by its own range, too)",
-                bool(inside >= 0.5),
-                ("the same range, but not the same quality" if ratio > ABOUT else "")
-                + (f"; beyond: {', '.join(beyond)}" if beyond else ""),
-            ),
-        ],
-        [
-            table(
-                ("network", "clip", "predicted", "PSNR, dB", "NRMSE p50", "p95", "no motion"),
-                [
-                    (
-                        NETWORKS.get(row["network"], row["network"]),
-                        row["clip"],
-                        short(row["what"]),
-                        fixed(row["psnr"], 1) if math.isfinite(row["psnr"]) else None,
-                        f"{row['p50']:.4f}",
-                        f"{row['p95']:.4f}",
-                        f"{row['still']:.4f}",
-                    )
-                    for row in summary
-                ],
-            )
-        ],
-    )
+    return [
+        Finding(
+            "27–41 dB by (14)",
+            "0.009–0.044",
+            f"{low:.4f}–{high:.4f}",
+            abs(low - HEVC_NRMSE[1]) < 1e-3 and abs(high - HEVC_NRMSE[0]) < 1e-3,
+        ),
+        Finding(
+            "Prediction of luma",
+            "27–41 dB over HEVC test sequences",
+            f"medians of clips {min(psnr, default=math.nan):.1f}–"
+            f"{max(psnr, default=math.nan):.1f} dB",
+            bool(psnr) and min(psnr) >= HEVC_PSNR[0],
+            "clips that hardly move are predicted better than HEVC's test sequences"
+            if psnr and max(psnr) > HEVC_PSNR[1]
+            else "",
+        ),
+        Finding(
+            "Tensors are predicted about as well as frames",
+            "NRMSE “in the same range”",
+            f"{inside:.0%} of layers and clips have a median of at most 0.044; where there is "
+            f"motion ({', '.join(moving)}), tensors have {ratio:.1f} times the NRMSE of luma "
+            f"with the same vectors, in the median ({own_ratio:.1f} times if luma is divided "
+            "by its own range, too)",
+            bool(inside >= 0.5),
+            ("the same range, but not the same quality" if ratio > ABOUT else "")
+            + (f"; beyond: {', '.join(beyond)}" if beyond else ""),
+        ),
+    ]

@@ -29,7 +29,13 @@ import torch
 from codec.errors import FeatureCodecError
 from codec.files.outputs import one_line
 from codec.files.video import VideoReader
-from codec.models.submodels import DEFAULT_MODEL, default_preprocessing, load_model, split_model
+from codec.models.submodels import (
+    DEFAULT_MODEL,
+    SplitModel,
+    default_preprocessing,
+    load_model,
+    split_model,
+)
 from tools.contenders.codecs import ANCHOR_NAMES, study_codecs
 from tools.rate_distortion.bd_rate import render
 from tools.rate_distortion.figures import bd_rate_figure, rate_distortion_figure
@@ -259,7 +265,6 @@ def main(
         failed = complete(
             jobs, store, workers=workers, cluster=cluster, again=lambda result: "refused" in result
         )
-        results = [store.read(job.key) for job in points if job.key in store]
         study = Study(
             settings={
                 "model": model,
@@ -267,49 +272,62 @@ def main(
                 "frames": frames,
                 "test": list(dict.fromkeys(job.name for job in points if job.codec in tests)),
                 "kl": list(limits),
-                "splits": [
-                    {
-                        "name": name,
-                        "elements": sum(spec.elements for spec in split.tensors),
-                        "tensors": ", ".join(
-                            "×".join(map(str, spec.shape)) for spec in split.tensors
-                        ),
-                    }
-                    for name, split in specs.items()
-                ],
+                "splits": [_described(name, split) for name, split in specs.items()],
                 "clips": [clip for clip, _, _ in described],
             },
             provenance={
                 "command": provenance.command("tools.rate_distortion", sys.argv[1:]),
                 **provenance.stamp(),
             },
-            points=[result for result in results if "refused" not in result],
-            refused=[
-                {
-                    **{name: one[name] for name in ("clip", "split", "codec", "variant", "point")},
-                    "reason": one["refused"],
-                }
-                for one in results
-                if "refused" in one
-            ],
-            showcases=[store.read(job.key) for job in showcases if job.key in store],
+            **_measured(points, showcases, store),
         )
         publish(study, output)
     except OSError as error:
         raise click.ClickException(one_line(error)) from error
     provenance.warn_of_other_code(study.points)
-    for split in study.splits:
-        for test in study.settings["test"]:
-            if chosen := study.compared(split, test):
-                click.echo(render(chosen) + "\n")
-    for line in study.findings():
-        click.echo(line)
+    _tell(study)
     click.echo(f"\n{output / 'index.html'}")
     if failed:
         raise click.ClickException(
             f"{len(failed)} of {len(jobs)} measurements failed and are not in the study, the "
             f"first: {failed[0]}"
         )
+
+
+def _described(name: str, split: SplitModel) -> dict[str, Any]:
+    """Return what the page says of a split."""
+    return {
+        "name": name,
+        "elements": sum(spec.elements for spec in split.tensors),
+        "tensors": ", ".join("×".join(map(str, spec.shape)) for spec in split.tensors),
+    }
+
+
+def _measured(
+    points: Sequence[PointJob], showcases: Sequence[ShowcaseJob], store: Store
+) -> dict[str, Any]:
+    """Return the results of jobs as fields of `Study`."""
+    results = [store.read(job.key) for job in points if job.key in store]
+    named = ("clip", "split", "codec", "variant", "point")
+    return {
+        "points": [result for result in results if "refused" not in result],
+        "refused": [
+            {**{name: one[name] for name in named}, "reason": one["refused"]}
+            for one in results
+            if "refused" in one
+        ],
+        "showcases": [store.read(job.key) for job in showcases if job.key in store],
+    }
+
+
+def _tell(study: Study) -> None:
+    """Print the comparisons and what follows from them."""
+    for split in study.splits:
+        for test in study.settings["test"]:
+            if chosen := study.compared(split, test):
+                click.echo(render(chosen) + "\n")
+    for line in study.findings():
+        click.echo(line)
 
 
 def planned(
