@@ -13,7 +13,7 @@ PIXEL = (
 
 
 def make_study(clips: tuple[str, ...] = CLIPS, own: str = "mine") -> dict[str, Any]:
-    """Make a study of two splits, in the format that `tools.report.page.study_page` documents.
+    """Make a study of two splits, in the format that `study_page` documents.
 
     Args:
         clips: names.

@@ -13,27 +13,27 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from tools.contenders.anchors import (
-    ANCHORS,
+from tools.contenders.anchors import ANCHORS
+from tools.contenders.pixels import (
     CHROMA_MIDDLE,
-    AnchorUnavailableError,
-    VideoCoder,
-    _bare,
-    code_video,
     double,
     from_pictures,
     halve,
     rgb_to_ycbcr,
-    svt_av1,
-    tile,
-    tile_layout,
     to_pictures,
-    untile,
-    x264,
-    x265,
     ycbcr_to_rgb,
 )
 from tools.contenders.scene import Coded, Scene, StudyCodec
+from tools.contenders.tensors import tile, tile_layout, untile
+from tools.contenders.video import (
+    AnchorUnavailableError,
+    VideoCoder,
+    _bare,
+    code_video,
+    svt_av1,
+    x264,
+    x265,
+)
 
 CLIP = Path(__file__).resolve().parent.parent / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 FRAMES = 3

@@ -15,18 +15,16 @@ pytest.importorskip("scipy", reason="figures need the extra `study`")
 
 import matplotlib.pyplot as plt
 from small_study import CLIPS, make_study
-
-from tools.report.figures import (
+from tools.rate_distortion.figures import (
     CODECS,
-    PALETTE,
     bd_rate_figure,
     colour_of,
-    figure_style,
     fronts,
     rate_distortion_figure,
-    save,
     style_of,
 )
+
+from tools.report.figures import PALETTE, figure_style, save
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +22,26 @@ pytest.importorskip("scipy", reason="needs the extra `study`")
 from codec.format.header import TensorSpec
 from codec.models.submodels import default_preprocessing
 from codec.normative.motion import FILTER_BITS, interpolation_filters
-from tools.motion_study import experiments, findings, further, warps
+from tools.motion_study import (
+    bits,
+    hevc,
+    histogram,
+    networks,
+    offsets,
+    operations,
+    sweep,
+    warps,
+)
 from tools.motion_study.command import main
-from tools.motion_study.experiments import Network, exhaustive_motion
+from tools.motion_study.experiments import EXPERIMENTS, ExperimentJob
+from tools.motion_study.flow import Flow, exhaustive_motion
+from tools.motion_study.keeping import packed, unpacked
+from tools.motion_study.networks import Network
+from tools.motion_study.page import page as page_of
+from tools.motion_study.predictions import frame_header, random_affine
+from tools.motion_study.settings import SIZE as FRAME
+from tools.motion_study.settings import Settings
+from tools.motion_study.verdicts import Finding, Report
 from tools.motion_study.warps import (
     FILTERS,
     Affine,
@@ -237,9 +257,9 @@ def test_agreement_of_fields():
     spec = TensorSpec("t", 2, 4, 4, 8, 8, 7, 7)
     generator = np.random.default_rng(0)
 
-    def flow(*vectors: tuple[int, int]) -> experiments.Flow:
+    def flow(*vectors: tuple[int, int]) -> Flow:
         rgb = np.zeros((32, 32, 3), np.uint8)
-        return experiments.Flow(
+        return Flow(
             {},
             "",
             spec,
@@ -270,9 +290,9 @@ def test_agreement_of_fields():
 
 def test_exact_shifts():
     signal = torch.randn(1, 6, 16, generator=torch.Generator().manual_seed(0)).double()
-    torch.testing.assert_close(experiments.shifted(signal, 3.0), signal.roll(3, -1))
-    smooth = experiments.low_passed(signal)
-    twice = experiments.shifted(experiments.shifted(smooth, 0.5), 0.5)
+    torch.testing.assert_close(operations.shifted(signal, 3.0), signal.roll(3, -1))
+    smooth = operations.low_passed(signal)
+    twice = operations.shifted(operations.shifted(smooth, 0.5), 0.5)
     torch.testing.assert_close(twice, smooth.roll(1, -1))
 
 
@@ -290,12 +310,12 @@ def test_exact_shifts():
 )
 def test_operations_preserve_whole_samples_and_alias_between(operation, half_is_exact):
     filters = torch.randn(2, 1, 5, 5, generator=torch.Generator().manual_seed(0)).double()
-    stride, _, function = experiments.operations_of(filters)[operation]
+    stride, _, function = operations.operations_of(filters)[operation]
     signal = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(1)).double()
     before = function(signal)[0]
     for shift, exact in ((stride, True), (stride / 2, half_is_exact)):
-        actual = function(experiments.shifted(signal, shift))[0]
-        error = (actual - experiments.shifted(before, shift / stride)).abs().max()
+        actual = function(operations.shifted(signal, shift))[0]
+        error = (actual - operations.shifted(before, shift / stride)).abs().max()
         # the highest frequency has no half shift: it is absent behind the low pass alone
         if exact and (shift == stride or "band-limited" in operation):
             assert error < 1e-9
@@ -321,10 +341,10 @@ def sampled(points: np.ndarray) -> torch.Tensor:
 def test_fit_recovers_a_known_offset(offset):
     place = warps.positions(PLACES, offset)
     scaled = {
-        scale: sampled(Affine(scale_x=scale, scale_y=scale).source(place, experiments.SIZE))
-        for scale in further.SCALES
+        scale: sampled(Affine(scale_x=scale, scale_y=scale).source(place, FRAME))
+        for scale in offsets.SCALES
     }
-    found = further.fitted_offset(sampled(place), scaled, PLACES)
+    found = offsets.fitted_offset(sampled(place), scaled, PLACES)
     np.testing.assert_allclose(found, offset, atol=0.06)
 
 
@@ -333,23 +353,23 @@ def test_mirroring_recovers_a_known_offset(axis):
     offset = (-0.4, 0.3)
     place = warps.positions(PLACES, offset)
     opposite = place.copy()
-    opposite[..., axis] = experiments.SIZE[axis] - 1 - place[..., axis]
+    opposite[..., axis] = FRAME[axis] - 1 - place[..., axis]
     # magnitudes are compared: keep them smooth
     still, mirrored = (sampled(points) + 5 for points in (place, opposite))
-    found = further._mirror_offset(still, mirrored, PLACES, axis)
+    found = offsets._mirror_offset(still, mirrored, PLACES, axis)
     assert found == pytest.approx(offset[axis], abs=0.06)
 
 
 def test_field_of_an_affine_motion():
-    header = experiments.frame_header((64, 96), 16)
-    field = further.field_of(Affine(x=-3, y=1.5), header)
+    header = frame_header((64, 96), 16)
+    field = bits.field_of(Affine(x=-3, y=1.5), header)
     assert field.shape == (4, 6, 2)
     assert (field == [-6, 12]).all()
 
 
 def test_random_motion_stays_in_the_ranges_of_the_paper():
     generator = np.random.default_rng(3)
-    draws = [experiments.random_affine(generator) for _ in range(500)]
+    draws = [random_affine(generator) for _ in range(500)]
     limits = {"x": 32, "y": 32, "shear_x": 5, "shear_y": 5, "rotation": 10}
     for name, limit in limits.items():
         values = np.array([getattr(draw, name) for draw in draws])
@@ -361,9 +381,9 @@ def test_random_motion_stays_in_the_ranges_of_the_paper():
 
 
 def test_equation_14():
-    assert experiments.paper_nrmse(27) == pytest.approx(0.0445, abs=5e-5)
-    assert experiments.paper_nrmse(41) == pytest.approx(0.0089, abs=5e-5)
-    assert experiments.paper_nrmse(math.inf) == 0
+    assert hevc.paper_nrmse(27) == pytest.approx(0.0445, abs=5e-5)
+    assert hevc.paper_nrmse(41) == pytest.approx(0.0089, abs=5e-5)
+    assert hevc.paper_nrmse(math.inf) == 0
 
 
 # --- weights ------------------------------------------------------------------------------------
@@ -372,15 +392,15 @@ def test_equation_14():
 def test_weights_are_called_what_they_are(tmp_path):
     distilled = tmp_path / "resnet34_distilled.pth"
     distilled.write_bytes(b"anything")
-    assert experiments.weights_of("resnet34", tmp_path) == (str(distilled), "distilled stand-in")
+    assert networks.weights_of("resnet34", tmp_path) == (str(distilled), "distilled stand-in")
     distilled.unlink()
     content = b"weights"
     true = hashlib.sha256(content).hexdigest()[:8]
     published = tmp_path / f"resnet34-{true}.pth"
     published.write_bytes(content)
-    assert experiments.weights_of("resnet34", tmp_path)[1] == "torchvision"
+    assert networks.weights_of("resnet34", tmp_path)[1] == "torchvision"
     published.write_bytes(b"others")
-    assert experiments.weights_of("resnet34", tmp_path)[1] == f"local file {published.name}"
+    assert networks.weights_of("resnet34", tmp_path)[1] == f"local file {published.name}"
 
 
 def test_folder_without_weights_or_with_several_is_refused(tmp_path):
@@ -421,14 +441,14 @@ def curve(values: dict[float, float]) -> list[dict[str, object]]:
 def test_minima_are_judged_by_the_numbers():
     dips = {float(x): (0.01 if x % 4 == 0 else 0.03) for x in range(-9, 10)}
     key = ("tiny", "2")
-    assert findings._minima(curve(dips), key).agrees is True
-    assert findings._minima(curve({**dips, 4.0: 0.05}), key).agrees is False
+    assert sweep._minima(curve(dips), key).agrees is True
+    assert sweep._minima(curve({**dips, 4.0: 0.05}), key).agrees is False
     coarse = {x: y for x, y in dips.items() if x % 3 == 0}
-    assert findings._minima(curve(coarse), key) is None
+    assert sweep._minima(curve(coarse), key) is None
 
 
 def test_aliasing_is_a_departure_and_smooth_operations_are_none(tmp_path):
-    table = experiments.operations_of(torch.ones(1, 1, 3, 3).double())
+    table = operations.operations_of(torch.ones(1, 1, 3, 3).double())
 
     def error(name: str, shift: float) -> float:
         if shift % table[name][0] == 0 or name in {"convolution", "local mean, 2×2"}:
@@ -451,7 +471,7 @@ def test_aliasing_is_a_departure_and_smooth_operations_are_none(tmp_path):
         for kind in ("ideal", "cubic")
         for shift in (0.0, 0.5, 1.0, 1.5, 2.0)
     ]
-    found = findings.report("operations", [rows], tmp_path).findings
+    found = operations.report([rows], tmp_path).findings
     verdicts = {name: f.agrees for f in found for name in table if f.what.startswith(f"{name} (")}
     for name in ("convolution", "ReLU", "scale change, band-limited"):
         assert verdicts[name]
@@ -461,29 +481,27 @@ def test_aliasing_is_a_departure_and_smooth_operations_are_none(tmp_path):
 
 
 def test_verdicts_of_numpy_count(tmp_path):
-    one = findings.Report(
-        "sweep", "Sweep", "", {}, [], [findings.Finding("first", "", "", np.float64(2) < 1)]
-    )
-    page = findings.page([one], missing=[], provenance={})
+    one = Report("sweep", "Sweep", "", {}, [], [Finding("first", "", "", np.float64(2) < 1)])
+    page = page_of([one], missing=[], provenance={})
     assert "Of 1 comparisons with the paper, 0 agree" in page
     assert page.count("<strong>departs</strong>") == 1
     assert ">departure<" in page  # the summary lists it
 
 
 def test_page_tells_what_departs_and_what_is_missing(tmp_path):
-    one = findings.Report(
+    one = Report(
         "sweep",
         "A <sweep>",
         "",
         {},
         [],
         [
-            findings.Finding("first", "0.04", "0.03", True),
-            findings.Finding("second", "0.04", "0.09", False, "larger & worse"),
-            findings.Finding("third", "–", "0.01"),
+            Finding("first", "0.04", "0.03", True),
+            Finding("second", "0.04", "0.09", False, "larger & worse"),
+            Finding("third", "–", "0.01"),
         ],
     )
-    page = findings.page([one], missing=["no weights for resnet34"], provenance={"weights": {}})
+    page = page_of([one], missing=["no weights for resnet34"], provenance={"weights": {}})
     assert "Of 2 comparisons with the paper, 1 agree" in page
     assert "no weights for resnet34" in page
     assert "<strong>departs</strong>: larger &amp; worse" in page
@@ -517,13 +535,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_sweep_command_is_repeatable(tmp_path, photographs, monkeypatch):
-    monkeypatch.setitem(experiments.LAYERS, "efficientnet_lite0", ("blocks.2", "blocks.4"))
+    monkeypatch.setitem(networks.LAYERS, "efficientnet_lite0", ("blocks.2", "blocks.4"))
     common = ("--network", "efficientnet_lite0", "--images", photographs, "--pictures", 1)
     files = []
     for run in ("a", "b"):
         output = invoke("sweep", "-o", tmp_path / run, *common, "--step", 12)
         assert "EfficientNet-Lite0 blocks.4" in output
-        files.append({p.name: p.read_bytes() for p in (tmp_path / run).iterdir()})
+        files.append({p.name: p.read_bytes() for p in (tmp_path / run).glob("motion-*")})
     assert files[0] == files[1]
     assert set(files[0]) == {"motion-sweep.csv", "motion-sweep.png", "motion-sweep.svg"}
     rows = read_rows(tmp_path / "a" / "motion-sweep.csv")
@@ -537,7 +555,7 @@ def test_sweep_command_is_repeatable(tmp_path, photographs, monkeypatch):
 
 @pytest.mark.video
 def test_commands_on_the_shipped_clip(tmp_path, monkeypatch):
-    monkeypatch.setitem(experiments.LAYERS, "efficientnet_lite0", ("blocks.2", "blocks.4"))
+    monkeypatch.setitem(networks.LAYERS, "efficientnet_lite0", ("blocks.2", "blocks.4"))
     common = ("-o", tmp_path, "--network", "efficientnet_lite0", "--pictures", 1)
     assert "27–41 dB" in invoke("hevc", *common, "--frames", 3)
     invoke("transforms", *common)
@@ -547,6 +565,76 @@ def test_commands_on_the_shipped_clip(tmp_path, monkeypatch):
     rows = read_rows(tmp_path / "motion-histogram.csv")
     assert len(rows) == 8 * 2
     assert not list(tmp_path.glob(".*"))
+
+
+# --- jobs ---------------------------------------------------------------------------------------
+
+
+def test_results_survive_as_json():
+    value = {
+        "array": np.arange(6, dtype=np.int64).reshape(2, 3),
+        "flags": np.array([True, False]),
+        "rows": [{"x": math.inf, "y": math.nan, "z": np.float32(0.1)}, {"pair": (1, 2)}],
+    }
+    found = unpacked(json.loads(json.dumps(packed(value), allow_nan=False)))
+    np.testing.assert_array_equal(found["array"], value["array"])
+    assert found["array"].dtype == np.int64
+    assert found["flags"].tolist() == [True, False]
+    assert found["rows"][0]["x"] == math.inf
+    assert math.isnan(found["rows"][0]["y"])
+    assert found["rows"][0]["z"] == float(np.float32(0.1))
+    assert found["rows"][1] == {"pair": [1, 2]}
+
+
+def test_keys_say_what_a_result_depends_on(tmp_path, photographs):
+    job = ExperimentJob("sweep", "efficientnet_lite0", Settings(images=photographs))
+    same = replace(job, settings=replace(job.settings, progress=False, networks=("resnet34",)))
+    assert same.key == job.key
+    copy = tmp_path / "elsewhere" / photographs.name
+    shutil.copytree(photographs, copy)
+    assert replace(job, settings=replace(job.settings, images=copy)).key == job.key
+    others = [
+        replace(job, experiment="histogram"),
+        replace(job, settings=replace(job.settings, seed=1)),
+        replace(job, settings=replace(job.settings, images=None)),
+    ]
+    (copy / "another.png").write_bytes(b"another")
+    others.append(replace(job, settings=replace(job.settings, images=copy)))
+    assert len({job.key, *(other.key for other in others)}) == len(others) + 1
+
+
+def test_a_study_goes_on_where_it_was(tmp_path, photographs, monkeypatch):
+    monkeypatch.setitem(networks.LAYERS, "efficientnet_lite0", ("blocks.2",))
+    measured = []
+    measure = histogram.measure
+    monkeypatch.setattr(
+        histogram, "measure", lambda *given: measured.append(given) or measure(*given)
+    )
+    common = ("--network", "efficientnet_lite0", "--images", photographs, "--pictures", 1)
+    outputs = []
+    for _ in range(2):
+        invoke("histogram", "-o", tmp_path, *common, "--draws", 8)
+        outputs.append((tmp_path / "motion-histogram.csv").read_bytes())
+    assert len(measured) == 1
+    assert outputs[0] == outputs[1]
+    invoke("histogram", "-o", tmp_path, *common, "--draws", 9)
+    assert len(measured) == 2
+
+
+@pytest.mark.slow
+def test_processes_find_what_one_does(tmp_path, photographs):
+    common = ("--network", "efficientnet_lite0", "--images", photographs, "--pictures", 1)
+    files = []
+    for workers in (1, 2):
+        output = tmp_path / str(workers)
+        invoke("transforms", "-o", output, *common, "-j", workers)
+        files.append((output / "motion-transforms.csv").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_every_experiment_measures_draws_and_reports():
+    for module in EXPERIMENTS.values():
+        assert {"measure", "draw", "report"} <= set(module.__all__)
 
 
 def test_pair_outside_the_clip_is_refused(tmp_path):

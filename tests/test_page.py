@@ -19,6 +19,7 @@ pytest.importorskip("scipy", reason="pages need the extra `study`")
 from markupsafe import Markup
 from small_study import CLIPS, PIXEL, make_study
 
+from tools.rate_distortion.page import study_page
 from tools.report.page import (
     CHARTS,
     Section,
@@ -27,7 +28,6 @@ from tools.report.page import (
     embedded_json,
     numbers,
     render_page,
-    study_page,
     table,
 )
 

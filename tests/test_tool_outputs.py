@@ -11,8 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tools.rate_distortion.study import write_text
-from tools.running.outputs import guarded
+from tools.running.outputs import guarded, write_text
 
 
 def test_inputs_are_refused(tmp_path: Path) -> None:

@@ -4,39 +4,36 @@
     python -m tools.motion_study sweep -o study/ --weights-dir WEIGHTS --images PHOTOGRAPHS
 
 Every experiment writes CSV, SVG and PNG; `all` adds `motion.html`, which sets each beside what the
-paper reports, and says whether the two agree.  Verdicts are computed from the numbers.
+paper reports, and says whether the two agree.  Verdicts are computed from the numbers.  In `jobs/`
+is a file per experiment and network: the same command again does only what is not there.
 
-Commands and files are here; measuring is in `tools/motion_study/experiments.py` and
-`tools/motion_study/further.py`, judging in `tools/motion_study/findings.py`, drawing in
-`tools/motion_study/figures.py`.
+Commands and files are here; each experiment is a module (`experiments.py` names them).
 """
 
 from __future__ import annotations
 
 import csv
-import functools
 import io
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tools.motion_study.settings import NETWORKS, SHIPPED_CLIP, Settings
+from tools.running.options import job_options
+
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
-    from tools.motion_study.experiments import Settings
-    from tools.motion_study.findings import Report
+    from tools.motion_study.experiments import ExperimentJob
+    from tools.motion_study.verdicts import Report
+    from tools.running.jobs import Result, Store
 
 __all__ = ["main"]
 
 EXPERIMENTS = ("flow", "transforms", "sweep", "histogram", "hevc", "operations", "further")
-NETWORK_NAMES = ("resnet34", "densenet121", "efficientnet_lite0")
 HELP = {
     "flow": "Fig. 2: motion of a frame and of channels, by block matching.",
     "transforms": "Fig. 4: one picture under four motions, predicted by (12).",
@@ -76,7 +73,7 @@ OPTIONS = (
         "--network",
         "networks",
         multiple=True,
-        type=click.Choice(NETWORK_NAMES),
+        type=click.Choice(tuple(NETWORKS)),
         help="Only these (repeatable); default: all whose weights can be had.",
     ),
     click.option(
@@ -132,9 +129,7 @@ OPTIONS = (
         type=click.IntRange(0),
         help="Of all random choices.",
     ),
-    click.option(
-        "-j", "--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes."
-    ),
+    job_options,
 )
 
 
@@ -150,8 +145,6 @@ def _command(name: str) -> Callable[[Callable[..., None]], click.Command]:
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:
-    from tools.motion_study.experiments import SHIPPED_CLIP, Settings  # noqa: PLC0415
-
     folder = options["weights_dir"]
     if folder is not None and str(folder).startswith("random"):
         raise click.UsageError(
@@ -163,7 +156,7 @@ def _settings(options: Mapping[str, Any]) -> Settings:
         images=options["images"],
         clips=options["clips"] or (SHIPPED_CLIP,),
         weights_dir=folder,
-        networks=options["networks"] or NETWORK_NAMES,
+        networks=options["networks"] or tuple(NETWORKS),
         pictures=options["pictures"],
         draws=options["draws"],
         frames=options["frames"],
@@ -171,20 +164,8 @@ def _settings(options: Mapping[str, Any]) -> Settings:
         picture=options["picture"],
         seed=options["seed"],
         step=options["step"],
-        progress=sys.stderr.isatty() and options["jobs"] == 1,
+        progress=sys.stderr.isatty() and options["workers"] == 1,
     )
-
-
-def _measured(name: str, settings: Settings, network: str) -> Any:  # noqa: ANN401 - rows or pictures
-    """Do one experiment on one network, in whatever process."""
-    import torch  # noqa: PLC0415
-
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    from tools.motion_study import experiments, further  # noqa: PLC0415
-
-    module = experiments if hasattr(experiments, name) else further
-    return getattr(module, name)(settings, network)
 
 
 PARTS = {"further": ("depth", "magnitude", "filters", "real", "coded", "offsets")}
@@ -199,7 +180,7 @@ def _available(settings: Settings, asked: Sequence[str]) -> dict[str, str]:
     Raises:
         click.ClickException: one that was asked for has none.
     """
-    from tools.motion_study.experiments import load_network  # noqa: PLC0415
+    from tools.motion_study.networks import load_network  # noqa: PLC0415
 
     found = {}
     for name in settings.networks:
@@ -219,67 +200,65 @@ def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
     """Do experiments, write their files, and with all of them the page."""
     from codec.errors import FeatureCodecError  # noqa: PLC0415
     from codec.files.outputs import one_line  # noqa: PLC0415
-    from tools.motion_study import findings  # noqa: PLC0415
-    from tools.rate_distortion.study import write_text  # noqa: PLC0415
+    from tools.motion_study.experiments import ExperimentJob  # noqa: PLC0415
+    from tools.running.jobs import Store, complete  # noqa: PLC0415
 
     start = time.monotonic()
     settings = _settings(options)
     output: Path = options["output"]
     try:
-        output.mkdir(parents=True, exist_ok=True)
         there = _available(settings, options["networks"])
         networks = [name for name, missing in there.items() if not missing]
-        units = [
-            (part, network)
+        jobs = [
+            ExperimentJob(part, network, settings)
             for name in names
             for part in PARTS.get(name, (name,))
             for network in (networks[:1] if part in SINGLE else networks)
         ]
-        found: dict[str, list[Any]] = {}
-        for (part, _), result in zip(
-            units, _results(units, settings, options["jobs"]), strict=True
-        ):
-            found.setdefault(part, []).append(result)
-        reports = [findings.report(part, results, output) for part, results in found.items()]
-        for one in reports:
-            for name, rows in one.tables.items():
-                write_text(output / f"{name}.csv", _csv(rows))
-            for finding in one.findings:
-                click.echo(finding.line())
+        store = Store(output / "jobs")
+        failed = complete(jobs, store, workers=options["workers"], cluster=options["cluster"])
+        reports = _published(jobs, store, output)
         if set(names) == set(EXPERIMENTS):
-            page = findings.page(
-                reports,
-                missing=[missing for missing in there.values() if missing],
-                provenance=_provenance(reports, settings),
-            )
-            write_text(output / "motion.html", page)
-            click.echo(f"\n{output / 'motion.html'}")
+            missing = [missing for missing in there.values() if missing] + failed
+            _write_page(reports, missing, settings, output)
     except (FeatureCodecError, OSError) as error:
         raise click.ClickException(one_line(error)) from error
     click.echo(f"{time.monotonic() - start:.0f} s", err=True)
+    if failed:
+        raise click.ClickException(
+            f"{len(failed)} of {len(jobs)} experiments failed, the first: {failed[0]}"
+        )
 
 
-def _results(units: Sequence[tuple[str, str]], settings: Settings, jobs: int) -> Sequence[Any]:
-    from tqdm import tqdm  # noqa: PLC0415
+def _published(jobs: Sequence[ExperimentJob], store: Store, output: Path) -> list[Report]:
+    """Write tables and figures of what was measured, and say what was found."""
+    from tools.motion_study.experiments import report  # noqa: PLC0415
+    from tools.report.provenance import warn_of_other_code  # noqa: PLC0415
+    from tools.running.outputs import write_text  # noqa: PLC0415
 
-    from tools.running.jobs import begin_worker  # noqa: PLC0415 - brings torch
+    results: dict[str, list[Result]] = {}
+    for job in jobs:
+        if job.key in store:
+            results.setdefault(job.experiment, []).append(store.read(job.key))
+    reports = [report(name, found, output) for name, found in results.items()]
+    for one in reports:
+        for name, rows in one.tables.items():
+            write_text(output / f"{name}.csv", _csv(rows))
+        for finding in one.findings:
+            click.echo(finding.line())
+    warn_of_other_code(result for found in results.values() for result in found)
+    return reports
 
-    if jobs == 1:
-        return [_measured(part, settings, network) for part, network in tqdm(units, unit="part")]
-    # spawned, not forked: threads of torch do not survive a fork
-    with ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
-    ) as pool:
-        waiting = [
-            pool.submit(functools.partial(_measured, part, settings), network)
-            for part, network in units
-        ]
-        try:
-            return [future.result() for future in tqdm(waiting, unit="part")]
-        except BrokenProcessPool as error:
-            raise click.ClickException(
-                "a process ended abruptly (out of memory?); try fewer of them with -j"
-            ) from error
+
+def _write_page(
+    reports: Sequence[Report], missing: Sequence[str], settings: Settings, output: Path
+) -> None:
+    from tools.motion_study.page import page  # noqa: PLC0415
+    from tools.running.outputs import write_text  # noqa: PLC0415
+
+    text = page(reports, missing=missing, provenance=_provenance(reports, settings))
+    write_text(output / "motion.html", text)
+    click.echo(f"\n{output / 'motion.html'}")
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

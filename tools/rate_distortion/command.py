@@ -29,16 +29,25 @@ import torch
 from codec.errors import FeatureCodecError
 from codec.files.outputs import one_line
 from codec.files.video import VideoReader
-from codec.models.submodels import DEFAULT_MODEL, default_preprocessing, load_model, split_model
+from codec.models.submodels import (
+    DEFAULT_MODEL,
+    SplitModel,
+    default_preprocessing,
+    load_model,
+    split_model,
+)
 from tools.contenders.codecs import ANCHOR_NAMES, study_codecs
 from tools.rate_distortion.bd_rate import render
-from tools.rate_distortion.measurement import PointJob, ShowcaseJob, file_hash
-from tools.rate_distortion.study import FILES, Study, limits_option, rows_of, write_text
+from tools.rate_distortion.figures import bd_rate_figure, rate_distortion_figure
+from tools.rate_distortion.measurement import PointJob, ShowcaseJob
+from tools.rate_distortion.page import study_page
+from tools.rate_distortion.study import FILES, Study, limits_option, rows_of
 from tools.report import provenance
-from tools.report.figures import bd_rate_figure, rate_distortion_figure, save
-from tools.report.page import study_page
+from tools.report.figures import save
 from tools.running.jobs import Store, complete
-from tools.running.outputs import guarded
+from tools.running.keys import file_hash
+from tools.running.options import job_options
+from tools.running.outputs import guarded, write_text
 
 SHOWCASE_QP = 26
 """Where KL is about 0.1."""
@@ -191,12 +200,7 @@ def describe_clip(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="True classes, for accuracy: a CSV of clip,class or clip,frame,class.",
 )
-@click.option("-j", "--jobs", "workers", default=1, show_default=True, type=click.IntRange(1))
-@click.option(
-    "--cluster",
-    metavar="ADDRESS",
-    help="Of a dask scheduler whose workers see the same clips and code, instead of -j.",
-)
+@job_options
 @click.option("--pictures/--no-pictures", default=True, help="Frames and channels on the page.")
 def main(
     clips: tuple[Path, ...],
@@ -261,7 +265,6 @@ def main(
         failed = complete(
             jobs, store, workers=workers, cluster=cluster, again=lambda result: "refused" in result
         )
-        results = [store.read(job.key) for job in points if job.key in store]
         study = Study(
             settings={
                 "model": model,
@@ -269,49 +272,62 @@ def main(
                 "frames": frames,
                 "test": list(dict.fromkeys(job.name for job in points if job.codec in tests)),
                 "kl": list(limits),
-                "splits": [
-                    {
-                        "name": name,
-                        "elements": sum(spec.elements for spec in split.tensors),
-                        "tensors": ", ".join(
-                            "×".join(map(str, spec.shape)) for spec in split.tensors
-                        ),
-                    }
-                    for name, split in specs.items()
-                ],
+                "splits": [_described(name, split) for name, split in specs.items()],
                 "clips": [clip for clip, _, _ in described],
             },
             provenance={
                 "command": provenance.command("tools.rate_distortion", sys.argv[1:]),
                 **provenance.stamp(),
             },
-            points=[result for result in results if "refused" not in result],
-            refused=[
-                {
-                    **{name: one[name] for name in ("clip", "split", "codec", "variant", "point")},
-                    "reason": one["refused"],
-                }
-                for one in results
-                if "refused" in one
-            ],
-            showcases=[store.read(job.key) for job in showcases if job.key in store],
+            **_measured(points, showcases, store),
         )
         publish(study, output)
     except OSError as error:
         raise click.ClickException(one_line(error)) from error
-    _warn_of_other_code(study)
-    for split in study.splits:
-        for test in study.settings["test"]:
-            if chosen := study.compared(split, test):
-                click.echo(render(chosen) + "\n")
-    for line in study.findings():
-        click.echo(line)
+    provenance.warn_of_other_code(study.points)
+    _tell(study)
     click.echo(f"\n{output / 'index.html'}")
     if failed:
         raise click.ClickException(
             f"{len(failed)} of {len(jobs)} measurements failed and are not in the study, the "
             f"first: {failed[0]}"
         )
+
+
+def _described(name: str, split: SplitModel) -> dict[str, Any]:
+    """Return what the page says of a split."""
+    return {
+        "name": name,
+        "elements": sum(spec.elements for spec in split.tensors),
+        "tensors": ", ".join("×".join(map(str, spec.shape)) for spec in split.tensors),
+    }
+
+
+def _measured(
+    points: Sequence[PointJob], showcases: Sequence[ShowcaseJob], store: Store
+) -> dict[str, Any]:
+    """Return the results of jobs as fields of `Study`."""
+    results = [store.read(job.key) for job in points if job.key in store]
+    named = ("clip", "split", "codec", "variant", "point")
+    return {
+        "points": [result for result in results if "refused" not in result],
+        "refused": [
+            {**{name: one[name] for name in named}, "reason": one["refused"]}
+            for one in results
+            if "refused" in one
+        ],
+        "showcases": [store.read(job.key) for job in showcases if job.key in store],
+    }
+
+
+def _tell(study: Study) -> None:
+    """Print the comparisons and what follows from them."""
+    for split in study.splits:
+        for test in study.settings["test"]:
+            if chosen := study.compared(split, test):
+                click.echo(render(chosen) + "\n")
+    for line in study.findings():
+        click.echo(line)
 
 
 def planned(
@@ -361,15 +377,3 @@ def publish(study: Study, output: Path) -> None:
         if any(one.split == split for one in study.comparisons):
             save(bd_rate_figure(content, split), figures / f"bd-rate-{split}")
     write_text(output / "index.html", study_page(content))
-
-
-def _warn_of_other_code(study: Study) -> None:
-    """Say so if what is in the folder was not measured by this very code."""
-    commits = {point["commit"] for point in study.points}
-    if commits - {study.provenance["commit"]} or any(one.endswith("+") for one in commits):
-        click.echo(
-            f"warning: measured at the commits {', '.join(sorted(commits))} (+: with changes), now "
-            f"{study.provenance['commit']}; delete jobs/ in the folder to measure all with this "
-            "code",
-            err=True,
-        )

@@ -5,25 +5,23 @@ stands in the result.  A clip is known by its name and content: in another folde
 clip, and one that has changed is another.
 """
 
-import hashlib
 import importlib
-import json
-import re
 from dataclasses import asdict, dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from codec.errors import ModelError, VideoError
-from tools.contenders.anchors import AnchorUnavailableError
 from tools.contenders.codecs import study_codecs
 from tools.contenders.scene import Coded, Fidelity, Scene, StudyCodec
+from tools.contenders.video import AnchorUnavailableError
 from tools.rate_distortion.showcase import showcase
 from tools.report import provenance
+from tools.running.keys import file_hash, key_of
 
-__all__ = ["PointJob", "ShowcaseJob", "file_hash"]
+__all__ = ["PointJob", "ShowcaseJob"]
 
 SCENES = 2  # kept by a process: neighbours in the list of jobs share them
 DIGITS = 6  # of what is told frame by frame
@@ -32,29 +30,17 @@ REFUSALS = (AnchorUnavailableError, VideoError, ModelError)
 """What a codec may answer to a scene that is not for it: an input without motion vectors, say."""
 
 
-@cache
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @lru_cache(maxsize=SCENES)
 def _scene(path: Path, model: str, weights: str, split: str, frames: int) -> Scene:
     return Scene.load(path, model=model, weights=weights, split=split, frames=frames)
 
 
 def _key(kind: str, readable: str, fields: dict[str, Any]) -> str:
-    """Name a job so that people can find it, and apart from every other one.
-
-    Files, clips and weights, count by what is in them.
-    """
+    """Name a job; files, clips and weights, count by what is in them."""
     identity = {name: value for name, value in fields.items() if name != "path"}
     if Path(identity["weights"]).is_file():
         identity["weights"] = file_hash(Path(identity["weights"]))
-    canonical = json.dumps([kind, identity], sort_keys=True).encode()
-    slug = re.sub(r"[^A-Za-z0-9.=+-]+", "_", readable)[:80]
-    return f"{slug}-{hashlib.sha256(canonical).hexdigest()[:16]}"
+    return key_of(kind, readable, identity)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ from typing import Any
 import click
 import numpy as np
 
-from codec.files.outputs import open_output
 from tools.rate_distortion.bd_rate import MEASURES, Comparison, Curve, bootstrap
+from tools.running.outputs import write_text
 
 __all__ = [
     "COLUMNS",
@@ -47,7 +47,6 @@ __all__ = [
     "percent",
     "read_points",
     "rows_of",
-    "write_text",
 ]
 
 Point = Mapping[str, Any]
@@ -82,12 +81,6 @@ FILES = ("results.csv", "frames.csv", "study.json")
 """What `Study.write` writes."""
 OWN = "lmc"
 """What the names of our own codec and its variants begin with."""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file: all of it or nothing."""
-    with open_output(str(path), force=True) as file:
-        file.write(text.encode())
 
 
 def curves(points: Iterable[Point]) -> dict[tuple[str, str], dict[str, Curve]]:

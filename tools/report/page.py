@@ -1,4 +1,4 @@
-"""The pages of the studies: one HTML file each, complete in itself, and what they are made of.
+"""The shell of pages: one HTML file each, complete in itself, and what they are made of.
 
     render_page(title=…, lead=…, sections=[Section("Curves", table(…) + embedded_figure(…)), …],
                 provenance=study["provenance"])
@@ -8,42 +8,31 @@ are wanted), figures and numbers are inside.  Scripts run by the hash that the p
 names, so that markup smuggled in by the name of a clip or codec could not run even if it were not
 escaped, which it is.  `page_assets/page.js` describes what scripts find on a page.
 
-`study_page` makes the page of the rate-distortion study out of the study object below.
-Measures nothing, draws no figures (`tools/report/figures.py` does), writes no files.
+Measures nothing, draws no figures (`figures.py` does), writes no files.
 """
 
 import base64
-import contextlib
 import hashlib
 import html
 import json
-import math
 import re
-import statistics
-import tempfile
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
-
-from tools.rate_distortion.bd_rate import MEASURES
-from tools.rate_distortion.study import STAGES, percent
-from tools.report.figures import bd_rate_figure, fronts, rate_distortion_figure, save, style_of
 
 __all__ = [
     "CHARTS",
+    "Cell",
     "Section",
     "asset",
     "embedded_figure",
     "fragment",
     "numbers",
     "render_page",
-    "study_page",
     "table",
 ]
 
@@ -58,9 +47,6 @@ THEMED = {"#1b1f24": "ink", "#5b6570": "muted", "#dfe3e7": "line", "#ffffff": "c
 NUMBER = re.compile(r"[+\-−±]?[\d,.  ]+(e[+-]?\d+)?( ?(%|s|ms|B|kB|MB|px|dB))?")
 
 Cell = str | float | None
-
-
-# --- the shell ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +165,6 @@ def _provenance(provenance: Mapping[str, Any]) -> Markup:
     return fragment("provenance.html", command=entries.pop("command", ""), entries=entries)
 
 
-# --- what pages are made of --------------------------------------------------------------------
-
-
 def table(
     header: Sequence[str],
     rows: Sequence[Sequence[Cell]],
@@ -282,420 +265,3 @@ def _themed_svg(source: str, label: str) -> Markup:
         '<svg role="img" aria-label="{label}" viewBox="{box}" stroke-linejoin="round" '
         'stroke-linecap="butt" style="max-width: {width:.0f}px">'
     ).format(label=label, box=box[1], width=width * 1.6) + Markup(inside)
-
-
-# --- the rate-distortion study -----------------------------------------------------------------
-
-POINT_FIELDS = (
-    "clip", "split", "codec", "variant", "point", "frames", "bytes", "bytes_per_frame",
-    "kbit_per_s", "bits_per_element", "kl", "top1_agreement", "dense_agreement", "nrmse",
-    "accuracy", "front", "per_frame",
-)  # fmt: skip
-RATES = (
-    ("bytes_per_frame", "bytes per frame"),
-    ("kbit_per_s", "kbit/s"),
-    ("bits_per_element", "bits per element"),
-)
-FIDELITIES = (
-    ("kl", "KL divergence"),
-    ("top1_agreement", "top-1 agreement"),
-    ("dense_agreement", "dense agreement"),
-    ("nrmse", "NRMSE"),
-    ("accuracy", "accuracy"),
-)
-DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
-SYMBOLS = {
-    "o": "circle",
-    "s": "square",
-    "D": "diamond",
-    "^": "triangle-up",
-    "v": "triangle-down",
-    "P": "cross",
-    "X": "x",
-}
-HEADLINES = 4
-"""How many anchors of a split stand at the top of the page: the hardest to beat."""
-
-
-def study_page(study: Mapping[str, Any]) -> str:
-    """Make the page of a rate-distortion study.
-
-    The study is JSON:
-
-        format           1
-        provenance       command, commit, date, versions {name: version}, machine {…}
-        settings         model, weights, frames, test [codec, …], kl [low, high],
-                         splits [{name, elements (a frame), tensors}],
-                         clips [{name, width, height, frame_rate, frames}]
-        points           [{clip, split ("": independent of the split), codec, variant, point,
-                         frames, bytes, bytes_per_frame, kbit_per_s, bits_per_element or null,
-                         kl, top1_agreement, dense_agreement, nrmse, accuracy (or null),
-                         seconds {stage: seconds}, peak_memory_mb, parameters {…},
-                         per_frame {kl [nats], bytes [bytes] or null, parts {header, motion,
-                         residual: [bytes]} or {}}}]
-        refused          [{clip, split, codec, variant, point, reason}]
-        comparisons      [{split, test, anchor, measure ("bd_rate" or "bd_kl"),
-                         clips {clip: {pchip, akima (%), low, high, overlap} or {refusal}},
-                         mean (%) or null, interval [low, high] or null, clips_compared}]
-        showcases        [what `tools.rate_distortion.showcase.showcase` returns]
-
-    Raises:
-        ValueError: the study has another format, or holds a number that is not finite.
-    """
-    if study["format"] != 1:
-        raise ValueError(f"a study of format {study['format']}; this page is of format 1")
-    sections = [
-        _summary(study),
-        _curves(study),
-        _comparisons(study),
-        _frames(study),
-        _showcases(study),
-        _costs(study),
-        _codecs(study),
-    ]
-    settings = study["settings"]
-    clips, splits = len(settings["clips"]), settings["splits"]
-    cuts = " and ".join(split["name"] for split in splits)
-    return render_page(
-        title="Rate and distortion of feature codecs",
-        lead=(
-            f"{settings['model']}, cut at {cuts}: {clips} clip{'s' * (clips != 1)} of "
-            f"{settings['frames']} frames, coded by {', '.join(settings['test'])} and by what "
-            "there is to compare with, all judged by the output of the same network."
-        ),
-        sections=[section for section in sections if section is not None],
-        provenance={**study["provenance"], "weights": settings["weights"]},
-        payload=_payload(study),
-        scripts=(CHARTS, asset("rate_distortion.js")),
-    )
-
-
-def _names(study: Mapping[str, Any], kind: str) -> list[str]:
-    return [entry["name"] for entry in study["settings"][kind]]
-
-
-def _options(names: Iterable[str]) -> list[tuple[str, str]]:
-    return [(name, name) for name in names]
-
-
-def _payload(study: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the scripts need: points as rows, since names of fields repeated some thousand
-    times are most of a file, and figures by frame of the points on a front only.
-    """
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for point in study["points"]:
-        groups[point["clip"], point["split"]].append(point)
-    on_front = {
-        id(point)
-        for found in groups.values()
-        for front in fronts(found).values()
-        for point in front
-    }
-    rows = []
-    for point in study["points"]:
-        front = id(point) in on_front
-        derived = {"front": front, "per_frame": point["per_frame"] if front else None}
-        rows.append([_short(derived.get(key, point.get(key))) for key in POINT_FIELDS])
-    styles = {}
-    for codec in dict.fromkeys(point["codec"] for point in study["points"]):
-        style = style_of(codec)
-        styles[codec] = {
-            "colour": style.colour,
-            "dash": DASHES[style.dash],
-            "symbol": SYMBOLS[style.marker],
-            "ours": codec in study["settings"]["test"],
-        }
-    return {
-        "splits": study["settings"]["splits"],
-        "points": {"fields": POINT_FIELDS, "rows": rows},
-        "styles": styles,
-        "showcases": study["showcases"],
-    }
-
-
-def _short(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Round floats to five digits, deep down."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else value
-    if isinstance(value, Mapping):
-        return {key: _short(found) for key, found in value.items()}
-    return [_short(found) for found in value] if isinstance(value, list) else value
-
-
-def _summary(study: Mapping[str, Any]) -> Section:
-    """Lead with the anchors that come closest."""
-    tests = study["settings"]["test"]
-    items: list[tuple[str, str, str]] = []
-    for split in _names(study, "splits"):
-        found = {
-            (row["test"], row["anchor"]): row
-            for row in study["comparisons"]
-            if row["split"] == split and row["measure"] == "bd_rate" and row["mean"] is not None
-        }
-        rows = [
-            row
-            for (test, anchor), row in found.items()
-            if test == tests[0] and not anchor.startswith("lmc")
-        ]
-        for row in sorted(rows, key=lambda row: -row["mean"])[:HEADLINES]:
-            others = [
-                f"{test}: {percent(found[test, row['anchor']]['mean'])}"
-                for test in tests[1:]
-                if (test, row["anchor"]) in found
-            ]
-            count = row["clips_compared"]
-            notes = [_interval(row), f"{count} clip{'s' * (count != 1)}", *others]
-            label = f"{tests[0]} against {row['anchor']}, {split}"
-            note = Markup(" · ").join(
-                Markup('<span class="together">{}</span>').format(part) for part in notes if part
-            )
-            items.append((label, percent(row["mean"]), note))
-    low, high = (f"{limit:g}" for limit in study["settings"]["kl"])
-    return Section(
-        "Summary",
-        numbers(items)
-        + fragment("reading.html", low=low, high=high, findings=study.get("findings", ())),
-        note="Mean BD-rate over the clips, against the anchors that are hardest to beat.",
-    )
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    if row["interval"] is None:
-        return ""
-    low, high = map(percent, row["interval"])
-    return f"95 %: {low.removesuffix(' %')} … {high}"
-
-
-def _figure(figure: Figure, caption: str) -> Markup:
-    with tempfile.TemporaryDirectory() as folder:
-        stem = Path(folder) / "figure"
-        save(figure, stem)
-        return embedded_figure(stem, caption)
-
-
-def _curves(study: Mapping[str, Any]) -> Section:
-    splits = _names(study, "splits")
-    overviews = [
-        (
-            split,
-            _figure(
-                rate_distortion_figure(study, split),
-                f"All clips at {split}: KL divergence over bytes per frame.",
-            ),
-        )
-        for split in splits
-    ]
-    fidelities = [
-        (key, label)
-        for key, label in FIDELITIES
-        if any(point.get(key) is not None for point in study["points"])
-    ]
-    body = fragment(
-        "curves.html",
-        splits=_options(splits),
-        clips=_options(_names(study, "clips")),
-        rates=RATES,
-        fidelities=fidelities,
-        overviews=overviews,
-    )
-    return Section("Curves", body, note="Lower and further left is better.")
-
-
-def _comparisons(study: Mapping[str, Any]) -> Section | None:
-    if not study["comparisons"]:
-        return None
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for row in study["comparisons"]:
-        groups[row["split"], row["test"], row["measure"]].append(row)
-    splits = _names(study, "splits")
-    body = fragment(
-        "comparisons.html",
-        splits=_options(splits),
-        tests=_options(dict.fromkeys(test for _, test, _ in groups)),
-        measures=[(key, MEASURES[key]) for key in dict.fromkeys(key for _, _, key in groups)],
-        groups=[
-            {
-                "split": split,
-                "test": test,
-                "measure": measure,
-                "table": _comparison_table(study, rows, test, measure),
-                "refusals": [
-                    f"{clip} against {row['anchor']}: {cell['refusal']}"
-                    for row in rows
-                    for clip, cell in row["clips"].items()
-                    if "refusal" in cell
-                ],
-            }
-            for (split, test, measure), rows in groups.items()
-        ],
-        figures=[
-            (
-                split,
-                _figure(
-                    bd_rate_figure(study, split),
-                    f"BD-rate at {split}: the mean over clips, its 95 % interval above it, and a "
-                    "dot for each clip. Clips far to the right of zero are drawn at the edge.",
-                ),
-            )
-            for split in splits
-        ],
-    )
-    return Section(
-        "Comparisons",
-        body,
-        note="Negative is better: fewer bytes at equal KL, or less KL at equal rate.",
-    )
-
-
-def _comparison_table(
-    study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], test: str, measure: str
-) -> Markup:
-    header = ["clip", *(row["anchor"] for row in rows)]
-    lines: list[list[Cell]] = [
-        [clip, *(_comparison_cell(row["clips"].get(clip, {})) for row in rows)]
-        for clip in _names(study, "clips")
-    ]
-    lines.append(["mean", *(_mean_cell(row) for row in rows)])
-    caption = (
-        f"{MEASURES[measure]} of {test}, % by PCHIP; below it by Akima, and which share of the "
-        "shorter curve was compared."
-    )
-    return table(header, lines, caption, numeric=range(1, len(header)), totals=1)
-
-
-def _comparison_cell(cell: Mapping[str, Any]) -> Cell:
-    if "pchip" not in cell:
-        title = cell.get("refusal", "not measured")
-        return Markup('<span class="quiet" title="{}">–</span>').format(title)
-    title = (
-        f"PCHIP {cell['pchip']:+.1f} %, Akima {cell['akima']:+.1f} %, between "
-        f"{cell['low']:.3g} and {cell['high']:.3g}, {cell['overlap']:.0%} of the shorter curve"
-    )
-    return Markup('<span class="{}" title="{}">{}</span><small>{} · {}</small>').format(
-        _verdict(cell["pchip"]),
-        title,
-        _signed(cell["pchip"]),
-        _signed(cell["akima"]),
-        f"{cell['overlap']:.0%}",
-    )
-
-
-def _mean_cell(row: Mapping[str, Any]) -> Cell:
-    if row["mean"] is None:
-        return None
-    count, clips = row["clips_compared"], len(row["clips"])
-    parts = [] if row["interval"] is None else [" … ".join(map(_signed, row["interval"]))]
-    if count < clips:
-        parts.append(f"{count} of {clips}")
-    return Markup('<span class="{}">{}</span><small>{}</small>').format(
-        _verdict(row["mean"]), _signed(row["mean"]), " · ".join(parts)
-    )
-
-
-def _signed(value: float) -> str:
-    return "0.0" if abs(value) < 0.05 else f"{value:+.1f}".replace("-", "−")
-
-
-def _verdict(value: float) -> str:
-    return "quiet" if abs(value) < 0.05 else "good" if value < 0 else "bad"
-
-
-def _frames(study: Mapping[str, Any]) -> Section | None:
-    if not any(point["per_frame"]["kl"] for point in study["points"]):
-        return None
-    body = fragment(
-        "frames.html",
-        splits=_options(_names(study, "splits")),
-        clips=_options(_names(study, "clips")),
-    )
-    note = "Where the bits of a clip go, frame by frame, and what the task loses there."
-    return Section("Frames", body, note=note)
-
-
-def _showcases(study: Mapping[str, Any]) -> Section | None:
-    if not study["showcases"]:
-        return None
-    body = fragment(
-        "showcase.html",
-        clips=_options(dict.fromkeys(show["clip"] for show in study["showcases"])),
-        splits=_options(dict.fromkeys(show["split"] for show in study["showcases"])),
-    )
-    return Section("Showcase", body)
-
-
-def _costs(study: Mapping[str, Any]) -> Section:
-    """Tabulate seconds and memory by split and codec."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for split in (*_names(study, "splits"), ""):
-        for point in study["points"]:
-            if point["split"] == split:
-                groups[split, point["codec"]].append(point)
-    found_stages = {stage: None for point in study["points"] for stage in point["seconds"]}
-    stages = list(
-        dict.fromkeys(stage for stage in (*STAGES, *found_stages) if stage in found_stages)
-    )
-    rows: list[list[Cell]] = []
-    for (split, codec), points in groups.items():
-        times: list[Cell] = []
-        for stage in stages:
-            found = [
-                1000 * point["seconds"][stage] / point["frames"]
-                for point in points
-                if point["seconds"].get(stage) is not None
-            ]
-            times.append(f"{statistics.median(found):.2f}" if found else None)
-        memory = [point["peak_memory_mb"] for point in points if point["peak_memory_mb"]]
-        rows.append([codec, split or "any", *times, f"{max(memory):,.0f}" if memory else None])
-    header = ["codec", "split", *(f"{stage}, ms" for stage in stages), "memory, MB"]
-    return Section(
-        "Time and memory",
-        table(
-            header,
-            rows,
-            "Per frame, medians over all clips and points; the largest peak of memory.",
-        ),
-        note=(
-            "Measured on the machine named under Provenance, which others may have shared: "
-            "what one stage takes as a multiple of another says more than milliseconds do."
-        ),
-    )
-
-
-def _codecs(study: Mapping[str, Any]) -> Section:
-    """State how each codec was run, and what was refused."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for point in study["points"]:
-        groups[point["codec"], point["variant"]].append(point)
-    rows: list[list[Cell]] = [
-        [codec, variant, len(points), _parameters([point["parameters"] for point in points])]
-        for (codec, variant), points in groups.items()
-    ]
-    body = table(
-        ["codec", "variant", "points", "parameters"],
-        rows,
-        "Parameters as they were given; a … b where they differ from point to point.",
-    )
-    if study["refused"]:
-        fields = ("clip", "split", "codec", "variant", "point", "reason")
-        body += Markup("<h3>Refused</h3>") + table(
-            fields,
-            [[_plain(entry[key]) for key in fields] for entry in study["refused"]],
-            "Points that were asked for and not measured.",
-            numeric=(),
-        )
-    return Section("Codecs and anchors", body, anchor="codecs")
-
-
-def _plain(value: Any) -> str:  # noqa: ANN401 - any JSON
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _parameters(found: Sequence[Mapping[str, Any]]) -> Markup:
-    parts = []
-    for key in dict.fromkeys(key for parameters in found for key in parameters):
-        values = list(dict.fromkeys(_plain(one[key]) for one in found if key in one))
-        with contextlib.suppress(ValueError):  # names stay in the order of the points
-            values.sort(key=float)
-        shown = values[0] if len(values) == 1 else f"{values[0]} … {values[-1]}"
-        parts.append(f"{key}={shown}" if shown else key)
-    return Markup('<code class="parameters">{}</code>').format("  ".join(parts))

@@ -4,7 +4,7 @@ import platform
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,11 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import av
+import click
 
 from codec import __version__
 from codec.format.constants import FORMAT_VERSION
 
-__all__ = ["command", "commit", "machine", "peak_memory", "reset_peak_memory", "stamp", "versions"]
+__all__ = [
+    "command",
+    "commit",
+    "machine",
+    "peak_memory",
+    "reset_peak_memory",
+    "stamp",
+    "versions",
+    "warn_of_other_code",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchvision", "av", "numpy", "constriction", "scipy", "nncodec")
@@ -89,6 +99,17 @@ def commit() -> str:
         return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
+
+
+def warn_of_other_code(results: Iterable[Mapping[str, Any]]) -> None:
+    """Say so if results that were kept, each with its stamp, are not of this very code."""
+    commits = {result["commit"] for result in results}
+    if commits - {commit()} or any(one.endswith("+") for one in commits):
+        click.echo(
+            f"warning: measured at the commits {', '.join(sorted(commits))} (+: with changes), now "
+            f"{commit()}; delete jobs/ in the folder to measure all with this code",
+            err=True,
+        )
 
 
 def reset_peak_memory() -> None:

@@ -11,7 +11,7 @@ A job that raises does not stop the others; what failed is told at the end, and 
 time.  On a cluster a job whose worker dies is done by another one.  The workers have to be able to
 import what the job is made of, and to read the files that it names.
 
-Not here: what a job is (`tools/rate_distortion/command.py`).
+Not here: what a job is (`rate_distortion/measurement.py`, `motion_study/experiments.py`).
 """
 
 import json
@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from codec.files.outputs import open_output
 
-__all__ = ["Job", "Store", "begin_worker", "complete"]
+__all__ = ["Job", "Result", "Store", "complete"]
 
 Result = dict[str, Any]
 """What a job returns: anything that JSON can say."""
@@ -222,7 +222,7 @@ def _timed(job: Job) -> tuple[Result, float]:
     return job.run(), time.perf_counter() - start
 
 
-def begin_worker(parent: int) -> None:
+def _begin_worker(parent: int) -> None:
     """Prepare a process: one thread, and no life after the one that started it."""
     torch.set_num_threads(1)
 
@@ -238,7 +238,7 @@ def begin_worker(parent: int) -> None:
 def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[_Outcome]]:
     # spawned, not forked: torch's and FFmpeg's threads do not survive a fork
     pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=begin_worker, initargs=(os.getpid(),)
+        workers, get_context("spawn"), initializer=_begin_worker, initargs=(os.getpid(),)
     )
 
     def outcomes() -> Iterator[_Outcome]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from codec.errors import FeatureCodecError
-from codec.files.outputs import check_outputs, one_line
+from codec.files.outputs import check_outputs, one_line, open_output
 
-__all__ = ["guarded"]
+__all__ = ["guarded", "write_text"]
 
 
 @contextmanager
@@ -30,3 +30,9 @@ def guarded(
         yield
     except (FeatureCodecError, OSError) as error:
         raise click.ClickException(one_line(error)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file: all of it or nothing."""
+    with open_output(str(path), force=True) as file:
+        file.write(text.encode())
