@@ -33,16 +33,10 @@ from codec.files.video import Frame, VideoReader
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, shipped_profile
-from codec.models.submodels import (
-    DEFAULT_MODEL,
-    SplitModel,
-    default_preprocessing,
-    labels,
-    load_model,
-    normalise,
-    split_model,
-    weights_hash,
-)
+from codec.models.preprocessing import default_preprocessing, normalise
+from codec.models.sources import DEFAULT_MODEL, labels, load_model
+from codec.models.submodels import SplitModel, split_model
+from codec.models.weights import weights_hash
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.normative.reconstruction import md5_of
 from codec.pipeline.metrics import FeatureNrmse, TaskFidelity
