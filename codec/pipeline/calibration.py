@@ -45,15 +45,9 @@ from codec.models.preprocessing import normalise
 from codec.models.submodels import SplitModel
 from codec.normative.motion import VECTOR_UNITS, compensate, latent_displacement
 from codec.pipeline.metrics import kl_divergence
-from codec.profiling.weighted import (
-    BUDGET,
-    FEW,
-    TensorStatistics,
-    WeightedTransform,
-    is_classification,
-    output_tensors,
-    probe_gradients,
-)
+from codec.profiling.probes import is_classification, output_tensors, probe_gradients
+from codec.profiling.statistics import BUDGET, FEW, TensorStatistics
+from codec.profiling.weighted import WeightedTransform
 
 __all__ = ["CalibrationOptions", "calibrate", "task_loss"]
 
