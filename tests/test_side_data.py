@@ -28,7 +28,6 @@ from codec.format.header import Preprocessing
 
 pytestmark = pytest.mark.video
 
-
 EXIF_ORIENTATION = 0x0112
 
 

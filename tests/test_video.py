@@ -35,7 +35,6 @@ from codec.files.video import VideoReader
 
 pytestmark = pytest.mark.video
 
-
 CLIP = Path(__file__).parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 
 

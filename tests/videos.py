@@ -19,11 +19,7 @@ from codec.files.video import Frame, VideoReader
 from codec.format.header import Preprocessing
 
 NATIVE = Preprocessing(0, 0, 1, (127_000,) * 3, (128_000,) * 3)
-
-
 DEFAULT = Preprocessing(256, 224, 1, (127_000,) * 3, (128_000,) * 3)
-
-
 needs_h264 = pytest.mark.skipif("libx264" not in codecs_available, reason="no libx264 in PyAV")
 
 
