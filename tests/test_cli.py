@@ -21,8 +21,9 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from test_video import moving, write_video
+from videos import moving, write_video
 
+import codec
 from codec import cli
 from codec.encoding import encoder
 from codec.files.streams import StreamReader
@@ -827,6 +828,7 @@ def test_terminals_are_no_place_for_bytes(made, here):
 
 WAITING = """
 import sys, time
+import codec
 from codec import cli
 from codec.encoding import encoder
 

@@ -363,16 +363,3 @@ def test_wrong_fields_are_refused(value):
 def test_configurations_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         EncoderConfig(**options)
-
-
-@given(CONFIGS)
-def test_configuration_json_round_trip(config):
-    assert EncoderConfig.from_json(config.to_json()) == config
-
-
-def test_bits_by_element_add_up():
-    _, encoded = sample_stream()
-    for frame in encoded:
-        assert set(frame.bits) <= {"motion", "modes", "levels of t"}
-        total = sum(frame.bits.values())
-        assert total == pytest.approx(8 * len(frame.packet.payload), abs=33, rel=1e-3)

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from codec.cli import main
+from codec.cli.group import main
 from codec.encoding.config import EncoderConfig
 from codec.encoding.rate_control import TARGET_RANGES, BitrateControl, NrmseControl
 from codec.files.streams import StreamWriter

@@ -29,9 +29,9 @@ from strategies import (
     random_vectors,
     stream_headers,
 )
-from tools.make.composing import REVISION
 
-from codec.encoding.encoder import MAX_EFFORT, EncoderConfig
+from codec.encoding.config import MAX_EFFORT, EncoderConfig
+from codec.encoding.payloads import FrameWriter
 from codec.errors import BitstreamError
 from codec.files.streams import StreamReader, StreamWriter
 from codec.format.constants import MAX_QP
@@ -39,8 +39,9 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, profile_of
 from codec.normative.decoder import Decoder
-from codec.normative.entropy import FrameSyntax, SymbolWriter
 from codec.normative.reconstruction import Reconstructor, checksum
+from codec.normative.syntax import FrameReader
+from tools.make.composing import REVISION
 
 SOURCE = Path(reference_decoder.__file__)
 FOLDER = SOURCE.resolve().parent.parent / "bitstreams"
@@ -70,7 +71,7 @@ def by_codec(content: bytes) -> Outcome:
     try:
         reader = StreamReader(io.BytesIO(content))
         decoder = Decoder(reader.header)
-        for _, packet, _ in reader:
+        for packet in reader:
             frame = decoder.decode(packet)
             found.append((frame.key, frame.pts, frame.md5()))
     except BitstreamError as error:
@@ -133,12 +134,12 @@ def sealed(header: SequenceHeader, packets: Sequence[FramePacket]) -> list[Frame
     it refuses.  So a payload of noise is compared by its latents, not by a checksum that is wrong.
     """
     profile = profile_of(header)
-    syntax = FrameSyntax(header, profile)
+    syntax = FrameReader(header, profile)
     loop = Reconstructor(header.tensors, profile, header.grid)
     made = []
     for number, packet in enumerate(packets):
         try:
-            frame = syntax.parse(packet)
+            frame = syntax.read(packet)
         except BitstreamError:
             return [*made, *packets[number:]]
         latents = loop.reconstruct(loop.predict(frame.vectors), frame)
@@ -149,11 +150,10 @@ def sealed(header: SequenceHeader, packets: Sequence[FramePacket]) -> list[Frame
 def packets_of(rng: np.random.Generator, header: SequenceHeader, count: int) -> list[FramePacket]:
     """Packets of random symbols, many of which no encoder would choose, and of random pts."""
     profile = profile_of(header)
-    syntax = FrameSyntax(header, profile)
+    payloads = FrameWriter(header, profile)
     packets: list[FramePacket] = []
     for frame in random_symbols(rng, header, profile, count):
-        writer = SymbolWriter()
-        syntax.code(writer, frame)
+        payload = payloads.write(frame)
         before = packets[-1] if packets else None
         pts = before.pts + before.duration if before else 0
         if rng.random() < 0.3:
@@ -166,7 +166,7 @@ def packets_of(rng: np.random.Generator, header: SequenceHeader, count: int) -> 
                 qp=frame.qp,
                 has_vectors=frame.vectors is not None,
                 checksum=0,
-                payload=writer.finish(),
+                payload=payload,
                 duration=duration,
             )
         )
@@ -269,7 +269,7 @@ SMALL = ["multi_tensor_a", "header_fields_a", "ranks_dense_a", "mixed_bands_a"]
 def read(name: str) -> tuple[SequenceHeader, list[FramePacket], bytes]:
     content = (FOLDER / "valid" / f"{name}_{REVISION}.lmc").read_bytes()
     reader = StreamReader(io.BytesIO(content))
-    return reader.header, [packet for _, packet, _ in reader][:2], content
+    return reader.header, list(reader)[:2], content
 
 
 def seal_header(body: bytes) -> bytes:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import SEEDS, plausible_profile, tensor_profiles
 
+from codec.encoding.forward_transform import ForwardTransform
 from codec.format.profile import Band, TensorProfile
 from codec.normative.transform import (
-    ForwardTransform,
     InverseTransform,
-    _groups,
+    band_groups,
     dct_basis,
     join_blocks,
     split_blocks,
@@ -243,7 +243,7 @@ def test_small_matrices_are_not_filled_up_to_the_size_of_large_ones():
     band_of = np.minimum(np.arange(256), 200).astype(np.uint8)
     profile = plausible_profile(np.random.default_rng(0), channels, 16)
     profile = replace(profile, bands=bands, band_of=band_of, ranks=np.array(columns)[band_of])
-    groups = _groups(profile)
+    groups = band_groups(profile)
     assert sum(len(group.bands) for group in groups) == len(bands)
     assert len(groups) <= 3
     entries = sum(group.stacked([b.matrix for b in group.bands], -1).size for group in groups)

@@ -19,7 +19,7 @@ import numpy as np
 
 from codec.encoding.config import EncoderConfig
 from codec.files.outputs import ended_by_signals, naming
-from codec.models.submodels import DEFAULT_MODEL
+from codec.models import DEFAULT_MODEL
 from tools.contenders.codecs import LatentMotionCodec
 from tools.contenders.scene import Scene
 from tools.rate_distortion.bd_rate import MARGIN, bd_rate, envelope

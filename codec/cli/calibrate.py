@@ -69,7 +69,10 @@ def calibrate(
     """
     import torch
 
-    from codec.models.submodels import default_preprocessing, load_model, split_model, weights_hash
+    from codec.models.preprocessing import default_preprocessing
+    from codec.models.sources import load_model
+    from codec.models.submodels import split_model
+    from codec.models.weights import weights_hash
     from codec.pipeline.calibration import CalibrationOptions, calibrate
 
     split = split_or_default(model, split)

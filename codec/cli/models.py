@@ -20,7 +20,9 @@ __all__ = ["models"]
 def models(model: str | None, as_json: bool) -> None:
     """List models, or the split points of MODEL: tensors, strides n^k, elements per frame."""
     from codec.format.profile import shipped_profile
-    from codec.models.submodels import default_preprocessing, describe_splits, list_models
+    from codec.models.preprocessing import default_preprocessing
+    from codec.models.sources import list_models
+    from codec.models.split_points import describe_splits
 
     names = [model] if model else ["efficientnet_lite0", "resnet34", "densenet121"]
     rows: list[dict[str, Any]] = [

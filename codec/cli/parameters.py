@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from codec.encoding.rate_control import TARGET_RANGES
-from codec.pipeline.options import DEFAULT_MODEL, DEFAULT_SPLIT
+from codec.models import DEFAULT_MODEL
+from codec.pipeline.options import DEFAULT_SPLIT
 
 __all__ = [
     "DEVICE",
@@ -100,7 +101,7 @@ def split_or_default(model: str, split: str | None) -> str:
     Raises:
         click.UsageError: neither; ModelError: no such model.
     """
-    from codec.models.submodels import default_preprocessing
+    from codec.models.preprocessing import default_preprocessing
 
     if split is not None:
         return split

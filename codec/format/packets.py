@@ -1,4 +1,4 @@
-"""Frame packets and the end packet <-> bytes; what payloads mean is left to `normative.entropy`."""
+"""Frame packets and the end packet <-> bytes; what payloads mean is left to `normative.syntax`."""
 
 from __future__ import annotations
 

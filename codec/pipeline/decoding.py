@@ -18,14 +18,10 @@ from codec.files.streams import StreamReader
 from codec.files.video import Frame, VideoReader
 from codec.format.header import SequenceHeader
 from codec.metrics import FeatureNrmse
-from codec.models.submodels import (
-    SplitModel,
-    labels,
-    load_model,
-    normalise,
-    split_model,
-    weights_hash,
-)
+from codec.models.preprocessing import normalise
+from codec.models.sources import labels, load_model
+from codec.models.submodels import SplitModel, split_model
+from codec.models.weights import weights_hash
 from codec.normative.decoder import DecodedFrame, Decoder
 
 __all__ = ["FeatureReference", "TaskOutput", "decode_frames", "model_of"]

@@ -31,14 +31,10 @@ from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, shipped_profile
 from codec.metrics import FeatureNrmse
-from codec.models.submodels import (
-    SplitModel,
-    default_preprocessing,
-    load_model,
-    normalise,
-    split_model,
-    weights_hash,
-)
+from codec.models.preprocessing import default_preprocessing, normalise
+from codec.models.sources import load_model
+from codec.models.submodels import SplitModel, split_model
+from codec.models.weights import weights_hash
 from codec.pipeline.metering import Meter
 from codec.pipeline.options import VideoOptions
 from codec.profiling.simple import measure_profile

@@ -25,14 +25,9 @@ from codec.errors import ModelError, VideoError
 from codec.files.video import VideoReader
 from codec.format.header import Preprocessing
 from codec.metrics import FeatureNrmse, kl_divergence
-from codec.models.submodels import (
-    CloudSubmodel,
-    SplitModel,
-    default_preprocessing,
-    load_model,
-    normalise,
-    split_model,
-)
+from codec.models.preprocessing import default_preprocessing, normalise
+from codec.models.sources import load_model
+from codec.models.submodels import CloudSubmodel, SplitModel, split_model
 
 __all__ = ["Coded", "Fidelity", "Scene", "StudyCodec", "in_batches", "normalise_float"]
 

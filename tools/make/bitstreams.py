@@ -36,7 +36,7 @@ def decode(content: bytes, limits: Limits | None = None) -> list[DecodedFrame]:
     """Decode a whole stream."""
     reader = StreamReader(io.BytesIO(content), limits or Limits())
     decoder = Decoder(reader.header)
-    return [decoder.decode(packet) for _, packet, _ in reader]
+    return [decoder.decode(packet) for packet in reader]
 
 
 def stream_md5(frames: Sequence[DecodedFrame]) -> str:

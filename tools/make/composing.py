@@ -14,22 +14,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.encoding.payloads import FrameWriter
 from codec.files.streams import StreamReader, StreamWriter
+from codec.format.constants import LATENT_LIMIT
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import EndPacket, FramePacket
 from codec.format.primitives import crc32
 from codec.format.profile import Band, Profile, TensorProfile, profile_of
 from codec.format.tables import DEFAULT_POINTS
-from codec.normative.entropy import (
-    MODE_INTRA,
-    MODE_SKIP,
-    FrameSymbols,
-    FrameSyntax,
-    SymbolWriter,
-    TensorSymbols,
-)
-from codec.normative.exact import LATENT_LIMIT
 from codec.normative.reconstruction import Reconstructor, checksum
+from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
 
 __all__ = [
     "CRC_BYTES",
@@ -150,7 +144,7 @@ class Composer:
         self.label = label
         self.packets: list[FramePacket] = []
         self._profile = profile_of(header)
-        self._syntax = FrameSyntax(header, self._profile)
+        self._payloads = FrameWriter(header, self._profile)
         self._reconstructor = Reconstructor(header.tensors, self._profile, header.grid)
         self._counts = [
             int(np.prod(tensor.blocks(spec.height, spec.width)))
@@ -195,8 +189,7 @@ class Composer:
             drawn = levels(random_levels(f"{label} {number}", *shape, density))
             tensors.append(TensorSymbols(modes, drawn, np.zeros(shape, np.uint8)))
         frame = FrameSymbols(key, qp, vectors, tensors)
-        writer = SymbolWriter()
-        self._syntax.code(writer, frame)
+        payload = self._payloads.write(frame)
         latents = self._reconstructor.reconstruct(self._reconstructor.predict(vectors), frame)
         assert max(float(latent.abs().max()) for latent in latents) <= LATENT_LIMIT
         previous = self.packets[-1] if self.packets else None
@@ -210,7 +203,7 @@ class Composer:
                 qp=qp,
                 has_vectors=vectors is not None,
                 checksum=checksum(latents),
-                payload=writer.finish() + tail,
+                payload=payload + tail,
                 duration=usual if key or previous is None else pts - previous.pts,
             )
         )
@@ -243,7 +236,7 @@ def seal(content: bytes) -> bytes:
 def parts(content: bytes) -> list[bytes]:
     """Cut a stream into header, packets and end packet."""
     reader = StreamReader(io.BytesIO(content))
-    sizes = [reader.header_bytes, *(size for _, _, size in reader)]
+    sizes = [reader.header_bytes, *(reader.packet_bytes for _ in reader)]
     ends = np.cumsum(sizes).tolist()
     return [content[a:b] for a, b in zip([0, *ends], [*ends, len(content)], strict=True)]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.encoding.payloads import FrameWriter
 from codec.errors import CorruptBitstreamError
 from codec.format.constants import (
     FLAG_VECTORS,
@@ -26,14 +27,8 @@ from codec.format.packets import EndPacket
 from codec.format.primitives import ByteWriter
 from codec.format.profile import Profile, profile_of
 from codec.format.tables import DEFAULT_POINTS
-from codec.normative.entropy import (
-    MODE_INTER,
-    MODE_INTRA,
-    FrameSymbols,
-    FrameSyntax,
-    SymbolWriter,
-    TensorSymbols,
-)
+from codec.normative.range_coder import SymbolWriter
+from codec.normative.symbols import MODE_INTER, MODE_INTRA, FrameSymbols, TensorSymbols
 from tools.make.composing import (
     CRC_BYTES,
     REVISION,
@@ -186,10 +181,9 @@ def _end(frames: int, index: tuple[tuple[int, int], ...]) -> bytes:
 def _refused_payload(symbols: FrameSymbols) -> bytes:
     """Return the payload up to the symbol that the syntax refuses to go beyond."""
     header = base().header
-    syntax = FrameSyntax(header, profile_of(header))
     writer = SymbolWriter()
     try:
-        syntax.code(writer, symbols)
+        FrameWriter(header, profile_of(header)).put(symbols, lambda _: writer)
     except CorruptBitstreamError:
         return writer.finish()
     raise AssertionError("these symbols are legal")

@@ -20,7 +20,7 @@ from codec.files.outputs import ended_by_signals, open_output
 from codec.files.video import VideoReader
 from codec.format.packets import FramePacket
 from codec.format.profile import profile_of
-from codec.models.submodels import default_preprocessing, normalise
+from codec.models.preprocessing import default_preprocessing, normalise
 from codec.pipeline.encoding import VideoEncoder
 from codec.pipeline.options import VideoOptions
 from tools.running.outputs import guarded

@@ -2,7 +2,7 @@
 
     python -m tools.make.profiles PHOTOGRAPHS
 
-One per bundled split of EfficientNet-Lite0, by `codec.calibrator`, as `lmc calibrate` does; and
+One per bundled split of EfficientNet-Lite0, by `codec.calibrate`, as `lmc calibrate` does; and
 the index by which they are found.  A run that was interrupted goes on where it was.
 """
 
@@ -17,14 +17,12 @@ import torch
 
 from codec.files.outputs import ended_by_signals, open_output
 from codec.format.profile import Profile
-from codec.models.submodels import (
-    BUNDLED_SPLITS,
-    DEFAULT_MODEL,
-    default_preprocessing,
-    load_model,
-    split_model,
-    weights_hash,
-)
+from codec.models import DEFAULT_MODEL
+from codec.models.preprocessing import default_preprocessing
+from codec.models.sources import load_model
+from codec.models.split_points import BUNDLED_SPLITS
+from codec.models.submodels import split_model
+from codec.models.weights import weights_hash
 from codec.pipeline.calibration import CalibrationOptions, calibrate
 from tools.running.outputs import guarded
 

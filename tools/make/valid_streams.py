@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
 from codec.files.streams import StreamWriter
 from codec.format.constants import (
     FLAG_PTS,

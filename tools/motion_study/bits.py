@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.profiling.simple import simple_header

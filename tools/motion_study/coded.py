@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.encoding.encoder import Encoder, EncoderConfig
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
 from codec.encoding.motion_search import MotionSearch, luma
 from codec.format.header import SequenceHeader
 from codec.profiling.simple import simple_header

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.pipeline.metrics import FeatureNrmse
+from codec.metrics import FeatureNrmse
 from tools.motion_study.bits import CODED_PAIRS, mean_bits
 from tools.motion_study.drawing import COLOURS, DASHES, short, title_weights, values_of
 from tools.motion_study.networks import MAIN_LAYERS, load_network

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from codec.encoding.motion_search import MotionSearch, luma
 from codec.format.header import TensorSpec
+from codec.metrics import FeatureNrmse, nrmse_from_psnr
 from codec.normative.motion import latent_displacement
-from codec.pipeline.metrics import FeatureNrmse, nrmse_from_psnr
 from tools.motion_study.drawing import COLOURS, network_title, short, values_of
 from tools.motion_study.networks import load_network
 from tools.motion_study.pictures import frames_of

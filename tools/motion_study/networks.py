@@ -20,15 +20,12 @@ from torch import Tensor, fx, nn
 
 from codec.errors import ModelError
 from codec.format.header import Preprocessing, TensorSpec
-from codec.models.submodels import (
-    DEFAULT_MODEL,
-    default_preprocessing,
-    describe_splits,
-    load_model,
-    normalise,
-    split_model,
-    weights_hash,
-)
+from codec.models import DEFAULT_MODEL
+from codec.models.preprocessing import default_preprocessing, normalise
+from codec.models.sources import load_model
+from codec.models.split_points import describe_splits
+from codec.models.submodels import split_model
+from codec.models.weights import weights_hash
 from tools.motion_study.settings import NETWORKS, SIZE, Row, Settings
 
 __all__ = ["BATCH", "LAYERS", "MAIN_LAYER", "MAIN_LAYERS", "Network", "every_layer", "load_network"]

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from codec.encoding.motion_search import luma
 from codec.errors import ModelError
-from codec.pipeline.metrics import FeatureNrmse
+from codec.metrics import FeatureNrmse
 from tools.motion_study.drawing import COLOURS, DASHES, title_weights, values_of
 from tools.motion_study.networks import LAYERS, Network, load_network
 from tools.motion_study.pictures import pictures_of

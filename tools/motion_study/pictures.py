@@ -13,9 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from codec.files.video import VideoReader
 from codec.format.header import Preprocessing
-from codec.models.submodels import (
-    default_preprocessing,
-)
+from codec.models.preprocessing import default_preprocessing
 from tools.motion_study.settings import SIZE, Settings
 from tools.motion_study.warps import (
     Picture,

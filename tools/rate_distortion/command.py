@@ -29,13 +29,10 @@ import torch
 from codec.errors import FeatureCodecError
 from codec.files.outputs import one_line
 from codec.files.video import VideoReader
-from codec.models.submodels import (
-    DEFAULT_MODEL,
-    SplitModel,
-    default_preprocessing,
-    load_model,
-    split_model,
-)
+from codec.models import DEFAULT_MODEL
+from codec.models.preprocessing import default_preprocessing
+from codec.models.sources import load_model
+from codec.models.submodels import SplitModel, split_model
 from tools.contenders.codecs import ANCHOR_NAMES, study_codecs
 from tools.rate_distortion.bd_rate import render
 from tools.rate_distortion.figures import bd_rate_figure, rate_distortion_figure

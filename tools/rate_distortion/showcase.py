@@ -39,7 +39,7 @@ from codec.format.constants import VECTOR_UNITS
 from codec.format.header import Preprocessing
 from codec.format.profile import TensorProfile, profile_of
 from codec.format.tables import MAX_DIRECT_LEVEL
-from codec.models.submodels import normalise
+from codec.models.preprocessing import normalise
 from codec.normative.symbols import MODE_SKIP, TensorSymbols
 from codec.pipeline.encoding import VideoEncoder
 from codec.pipeline.options import VideoOptions
