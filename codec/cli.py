@@ -759,17 +759,17 @@ def _inspect(reader: StreamReader) -> tuple[dict[str, Any], BitstreamError | OSE
 
 
 def _parsed(reader: StreamReader, syntax: FrameSyntax) -> Iterator[dict[str, Any]]:
-    for number, packet, size in reader:
+    for packet in reader:
         syntax.bits.clear()
         symbols = syntax.parse(packet)
         modes = [symbols_of.modes for symbols_of in symbols.tensors]
         yield {
-            "frame": number,
+            "frame": reader.packet_number,
             "type": "key" if packet.key else "inter",
             "pts": packet.pts,
             "qp": packet.qp,
-            "bytes": size,
-            "bytes_framing": size - len(packet.payload),
+            "bytes": reader.packet_bytes,
+            "bytes_framing": reader.packet_bytes - len(packet.payload),
             "bits": {element: round(bits, 2) for element, bits in syntax.bits.items()},
             "blocks": {
                 name: int(sum((mode == value).sum() for mode in modes))

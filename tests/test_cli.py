@@ -634,9 +634,7 @@ def broken(made: Path, here: Path) -> dict[str, bytes]:
     """Streams of which the first three frames, or all, are whole: what is wrong -> the stream."""
     stream = (made / "clip.lmc").read_bytes()
     reader = StreamReader(io.BytesIO(stream))
-    ends = [reader.header_bytes]
-    for _, _, size in reader:
-        ends.append(ends[-1] + size)
+    ends = [reader.header_bytes, *(reader.bytes_read for _ in reader)]
     damaged, index = bytearray(stream), bytearray(stream)
     damaged[ends[3] + 200] ^= 1
     index[-9] ^= 1

@@ -70,7 +70,7 @@ def by_codec(content: bytes) -> Outcome:
     try:
         reader = StreamReader(io.BytesIO(content))
         decoder = Decoder(reader.header)
-        for _, packet, _ in reader:
+        for packet in reader:
             frame = decoder.decode(packet)
             found.append((frame.key, frame.pts, frame.md5()))
     except BitstreamError as error:
@@ -269,7 +269,7 @@ SMALL = ["multi_tensor_a", "header_fields_a", "ranks_dense_a", "mixed_bands_a"]
 def read(name: str) -> tuple[SequenceHeader, list[FramePacket], bytes]:
     content = (FOLDER / "valid" / f"{name}_{REVISION}.lmc").read_bytes()
     reader = StreamReader(io.BytesIO(content))
-    return reader.header, [packet for _, packet, _ in reader][:2], content
+    return reader.header, list(reader)[:2], content
 
 
 def seal_header(body: bytes) -> bytes:

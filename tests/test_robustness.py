@@ -72,7 +72,7 @@ class Dribble(io.RawIOBase):
 def frames_of(file, limits: Limits = LIMITS) -> Iterator[tuple[int, bool, int, str]]:
     reader = StreamReader(file, limits)
     decoder = Decoder(reader.header, limits=limits)
-    for _, packet, _ in reader:
+    for packet in reader:
         frame = decoder.decode(packet)
         assert checksum(frame.latents) == packet.checksum
         yield frame.pts, frame.key, frame.qp, frame.md5()
@@ -99,9 +99,9 @@ def pieces_of(content: bytes) -> list[bytes]:
     """Cut a stream into header, packets and end packet."""
     reader = StreamReader(io.BytesIO(content))
     pieces, start = [content[: reader.header_bytes]], reader.header_bytes
-    for _, _, size in reader:
-        pieces.append(content[start : start + size])
-        start += size
+    for _ in reader:
+        pieces.append(content[start : start + reader.packet_bytes])
+        start += reader.packet_bytes
     return [*pieces, content[start:]]
 
 
@@ -252,7 +252,7 @@ def test_decoding_goes_on_at_the_next_key_frame():
     reader = StreamReader(io.BytesIO(several("keyint").read_bytes()))
     decoder = Decoder(reader.header)
     expected, found = expected_of(several("keyint")), {}
-    for number, packet, _ in reader:
+    for number, packet in enumerate(reader):
         damaged = replace(packet, checksum=packet.checksum ^ 1) if number == 4 else packet
         try:
             found[number] = decoder.decode(damaged).md5()
@@ -265,7 +265,7 @@ def test_decoding_goes_on_at_the_next_key_frame():
 def decode_from(reader: StreamReader, start: int) -> list[str]:
     reader.seek(start)
     decoder = Decoder(reader.header)
-    return [decoder.decode(packet).md5() for _, packet, _ in reader]
+    return [decoder.decode(packet).md5() for packet in reader]
 
 
 def test_index_that_leads_elsewhere_is_refused_when_used():
@@ -313,7 +313,7 @@ def test_stream_inside_a_file_is_seekable():
     file.seek(6)
     reader = StreamReader(file)
     reader.seek(7)
-    assert [number for number, _, _ in reader] == list(range(6, 13))
+    assert [reader.packet_number for _ in reader] == list(range(6, 13))
 
 
 # --- past the CRC ---
@@ -324,7 +324,7 @@ def check_payload(path: Path, number: int, payload: bytes) -> None:
     reader = StreamReader(io.BytesIO(path.read_bytes()))
     decoder = Decoder(reader.header)
     expected = expected_of(path)
-    for index, packet, _ in reader:
+    for index, packet in enumerate(reader):
         if index < number:
             decoder.decode(packet)
             continue
@@ -357,7 +357,7 @@ FUZZED = [
 
 
 def payload_of(path: Path, number: int) -> bytes:
-    packets = [packet for _, packet, _ in StreamReader(io.BytesIO(path.read_bytes()))]
+    packets = list(StreamReader(io.BytesIO(path.read_bytes())))
     return packets[number].payload
 
 

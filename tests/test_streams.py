@@ -65,9 +65,12 @@ class Pipe(io.RawIOBase):
 def test_what_is_written_is_read(stream, header, packets):
     reader = StreamReader(io.BytesIO(stream))
     assert reader.header == header
-    found = list(reader)
-    assert [packet for _, packet, _ in found] == packets
-    assert [number for number, _, _ in found] == list(range(FRAMES))
+    start = reader.header_bytes
+    for number, packet in enumerate(reader):
+        assert packet == packets[number]
+        assert reader.packet_number == number
+        start += reader.packet_bytes
+        assert reader.bytes_read == start
     assert reader.frames_read == FRAMES
     assert reader.bytes_read == len(stream)
 
@@ -75,7 +78,7 @@ def test_what_is_written_is_read(stream, header, packets):
 @pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
 def test_reading_does_not_depend_on_how_reads_are_chopped(stream, packets, chunk):
     reader = StreamReader(Pipe(stream, chunk))
-    assert [packet for _, packet, _ in reader] == packets
+    assert list(reader) == packets
     assert reader.bytes_read == len(stream)
     assert reader.index() is None
 
@@ -87,9 +90,9 @@ def test_a_frame_comes_out_of_a_pipe_before_the_next_one_goes_in(header, packets
         writer.write(packets[0])
         frames = iter(StreamReader(source))
         for number, packet in enumerate(packets[1:]):
-            assert next(frames)[:2] == (number, packets[number])
+            assert next(frames) == packets[number]
             writer.write(packet)
-        assert next(frames)[1] == packets[-1]
+        assert next(frames) == packets[-1]
         writer.close()
         target.close()
         assert next(frames, None) is None
@@ -109,7 +112,7 @@ def test_index_leaves_the_position_alone(stream, packets):
     frames = iter(reader)
     next(frames)
     reader.index()
-    assert [packet for _, packet, _ in frames] == packets[1:]
+    assert list(frames) == packets[1:]
 
 
 @pytest.mark.parametrize("behind", [0, 11], ids=["at the start", "behind other bytes"])
@@ -195,8 +198,8 @@ def test_a_stream_that_grows_gives_what_is_there(tmp_path, header, packets):
         writer.write(packets[0])
         with path.open("rb") as source:
             frames = iter(StreamReader(source))
-            assert next(frames)[1] == packets[0]
+            assert next(frames) == packets[0]
             writer.write(packets[1])
-            assert next(frames)[1] == packets[1]
+            assert next(frames) == packets[1]
             with pytest.raises(TruncatedBitstreamError, match="did not finish"):
                 next(frames)

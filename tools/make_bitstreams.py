@@ -804,7 +804,7 @@ def seal(content: bytes) -> bytes:
 def parts(content: bytes) -> list[bytes]:
     """Cut a stream into header, packets and end packet."""
     reader = StreamReader(io.BytesIO(content))
-    sizes = [reader.header_bytes, *(size for _, _, size in reader)]
+    sizes = [reader.header_bytes, *(reader.packet_bytes for _ in reader)]
     ends = np.cumsum(sizes).tolist()
     return [content[a:b] for a, b in zip([0, *ends], [*ends, len(content)], strict=True)]
 
@@ -1137,7 +1137,7 @@ def decode(content: bytes, limits: Limits | None = None) -> list[DecodedFrame]:
     """Decode a whole stream."""
     reader = StreamReader(io.BytesIO(content), limits or Limits())
     decoder = Decoder(reader.header)
-    return [decoder.decode(packet) for _, packet, _ in reader]
+    return [decoder.decode(packet) for packet in reader]
 
 
 def stream_md5(frames: Sequence[DecodedFrame]) -> str:

@@ -59,7 +59,10 @@ class StreamWriter:
 
 
 class StreamReader:
-    """Reads one stream: `header` at once, then packets by iterating."""
+    """Reads one stream: `header` at once, then packets by iterating.
+
+    While one iterates, `packet_number` and `packet_bytes` tell of the packet at hand.
+    """
 
     def __init__(self, file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
         self._file = file
@@ -72,18 +75,25 @@ class StreamReader:
         self._previous: FramePacket | None = None
         self.header, self.header_bytes = self._take(self._parse_header, "the sequence header")
         self.bytes_read = self.header_bytes
+        self.packet_bytes = 0
+        """Size of the packet read last."""
 
     @property
     def frames_read(self) -> int:
         """Number of the next frame: of all frames once the end has been read."""
         return self._number
 
+    @property
+    def packet_number(self) -> int:
+        """Number of the packet read last: the frame that it codes."""
+        return self._number - 1
+
     def _parse_header(self, source: ByteReader) -> tuple[SequenceHeader, int]:
         header, source.position = SequenceHeader.from_bytes(source.content, self.limits)
         return header, source.position
 
-    def __iter__(self) -> Iterator[tuple[int, FramePacket, int]]:
-        """Yield (frame number, packet, its size in bytes) up to the end packet.
+    def __iter__(self) -> Iterator[FramePacket]:
+        """Yield the packets up to the end packet.
 
         Raises:
             TruncatedBitstreamError: the file ends before the end packet does.
@@ -95,9 +105,9 @@ class StreamReader:
             parsed = self._take(self._parse_packet, f"packet {self._number}")
             if isinstance(parsed, EndPacket):
                 break
-            number = self._number
-            self._previous, self._number = parsed, number + 1  # also if the caller stops here
-            yield number, parsed, self.bytes_read - before
+            self.packet_bytes = self.bytes_read - before
+            self._previous, self._number = parsed, self._number + 1  # also if the caller stops here
+            yield parsed
         if parsed.frames != self._number:
             raise CorruptBitstreamError(
                 f"end packet: {parsed.frames} frames announced, {self._number} found"

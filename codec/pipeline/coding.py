@@ -425,17 +425,13 @@ def decode_frames(
     if stop is not None and stop <= start:
         return
     with torch.no_grad():
-        for number, packet in _packets(reader):
+        for packet in reader:
+            number = reader.packet_number
             decoded = decoder.decode(packet)
             if number >= start:
                 yield number, decoded
             if stop is not None and number + 1 >= stop:
                 return
-
-
-def _packets(reader: StreamReader) -> Iterator[tuple[int, FramePacket]]:
-    for number, packet, _ in reader:
-        yield number, packet
 
 
 def model_of(
