@@ -28,13 +28,9 @@ if TYPE_CHECKING:
     from codec.format.packets import FramePacket
     from codec.format.profile import Profile
     from codec.limits import Limits
-    from codec.models.submodels import (
-        SplitModel,
-        default_preprocessing,
-        load_model,
-        normalise,
-        split_model,
-    )
+    from codec.models.preprocessing import default_preprocessing, normalise
+    from codec.models.sources import load_model
+    from codec.models.submodels import SplitModel, split_model
     from codec.normative.decoder import DecodedFrame, Decoder
     from codec.pipeline.calibration import CalibrationOptions, calibrate
     from codec.pipeline.coding import EncodeOptions, VideoEncoder, decode_frames
@@ -73,11 +69,11 @@ _HOMES = {
     "VideoReader": "files.video",
     "calibrate": "pipeline.calibration",
     "decode_frames": "pipeline.coding",
-    "default_preprocessing": "models.submodels",
-    "load_model": "models.submodels",
+    "default_preprocessing": "models.preprocessing",
+    "load_model": "models.sources",
     "luma": "encoding.motion_search",
     "measure_profile": "profiling.simple",
-    "normalise": "models.submodels",
+    "normalise": "models.preprocessing",
     "simple_header": "profiling.simple",
     "split_model": "models.submodels",
 }

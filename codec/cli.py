@@ -33,8 +33,8 @@ from codec.files.outputs import (
 )
 
 if TYPE_CHECKING:
+    from codec.files.damage import DamagePolicy
     from codec.files.streams import StreamReader
-    from codec.files.video import DamagePolicy
     from codec.format.header import SequenceHeader
     from codec.normative.entropy import FrameSyntax
 
@@ -394,7 +394,7 @@ def _warn_of_missed_target(report: dict[str, Any]) -> None:
 
 
 def _split_or_default(model: str, split: str | None) -> str:
-    from codec.models.submodels import default_preprocessing
+    from codec.models.preprocessing import default_preprocessing
     from codec.pipeline.coding import DEFAULT_SPLIT
 
     if split is not None:
@@ -462,7 +462,10 @@ def calibrate(
     import torch
 
     from codec.files.outputs import open_output
-    from codec.models.submodels import default_preprocessing, load_model, split_model, weights_hash
+    from codec.models.preprocessing import default_preprocessing
+    from codec.models.sources import load_model
+    from codec.models.submodels import split_model
+    from codec.models.weights import weights_hash
     from codec.pipeline.calibration import CalibrationOptions, calibrate
 
     split = _split_or_default(model, split)
@@ -806,7 +809,9 @@ def _describe(header: SequenceHeader) -> dict[str, Any]:
 def models(model: str | None, as_json: bool) -> None:
     """List models, or the split points of MODEL: tensors, strides n^k, elements per frame."""
     from codec.format.profile import shipped_profile
-    from codec.models.submodels import default_preprocessing, describe_splits, list_models
+    from codec.models.preprocessing import default_preprocessing
+    from codec.models.sources import list_models
+    from codec.models.split_points import describe_splits
 
     names = [model] if model else ["efficientnet_lite0", "resnet34", "densenet121"]
     rows: list[dict[str, Any]] = [

@@ -7,10 +7,14 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # The first example pays for warming up torch, so a deadline per example would only be noise.
 settings.register_profile("dev", max_examples=50, deadline=None)
@@ -51,3 +55,27 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.fail(f"LMC_DATA names {folder}, which is not a folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def efficientnet() -> nn.Module:
+    """The default model."""
+    from codec.models.sources import load_model
+
+    return load_model("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def resnet() -> nn.Module:
+    """A network of the paper, without its weights."""
+    from codec.models.sources import load_model
+
+    return load_model("resnet34", "random:1")
+
+
+@pytest.fixture(scope="session")
+def densenet() -> nn.Module:
+    """The other one."""
+    from codec.models.sources import load_model
+
+    return load_model("densenet121", "random:1")

@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib", reason="needs the extra `study`")
 pytest.importorskip("scipy", reason="needs the extra `study`")
 
 from codec.format.header import TensorSpec
-from codec.models.submodels import default_preprocessing
+from codec.models.preprocessing import default_preprocessing
 from codec.normative.motion import FILTER_BITS, interpolation_filters
 from tools import motion_experiments as experiments
 from tools import motion_findings as findings

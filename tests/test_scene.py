@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from codec.errors import ModelError, VideoError
-from codec.models.submodels import default_preprocessing, normalise
+from codec.models.preprocessing import default_preprocessing, normalise
 from tools.scene import Coded, Scene, normalise_float
 
 pytestmark = [pytest.mark.video, pytest.mark.weights]

@@ -18,7 +18,9 @@ from av.codec import codecs_available
 from numpy.typing import NDArray
 
 from codec.errors import VideoError
-from codec.files.video import Damage, Frame, Orientation, VideoReader
+from codec.files.damage import Damage
+from codec.files.fitting import Orientation
+from codec.files.video import Frame, VideoReader
 from codec.format.header import Preprocessing
 
 pytestmark = pytest.mark.video

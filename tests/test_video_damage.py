@@ -30,7 +30,9 @@ from test_video import (
 )
 
 from codec.errors import FeatureCodecError, VideoError
-from codec.files.video import DAMAGE_POLICIES, Damage, Frame, VideoReader, _Timeline
+from codec.files.damage import DAMAGE_POLICIES, Damage
+from codec.files.timeline import Timeline
+from codec.files.video import Frame, VideoReader
 from codec.format.constants import MAX_PTS
 
 pytestmark = pytest.mark.video
@@ -76,7 +78,7 @@ def test_a_colour_profile_does_no_harm(tmp_path: Path, suffix: str | None) -> No
         with Image.open(CASES / "own_icc.png") as picture:
             Image.fromarray(quadrants()).save(path, icc_profile=picture.info["icc_profile"])
     script = (
-        "import gc, sys; from codec.files.video import *\n"
+        "import gc, sys; from codec.files.video import VideoReader\n"
         "from codec.format.header import Preprocessing\n"
         "how = Preprocessing(0, 0, 1, (0,) * 3, (1000,) * 3)\n"
         "for motion in (False, True) * 3:\n"
@@ -95,7 +97,7 @@ def test_a_colour_profile_does_no_harm(tmp_path: Path, suffix: str | None) -> No
 
 
 def placed(pts: list[int | None], *, longest: int = 1000) -> list[int]:
-    timeline = _Timeline(10, longest)
+    timeline = Timeline(10, longest)
     return [timeline.place(each) for each in pts]
 
 

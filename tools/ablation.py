@@ -26,7 +26,7 @@ from codec.encoding.decisions import LevelChoice, level_bits, recovered_values
 from codec.files.outputs import ended_by_signals, naming
 from codec.format.constants import MAX_LEVEL
 from codec.format.tables import MAX_DIRECT_LEVEL
-from codec.models.submodels import DEFAULT_MODEL
+from codec.models.sources import DEFAULT_MODEL
 from tools.bd_rate import MARGIN, bd_rate, envelope
 from tools.codecs import LatentMotionCodec
 from tools.outputs import guarded

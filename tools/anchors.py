@@ -51,7 +51,8 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from codec.files.video import COLORSPACE_STAND_INS, SCALER, VideoReader
+from codec.files.colour import COLORSPACE_STAND_INS, SCALER
+from codec.files.video import VideoReader
 from tools.scene import Coded, Scene, StudyCodec
 
 __all__ = ["ANCHORS", "AnchorUnavailableError"]

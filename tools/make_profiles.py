@@ -17,14 +17,11 @@ import torch
 
 from codec.files.outputs import ended_by_signals, open_output
 from codec.format.profile import Profile
-from codec.models.submodels import (
-    BUNDLED_SPLITS,
-    DEFAULT_MODEL,
-    default_preprocessing,
-    load_model,
-    split_model,
-    weights_hash,
-)
+from codec.models.preprocessing import default_preprocessing
+from codec.models.sources import DEFAULT_MODEL, load_model
+from codec.models.split_points import BUNDLED_SPLITS
+from codec.models.submodels import split_model
+from codec.models.weights import weights_hash
 from codec.pipeline.calibration import CalibrationOptions, calibrate
 from tools.outputs import guarded
 

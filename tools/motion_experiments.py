@@ -41,14 +41,10 @@ from codec.encoding.motion_search import MotionSearch, luma
 from codec.errors import ModelError
 from codec.files.video import VideoReader
 from codec.format.header import Preprocessing, SequenceHeader, TensorSpec
-from codec.models.submodels import (
-    DEFAULT_MODEL,
-    default_preprocessing,
-    load_model,
-    normalise,
-    split_model,
-    weights_hash,
-)
+from codec.models.preprocessing import default_preprocessing, normalise
+from codec.models.sources import DEFAULT_MODEL, load_model
+from codec.models.submodels import split_model
+from codec.models.weights import weights_hash
 from codec.normative.motion import latent_displacement
 from codec.pipeline.metrics import FeatureNrmse, nrmse_from_psnr
 from codec.profiling.simple import simple_header

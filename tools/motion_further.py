@@ -26,7 +26,7 @@ from codec.encoding.encoder import Encoder, EncoderConfig
 from codec.encoding.motion_search import MotionSearch, luma
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
-from codec.models.submodels import describe_splits
+from codec.models.split_points import describe_splits
 from codec.normative.motion import PHASES, latent_displacement
 from codec.pipeline.metrics import FeatureNrmse
 from codec.profiling.simple import simple_header

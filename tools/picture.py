@@ -17,7 +17,7 @@ from codec.encoding.motion_search import MotionSearch, luma
 from codec.files.outputs import ended_by_signals, open_output
 from codec.files.video import VideoReader
 from codec.format.packets import FramePacket
-from codec.models.submodels import default_preprocessing, normalise
+from codec.models.preprocessing import default_preprocessing, normalise
 from codec.pipeline.coding import EncodeOptions, VideoEncoder
 from tools.outputs import guarded
 

@@ -29,7 +29,9 @@ import torch
 from codec.errors import FeatureCodecError
 from codec.files.outputs import ended_by_signals, one_line
 from codec.files.video import VideoReader
-from codec.models.submodels import DEFAULT_MODEL, default_preprocessing, load_model, split_model
+from codec.models.preprocessing import default_preprocessing
+from codec.models.sources import DEFAULT_MODEL, load_model
+from codec.models.submodels import split_model
 from tools import provenance
 from tools.bd_rate import render
 from tools.codecs import ANCHOR_NAMES, study_codecs

@@ -24,14 +24,9 @@ from torch import Tensor, fx, nn
 from codec.errors import ModelError, VideoError
 from codec.files.video import VideoReader
 from codec.format.header import Preprocessing
-from codec.models.submodels import (
-    CloudSubmodel,
-    SplitModel,
-    default_preprocessing,
-    load_model,
-    normalise,
-    split_model,
-)
+from codec.models.preprocessing import default_preprocessing, normalise
+from codec.models.sources import load_model
+from codec.models.submodels import CloudSubmodel, SplitModel, split_model
 from codec.pipeline.metrics import FeatureNrmse, kl_divergence
 
 __all__ = ["Coded", "Fidelity", "Scene", "StudyCodec", "in_batches", "normalise_float"]

@@ -37,7 +37,7 @@ from codec.files.video import VideoReader
 from codec.format.header import Preprocessing
 from codec.format.profile import TensorProfile, profile_of
 from codec.format.tables import MAX_DIRECT_LEVEL
-from codec.models.submodels import normalise
+from codec.models.preprocessing import normalise
 from codec.normative.entropy import MODE_SKIP, FrameSyntax, TensorSymbols
 from codec.pipeline.coding import EncodeOptions, VideoEncoder
 

@@ -41,7 +41,8 @@ from codec.files.video import VideoReader
 from codec.format.constants import HASH_BYTES, MAX_QP
 from codec.format.header import Preprocessing, SequenceHeader
 from codec.format.profile import Profile
-from codec.models.submodels import SplitModel, normalise
+from codec.models.preprocessing import normalise
+from codec.models.submodels import SplitModel
 from codec.normative.motion import VECTOR_UNITS, compensate, latent_displacement
 from codec.pipeline.metrics import kl_divergence
 from codec.profiling.weighted import (

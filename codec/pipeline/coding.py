@@ -27,21 +27,16 @@ from codec.encoding.encoder import EncodedFrame, Encoder, EncoderConfig
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma
 from codec.encoding.rate_control import LIMITS, TOLERANCE, BitrateControl, NrmseControl, RateControl
 from codec.errors import CorruptBitstreamError, ModelError, VideoError
+from codec.files.damage import DamagePolicy
 from codec.files.streams import StreamReader
-from codec.files.video import DamagePolicy, Frame, VideoReader
+from codec.files.video import Frame, VideoReader
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, shipped_profile
-from codec.models.submodels import (
-    DEFAULT_MODEL,
-    SplitModel,
-    default_preprocessing,
-    labels,
-    load_model,
-    normalise,
-    split_model,
-    weights_hash,
-)
+from codec.models.preprocessing import default_preprocessing, normalise
+from codec.models.sources import DEFAULT_MODEL, labels, load_model
+from codec.models.submodels import SplitModel, split_model
+from codec.models.weights import weights_hash
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.normative.reconstruction import md5_of
 from codec.pipeline.metrics import FeatureNrmse, TaskFidelity

@@ -1,0 +1,198 @@
+"""A graph cut behind a node (`add_3`) or a module (`features.transition1`): what is on which side.
+
+The edge is the cut node and what it is computed from; everything else is the cloud.  Every tensor
+that the cloud takes from the edge crosses, so a cut inside a DenseNet block gives several.  Both
+halves run the operations of the whole graph in its own order, hence equal it bit for bit on one
+machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from codec.errors import ModelError
+from codec.format.header import TensorSpec
+from codec.models.boundary import dtype_name, first_line
+from codec.models.geometry import Geometry
+from codec.models.tracing import TracedModel, ancestors, is_tensors
+
+__all__ = ["Cut", "cloud_graph", "cut_behind", "edge_graph", "find_node"]
+
+# Gives a node's counterpart in a new graph, or the constant in its place.
+_Resolve = Callable[[fx.Node], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The nodes of the edge, those of them that cross to the cloud, in order, and their specs."""
+
+    edge: set[fx.Node]
+    crossing: list[fx.Node]
+    tensors: tuple[TensorSpec, ...]
+
+
+def cut_behind(traced: TracedModel, geometries: Mapping[fx.Node, Geometry], split: str) -> Cut:
+    """Cut a graph behind what `split` names.
+
+    Raises:
+        ModelError: it names nothing, or what crosses there cannot be coded.
+    """
+    last = find_node(traced, split)
+    edge = ancestors(last)
+    cloud = ancestors(traced.output) - edge
+    # Of a tuple that crosses (ShuffleNet's `chunk`) each item is coded: the edge takes it out.
+    items = {
+        node
+        for node in cloud
+        if node.target is operator.getitem
+        and node.args[0] in edge
+        and isinstance(traced.values[cast("fx.Node", node.args[0]).name], (tuple, list))
+        and is_tensors(traced.values[node.name])
+    }
+    edge |= items
+    cloud -= items
+    taken = {
+        source
+        for node in cloud
+        if node is traced.output or is_tensors(traced.values[node.name])
+        for source in node.all_input_nodes
+        if source in edge | set(traced.inputs)
+        and source not in traced.input_free
+        and is_tensors(traced.values[source.name])
+    }
+    if traced.inputs[0] in taken:
+        raise ModelError(
+            f"split {split!r}: the cloud would need the input image itself; cut behind its last use"
+        )
+    crossing = [node for node in traced.nodes if node in taken]
+    if not crossing:
+        raise ModelError(f"split {split!r}: nothing crosses it; cut in front of the model's output")
+    specs = tuple(
+        _spec(traced, geometries.get(node), node, split, split if node is last else node.name)
+        for node in crossing
+    )
+    return Cut(edge, crossing, specs)
+
+
+def find_node(traced: TracedModel, split: str) -> fx.Node:
+    """Find the node that `split` names: itself, or the last one computed inside a module."""
+    inside: dict[str, fx.Node] = {}
+    for node in traced.nodes:
+        if node.op in {"placeholder", "output"}:
+            continue
+        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
+            inside[path] = node
+            inside[_spelled(path)] = node
+    names = {
+        node.name: node
+        for node in traced.nodes
+        if node.op not in {"placeholder", "output", "get_attr"}
+    }
+    found = names.get(split) or inside.get(split)
+    if found is None:
+        near = difflib.get_close_matches(
+            split, dict.fromkeys([*map(_spelled, inside), *names]), n=3, cutoff=0.4
+        )
+        hint = f"nearest: {', '.join(near)}" if near else "give a node or a module of the model"
+        raise ModelError(f"split {split!r} names no node and no module of the model; {hint}")
+    return found
+
+
+def _spelled(path: str) -> str:
+    """Give a module's public name: EfficientNet-Lite's `_blocks.4` is `blocks.4` here."""
+    return path.removeprefix("_")
+
+
+def _spec(
+    traced: TracedModel, geometry: Geometry | None, node: fx.Node, split: str, name: str
+) -> TensorSpec:
+    value = traced.values[node.name]
+    if not isinstance(value, torch.Tensor) or value.ndim != 4 or value.dtype != torch.float32:
+        found = (
+            f"{dtype_name(value)} of shape {tuple(value.shape)}"
+            if isinstance(value, torch.Tensor)
+            else "a tuple"
+        )
+        raise ModelError(
+            f"split {split!r}: {node.name} crosses it, "
+            f"which is not a float32 tensor N,C,H,W but {found}"
+        )
+    if geometry is None or geometry.dims != (-2, -1):
+        raise ModelError(
+            f"split {split!r}: the samples of {node.name} have no place in the frame "
+            "(global pooling, attention or an unknown operation lies before it)"
+        )
+    _, channels, height, width = value.shape
+    y, x = geometry.y, geometry.x
+    try:
+        return TensorSpec(name, channels, height, width, y.stride, x.stride, y.offset2, x.offset2)
+    except ValueError as error:
+        raise ModelError(f"split {split!r}: {first_line(error)}") from error
+
+
+# --- the halves ---
+
+
+def edge_graph(traced: TracedModel, cut: Cut) -> fx.GraphModule:
+    """Build the graph from the image to the tensors that cross."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in traced.nodes:
+        if node in cut.edge:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[node] for node in cut.crossing))
+    return fx.GraphModule(traced.module, graph, class_name="EdgeGraph")
+
+
+def cloud_graph(traced: TracedModel, cut: Cut) -> fx.GraphModule:
+    """Build the graph from the tensors that cross to the model's output."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in cut.crossing:
+        copies[node] = graph.placeholder(node.name)
+    witness = copies[cut.crossing[0]]
+    live = ancestors(traced.output)
+
+    def resolve(node: fx.Node) -> Any:  # noqa: ANN401 - a node, or the constant in its place
+        if node in copies:
+            return copies[node]
+        if node not in traced.input_free and not is_tensors(traced.values[node.name]):
+            return _shape_value(traced, node, graph, witness, resolve)
+        copies[node] = graph.node_copy(node, resolve)
+        return copies[node]
+
+    for node in traced.nodes[:-1]:
+        computed = node in live and node not in cut.edge and node.op != "placeholder"
+        if computed and is_tensors(traced.values[node.name]):
+            resolve(node)
+    graph.node_copy(traced.output, resolve)
+    return fx.GraphModule(traced.module, graph, class_name="CloudGraph")
+
+
+def _shape_value(
+    traced: TracedModel, node: fx.Node, graph: fx.Graph, witness: fx.Node, resolve: _Resolve
+) -> Any:  # noqa: ANN401 - a node or a constant
+    """Give a number or shape to the cloud: a constant, or made from a coded batch's size."""
+    two, three = traced.values[node.name], traced.other_values[node.name]
+    if isinstance(two, torch.device):  # here that of the meta tensors
+        return graph.call_function(getattr, (witness, "device"))
+    if two == three:
+        return tuple(two) if isinstance(two, tuple) else two
+    if (two, three) == (2, 3):
+        return graph.call_method("size", (witness, 0))
+    if isinstance(two, tuple) and (two[0], three[0]) == (2, 3) and two[1:] == three[1:]:
+        return graph.call_function(_with_batch, (witness, tuple(two[1:])))
+    if any(is_tensors(traced.values[source.name]) for source in node.all_input_nodes):
+        raise ModelError(f"the cloud needs {node.name}, which cannot be had from the coded tensors")
+    return graph.node_copy(node, resolve)
+
+
+def _with_batch(tensor: torch.Tensor, rest: Sequence[int]) -> torch.Size:
+    return torch.Size((tensor.size(0), *rest))
