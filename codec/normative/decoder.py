@@ -49,9 +49,12 @@ class DecodedFrame:
 class Decoder:
     """Decodes the packets of one stream, in order, from any key frame on.
 
-    >>> decoder = Decoder(header)  # doctest: +SKIP
-    >>> for packet in packets:  # doctest: +SKIP
-    ...     features = decoder.decode(packet).features
+    >>> with open("clip.lmc", "rb") as file:
+    ...     reader = codec.StreamReader(file)
+    ...     decoder = codec.Decoder(reader.header)
+    ...     frames = [decoder.decode(packet) for packet in reader]
+    >>> frames[0].features[0].shape
+    torch.Size([16, 28, 28])
     """
 
     def __init__(
