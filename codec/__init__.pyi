@@ -31,7 +31,8 @@ from codec.models.preprocessing import (
     default_preprocessing as default_preprocessing,
     normalise as normalise,
 )
-from codec.models.sources import load_model as load_model
+from codec.models.sources import list_models as list_models, load_model as load_model
+from codec.models.split_points import describe_splits as describe_splits
 from codec.models.submodels import SplitModel as SplitModel, split_model as split_model
 from codec.normative.decoder import DecodedFrame as DecodedFrame, Decoder as Decoder
 from codec.pipeline.calibration import (

@@ -93,6 +93,8 @@ def test_high_efforts_see_the_cloud(network, images):
 def test_features_of_another_split_are_refused(network, images):
     edge, cloud = codec.split(network, at="relu", size=(64, 96))
     other, _ = codec.split(network, at="second", size=(64, 96))
+    with pytest.raises(ValueError, match="a split knows stride, offset and size"):
+        through(edge(images), edge, stride=4)
     with pytest.raises(FeatureError, match=r"features named .*, expected relu"):
         through(other(images), edge)
     with pytest.raises(ModelError, match=r"features named .*, expected relu"):

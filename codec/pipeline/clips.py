@@ -15,7 +15,7 @@ from __future__ import annotations
 import operator
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, overload
 
@@ -238,7 +238,7 @@ class Clip:
             frame = self._frame(number)
             if frame is None:  # the end was unknown
                 break
-            frames.append(frame)
+            frames.append(replace(frame, latents=()))  # which are twice as large as features
         return Batch.of(self.header, numbers[: len(frames)], frames if forwards else frames[::-1])
 
     def __iter__(self) -> Iterator[DecodedFrame]:

@@ -215,13 +215,13 @@ def encode(
     target: str | Path | BinaryIO,
     *,
     stride: PerTensor | None = None,
-    offset: PerTensor = 0,
+    offset: PerTensor | None = None,
     split: Edge | None = None,
     header: SequenceHeader | None = None,
     motion: Array | Iterable[Array] | None = None,
     size: tuple[int, int] | None = None,
-    grid: int = 32,
-    fps: float | Fraction = 25,
+    grid: int | None = None,
+    fps: float | Fraction | None = None,
     pts: Sequence[int] | NDArray[np.int64] | None = None,
     profile: Profile | None = None,
     device: torch.device | str = "cpu",
@@ -238,17 +238,17 @@ def encode(
         target: a path, or a binary file, which its owner closes.
         stride: input pixels from sample to sample (n^k): one number, a pair (y, x), or a dict of
             either by name.
-        offset: input pixel on which the first sample is centred, in halves; as `stride`.
+        offset: input pixel on which the first sample is centred, in halves; as `stride`; default 0.
         split: the edge that made the features: it knows strides and offsets, the stream names its
             model, and its profile is used where one is shipped for its very weights.
-        header: all that a stream says of itself; its profile, grid and time base hold.
+        header: all that a stream says of itself, in place of all but motion and pts.
         motion: RGB frames, uint8 (T, H, W, 3), that motion is searched in; or a field (T, rows,
             columns, 2) of floats, (y, x) in input pixels, content at x came from x + v in the frame
             before, as `Batch.motion`; arrays or iterables of either.  None: no motion.
         size: height and width of the input frames; default: of the frames in `motion`, else
             stride times tensor.
-        grid: of the motion field, pixels.
-        fps: frames per second; the time base is its inverse.
+        grid: of the motion field, pixels; default 32.
+        fps: frames per second; the time base is its inverse; default 25.
         pts: presentation times in the time base; default: 0, 1, 2 ...
         profile: how the tensors are transformed; default: measured on the clip, or where frames
             come one by one, on the first eight.
@@ -271,36 +271,41 @@ def encode(
         >>> still.frames, still.bits_per_element > 2 * moved.bits_per_element
         (8, True)
     """
+    frames = _frames_of(features)
     times = None if pts is None else list(map(operator.index, pts))
-    given = {"features": _frames_of(features), "motion": _motion_of(motion), "pts": times}
+    given = {"features": frames, "motion": _motion_of(motion), "pts": times}
     rows = _together({name: values for name, values in given.items() if values is not None})
-    # of a clip that is in memory, the profile is measured on all frames
-    whole = isinstance(features, Tensor | np.ndarray | Mapping)
-    first = list(rows if whole else islice(rows, PROFILE_FRAMES))
+    first = list(islice(rows, PROFILE_FRAMES))
     if not first:
         raise FeatureError("features of no frames, expected at least one")
     if header is None:
-        samples = [row["features"] for row in first]
-        size = size or _picture_size(first[0].get("motion"))
+        samples = frames if isinstance(frames, list) else [row["features"] for row in first]
         if split is not None:
+            if any(each is not None for each in (stride, offset, size)):
+                raise ValueError("a split knows stride, offset and size; leave them out")
             header = _header_of_split(split, samples, profile)
         elif stride is not None:
-            specs = _specs(samples[0], stride, offset)
+            specs = _specs(samples[0], stride, 0 if offset is None else offset)
+            size = size or _picture_size(first[0].get("motion"))
             header = _header_of_tensors(specs, samples, profile, size)
         else:
             raise ValueError(
                 "what the tensors are is unknown: pass stride=16 (input pixels from sample to "
                 "sample), split=edge of codec.split, or header="
             )
-        header = replace(header, grid=grid, time_base=_time_base(fps))
-    elif any(each is not None for each in (stride, split, profile, size)):
+        if grid is not None:
+            header = replace(header, grid=grid)
+        if fps is not None:
+            header = replace(header, time_base=_time_base(fps))
+    elif any(each is not None for each in (stride, offset, split, size, grid, fps, profile)):
         raise ValueError(
-            "a header says all that stride, split, profile and size do; leave them out"
+            "a header says all that stride, offset, split, size, grid, fps and profile do; "
+            "leave them out"
         )
     cloud = None if split is None else split.split.cloud
     writer = Writer(target, header, cloud=cloud, device=device, force=force, **config)
     search = MotionSearch(header, qp=writer.config.qp)
-    frames = key_frames = 0
+    count = key_frames = 0
     with writer, torch.no_grad():
         for row in chain(first, rows):
             vectors = _vectors(row.get("motion"), search, header)
@@ -308,10 +313,10 @@ def encode(
             assert writer.packet is not None  # noqa: S101 - just written
             if not writer.packet.has_vectors:
                 search.forget()
-            frames += 1
+            count += 1
             key_frames += writer.packet.key
     elements = sum(spec.elements for spec in header.tensors)
-    return EncodedClip(frames, key_frames, writer.bytes_written, elements)
+    return EncodedClip(count, key_frames, writer.bytes_written, elements)
 
 
 # --- what comes in, frame by frame ---
