@@ -1,130 +1,40 @@
 """latent-motion-codec: the reference codec for feature tensors of video.
 
-The library in one breath: `Encoder(header, config).encode(features, vectors)` gives packets,
-`Decoder(header)` gives the tensors back, bit for bit; `simple_header` makes a header for your own
-tensors.  Names load on first use, so that importing the package costs nothing.
+    import codec
+    codec.encode(features, "clip.lmc", qp=24, stride=16, motion=frames)
+    batch = codec.open("clip.lmc")[40:60]
+    edge, cloud = codec.split("resnet34", at="add_3")
+    logits = cloud(batch.features)
+
+Below that, without files: `Encoder(header, config).encode(features, vectors)` gives packets, and
+`Decoder(header)` gives the tensors back, bit for bit.  Names load on first use, so that importing
+the package costs nothing; they are listed once, in `__init__.pyi`, which type checkers read too.
 """
 
+import re
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from codec.encoding.config import Decisions, EncoderConfig
-    from codec.encoding.encoder import EncodedFrame, Encoder
-    from codec.encoding.motion_search import MotionSearch, luma
-    from codec.errors import (
-        BitstreamError,
-        CorruptBitstreamError,
-        FeatureCodecError,
-        FeatureError,
-        LimitExceededError,
-        ModelError,
-        TruncatedBitstreamError,
-        UnsupportedBitstreamError,
-        VideoError,
-    )
-    from codec.files.streams import StreamReader, StreamWriter
-    from codec.files.video import VideoReader
-    from codec.format.header import Preprocessing, SequenceHeader, TensorSpec
-    from codec.format.packets import FramePacket
-    from codec.format.profile import Profile
-    from codec.limits import Limits
-    from codec.models.preprocessing import default_preprocessing, normalise
-    from codec.models.sources import load_model
-    from codec.models.submodels import SplitModel, split_model
-    from codec.normative.decoder import DecodedFrame, Decoder
-    from codec.pipeline.calibration import CalibrationOptions, calibrate
-    from codec.pipeline.decoding import decode_frames
-    from codec.pipeline.encoding import VideoEncoder
-    from codec.pipeline.options import VideoOptions
-    from codec.profiling.simple import measure_profile, simple_header
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BitstreamError": "errors",
-    "CalibrationOptions": "pipeline.calibration",
-    "CorruptBitstreamError": "errors",
-    "Decisions": "encoding.config",
-    "DecodedFrame": "normative.decoder",
-    "Decoder": "normative.decoder",
-    "EncodedFrame": "encoding.encoder",
-    "Encoder": "encoding.encoder",
-    "EncoderConfig": "encoding.config",
-    "FeatureCodecError": "errors",
-    "FeatureError": "errors",
-    "FramePacket": "format.packets",
-    "LimitExceededError": "errors",
-    "Limits": "limits",
-    "ModelError": "errors",
-    "MotionSearch": "encoding.motion_search",
-    "Preprocessing": "format.header",
-    "Profile": "format.profile",
-    "SequenceHeader": "format.header",
-    "SplitModel": "models.submodels",
-    "StreamReader": "files.streams",
-    "StreamWriter": "files.streams",
-    "TensorSpec": "format.header",
-    "TruncatedBitstreamError": "errors",
-    "UnsupportedBitstreamError": "errors",
-    "VideoEncoder": "pipeline.encoding",
-    "VideoOptions": "pipeline.options",
-    "VideoError": "errors",
-    "VideoReader": "files.video",
-    "calibrate": "pipeline.calibration",
-    "decode_frames": "pipeline.decoding",
-    "default_preprocessing": "models.preprocessing",
-    "load_model": "models.sources",
-    "luma": "encoding.motion_search",
-    "measure_profile": "profiling.simple",
-    "normalise": "models.preprocessing",
-    "simple_header": "profiling.simple",
-    "split_model": "models.submodels",
+    name: module
+    for module, names in re.findall(
+        r"^from (codec\.\S+) import (\(.*?\)|.*?)$",
+        Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+    for name in re.findall(r"(\w+) as ", names)
 }
-
-__all__ = [
-    "BitstreamError",
-    "CalibrationOptions",
-    "CorruptBitstreamError",
-    "Decisions",
-    "DecodedFrame",
-    "Decoder",
-    "EncodedFrame",
-    "Encoder",
-    "EncoderConfig",
-    "FeatureCodecError",
-    "FeatureError",
-    "FramePacket",
-    "LimitExceededError",
-    "Limits",
-    "ModelError",
-    "MotionSearch",
-    "Preprocessing",
-    "Profile",
-    "SequenceHeader",
-    "SplitModel",
-    "StreamReader",
-    "StreamWriter",
-    "TensorSpec",
-    "TruncatedBitstreamError",
-    "UnsupportedBitstreamError",
-    "VideoEncoder",
-    "VideoError",
-    "VideoOptions",
-    "VideoReader",
-    "calibrate",
-    "decode_frames",
-    "default_preprocessing",
-    "load_model",
-    "luma",
-    "measure_profile",
-    "normalise",
-    "simple_header",
-    "split_model",
-]
+__all__ = [name for name in _HOMES if name != "open"]  # a star leaves Python its own
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
     if name not in _HOMES:
         raise AttributeError(f"module 'codec' has no attribute {name!r}")
-    return getattr(import_module(f"codec.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

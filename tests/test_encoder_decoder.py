@@ -117,6 +117,23 @@ def test_decoding_from_any_key_frame_equals_decoding_all(header, config, seed):
             assert_same(decoder.decode(frame.packet), frame)
 
 
+def test_frames_carry_the_field_that_they_were_predicted_with():
+    rng = np.random.default_rng(3)
+    header, _ = sample_stream()
+    fields = [random_vectors(rng, header, 400) for _ in range(6)]
+    still = random_features(rng, header, 1) * len(fields)
+    config = EncoderConfig(qp=8, keyint=4, scene_cut=False, effort=0)  # which keeps every field
+    decoder, kept = Decoder(header), 0
+    for encoded, given_field in zip(encode_all(header, config, still, fields), fields, strict=True):
+        frame = decoder.decode(encoded.packet)
+        assert (frame.vectors is not None) == encoded.packet.has_vectors
+        if frame.vectors is not None:
+            assert frame.vectors.dtype == np.int32
+            np.testing.assert_array_equal(frame.vectors, given_field)
+            kept += 1
+    assert kept == 4  # all but the two key frames
+
+
 def test_seeking_in_a_decoder_that_has_decoded_before():
     header, encoded = sample_stream()
     decoder = Decoder(header)

@@ -72,8 +72,10 @@ class Encoder:
         ValueError: such a decoder would refuse the header.
 
     Example:
-        >>> encoder = Encoder(header, EncoderConfig(qp=24))  # doctest: +SKIP
-        >>> packet = encoder.encode(features, vectors).packet  # doctest: +SKIP
+        >>> encoder = codec.Encoder(header, codec.EncoderConfig(qp=24))
+        >>> packets = [encoder.encode([frame]).packet for frame in features]
+        >>> packets[0].key, packets[1].key
+        (True, False)
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 Knows bytes and files, neither tensors nor models.  Reading works on pipes and is independent of how
 reads are chopped; only `StreamReader.seek` needs a file that can seek, and without one decoding
-simply starts at the first frame.
+simply goes on.
 """
 
 from __future__ import annotations
@@ -174,19 +174,17 @@ class StreamReader:
             self._file.seek(here)
 
     def seek(self, frame: int) -> None:
-        """Go to the last key frame at or before `frame`, by the index if the file can seek and has
-        one, else stay.
+        """Go to the last key frame at or before `frame`, by the index; without one to the first
+        frame.  A file that cannot seek stays where it is.
         """
+        if not self._file.seekable():
+            return
         try:
             end = self.index()
         except BitstreamError:  # cut, damaged or still growing: reading finds out where
-            return
-        if end is None:
-            return
-        candidates = [entry for entry in end.key_frames if entry[0] <= frame]
-        if not candidates:
-            return
-        self._number, offset = candidates[-1]
+            end = None
+        key_frames = ((0, self.header_bytes), *(end.key_frames if end else ()))
+        self._number, offset = [entry for entry in key_frames if entry[0] <= frame][-1]
         self._file.seek(self._start + offset)
         self._buffer = b""
         self._previous = None

@@ -100,9 +100,11 @@ class VideoReader:
     and the MPEG-4 family, hardly for others.
 
     Example:
-        with VideoReader("clip.mp4", preprocessing, frames=(0, 64)) as video:
-            for frame in video:
-                ...
+        >>> preprocessing = codec.default_preprocessing("efficientnet_lite0", native=False)
+        >>> with codec.VideoReader("clip.mp4", preprocessing, frames=(0, 4)) as video:
+        ...     frames = [frame.rgb for frame in video]
+        >>> len(frames), frames[0].shape
+        (4, (224, 224, 3))
     """
 
     time_base: Fraction

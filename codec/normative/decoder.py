@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.errors import CorruptBitstreamError
@@ -25,6 +27,11 @@ __all__ = ["DecodedFrame", "Decoder"]
 class DecodedFrame:
     """A decoded frame: `features` are float32 (C, H, W), `latents` the integers that they are,
     float64.
+
+    `vectors` is the motion field that the frame was predicted with, (rows, columns, 2) int32,
+    (y, x) in quarter pixels of the input frame: content at x came from x + v in the frame before.
+    Node (i, j) sits in the middle of its cell, at input pixel i · grid + (grid - 1) / 2 of the
+    header's grid.  None where the stream has none: key frames, and frames without motion.
     """
 
     pts: int
@@ -32,6 +39,7 @@ class DecodedFrame:
     qp: int
     features: tuple[Tensor, ...]
     latents: tuple[Tensor, ...]
+    vectors: NDArray[np.int32] | None
 
     def md5(self) -> str:
         """Return the MD5 of all latents, int32 little-endian, C order."""
@@ -41,9 +49,12 @@ class DecodedFrame:
 class Decoder:
     """Decodes the packets of one stream, in order, from any key frame on.
 
-    >>> decoder = Decoder(header)  # doctest: +SKIP
-    >>> for packet in packets:  # doctest: +SKIP
-    ...     features = decoder.decode(packet).features
+    >>> with open("clip.lmc", "rb") as file:
+    ...     reader = codec.StreamReader(file)
+    ...     decoder = codec.Decoder(reader.header)
+    ...     frames = [decoder.decode(packet) for packet in reader]
+    >>> frames[0].features[0].shape
+    torch.Size([16, 28, 28])
     """
 
     def __init__(
@@ -83,4 +94,6 @@ class Decoder:
             )
         self._started = True
         features = features_of(latents, self.profile)
-        return DecodedFrame(packet.pts, packet.key, packet.qp, tuple(features), tuple(latents))
+        return DecodedFrame(
+            packet.pts, packet.key, packet.qp, tuple(features), tuple(latents), frame.vectors
+        )

@@ -53,9 +53,13 @@ class VideoEncoder:
     """Encodes a video: iterate for packets, then ask for the report.
 
     Example:
-        >>> encoder = VideoEncoder("clip.mp4", VideoOptions())  # doctest: +SKIP
-        >>> writer = StreamWriter(file, encoder.header)  # doctest: +SKIP
-        >>> for encoded in encoder: writer.write(encoded.packet)  # doctest: +SKIP
+        >>> encoder = codec.VideoEncoder("clip.mp4", codec.VideoOptions(frames=(0, 2)))
+        >>> with open("out.lmc", "wb") as file:
+        ...     writer = codec.StreamWriter(file, encoder.header)
+        ...     sizes = [writer.write(encoded.packet) for encoded in encoder]
+        ...     writer.close()
+        >>> len(sizes)
+        2
     """
 
     def __init__(self, source: str | Path | BinaryIO, options: VideoOptions) -> None:

@@ -1,0 +1,226 @@
+"""A network in two halves, to be called in a notebook: `codec.split`.
+
+    edge, cloud = codec.split("resnet34", at="add_3")
+    codec.encode(edge(frames), "clip.lmc", split=edge, motion=frames)
+    logits = cloud(codec.open("clip.lmc")[:].features)
+
+Both take and give features as a `Batch` holds them: one tensor, or where several cross the split a
+dict of tensors by name.  The cut itself is made in `codec.models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from codec.errors import ModelError
+from codec.format.constants import HASH_BYTES
+from codec.format.header import Preprocessing, TensorSpec
+from codec.models import DEFAULT_MODEL
+from codec.models.preprocessing import default_preprocessing, normalise
+from codec.models.sources import load_model
+from codec.models.submodels import SplitModel, split_model
+from codec.models.weights import weights_hash
+
+__all__ = ["Cloud", "Edge", "as_tensor", "split", "weights_in_header"]
+
+EDGE_BATCH = 16
+"""Images that the edge computes at a time, which bounds its memory."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Edge:
+    """The half beside the camera: images -> features; and what a stream's header says of it.
+
+    `split` names model and split point, empty for a network of your own; `preprocessing` is how
+    frames become its input, for `VideoReader` too, None for a network of your own.
+    """
+
+    split: SplitModel
+    weights: str
+    weights_hash: bytes
+    preprocessing: Preprocessing | None
+    device: torch.device
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """Name, shape, stride n^k and offset of every tensor that crosses the split."""
+        return self.split.tensors
+
+    def __call__(self, images: Tensor | NDArray[Any]) -> Tensor | dict[str, Tensor]:
+        """Compute the features of images.
+
+        Args:
+            images: uint8 frames (N, H, W, 3) or (H, W, 3), RGB of the network's input size, which
+                are normalised; or float input of the network, (N, 3, H, W), as it is.
+
+        Returns:
+            (N, C, H, W); a dict of such by name where several tensors cross the split.
+
+        Raises:
+            ModelError: the images are none that the network takes.
+        """
+        given = as_tensor(images)
+        if given.dtype == torch.uint8:
+            given = self._normalised(given)
+        found = tuple(given.shape[-2:])
+        if given.ndim != 4 or found != self.split.input_size:
+            raise ModelError(
+                f"images of shape {tuple(given.shape)}, expected (N, 3, H, W) with height and "
+                f"width {self.split.input_size}: resize them, or split with their size"
+            )
+        parts = [
+            self.split.edge(given[first : first + EDGE_BATCH].to(self.device))
+            for first in range(0, max(len(given), 1), EDGE_BATCH)
+        ]
+        tensors = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
+        if len(tensors) == 1:
+            return tensors[0]
+        return {spec.name: tensor for spec, tensor in zip(self.tensors, tensors, strict=True)}
+
+    def _normalised(self, frames: Tensor) -> Tensor:
+        if self.preprocessing is None:
+            raise ModelError(
+                "uint8 frames, and how a network of your own wants them normalised is unknown; "
+                "hand in its input, float (N, 3, H, W)"
+            )
+        if frames.ndim not in {3, 4} or frames.shape[-1] != 3:
+            raise ModelError(
+                f"uint8 frames of shape {tuple(frames.shape)}, expected (N, H, W, 3) or (H, W, 3)"
+            )
+        return normalise(frames.cpu().numpy(), self.preprocessing)
+
+    def __repr__(self) -> str:
+        return f"<Edge of {_described(self.split)}>"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Cloud:
+    """The half behind the network: features -> the network's output."""
+
+    split: SplitModel
+    device: torch.device
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """Name, shape, stride n^k and offset of every tensor that crosses the split."""
+        return self.split.tensors
+
+    def __call__(
+        self,
+        features: Tensor | NDArray[Any] | Mapping[str, Tensor | NDArray[Any]] | Sequence[Tensor],
+    ) -> Tensor:
+        """Finish the task.
+
+        Args:
+            features: (N, C, H, W), torch or NumPy; of several tensors a dict by name, or a list in
+                the order of `tensors`.
+
+        Raises:
+            ModelError: they are none that the network takes.
+        """
+        names = [spec.name for spec in self.tensors]
+        given: Sequence[Tensor | NDArray[Any]]
+        if isinstance(features, Mapping):
+            if set(features) != set(names):
+                raise ModelError(
+                    f"features named {', '.join(features)}, expected {', '.join(names)}"
+                )
+            given = [features[name] for name in names]
+        else:
+            given = [features] if isinstance(features, Tensor | np.ndarray) else features
+        shapes = [tuple(each.shape) for each in given]
+        expected = [spec.shape for spec in self.tensors]
+        if [shape[-3:] for shape in shapes] != expected or {len(shape) for shape in shapes} != {4}:
+            raise ModelError(
+                f"features of shapes {shapes}, expected batches (N, C, H, W) of {expected}"
+            )
+        return self.split.cloud([as_tensor(each).to(self.device) for each in given])
+
+    def __repr__(self) -> str:
+        return f"<Cloud of {_described(self.split)}>"
+
+
+def _described(split: SplitModel) -> str:
+    tensors = ", ".join(
+        f"{spec.name} {spec.shape}, n^k = {spec.stride_y},{spec.stride_x}" for spec in split.tensors
+    )
+    return f"{split.name or 'a network of your own'} at {split.split}: {tensors}"
+
+
+def split(
+    model: str | nn.Module = DEFAULT_MODEL,
+    *,
+    at: str,
+    weights: str = "default",
+    size: tuple[int, int] | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[Edge, Cloud]:
+    """Cut a network in two.
+
+    Args:
+        model: the name of a classifier (`lmc models` lists them), or a network of your own in
+            evaluation mode that torch.fx traces and that lies on `device`.
+        at: the fx node or module behind which to cut (`lmc models NAME` lists them).
+        weights: of a named model, as of `load_model`: "default", "random:SEED" or a file.
+        size: height and width of the images; default: what a named model's weights were made for.
+        device: where both halves run.
+
+    Raises:
+        ModelError: the model, its weights or the split are unknown or cannot be used.
+        ValueError: a network of your own without a size, or with weights by name.
+
+    Example:
+        >>> edge, cloud = codec.split("resnet18", at="layer2", weights="random:0")
+        >>> edge
+        <Edge of resnet18 at layer2: layer2 (128, 28, 28), n^k = 8,8>
+        >>> frames = numpy.zeros((2, 224, 224, 3), numpy.uint8)
+        >>> cloud(edge(frames)).shape
+        torch.Size([2, 1000])
+    """
+    place = torch.device(device)
+    sides = None if size is None else (int(size[0]), int(size[1]))
+    if isinstance(model, nn.Module):
+        if sides is None:
+            raise ValueError("a network of your own needs size=(height, width) of its images")
+        if weights != "default":
+            raise ValueError(
+                f"weights {weights!r}: a network of your own brings its weights; load them into it"
+            )
+        made = split_model(model, at, sides)
+        return Edge(made, "", bytes(HASH_BYTES), None, place), Cloud(made, place)
+    preprocessing = default_preprocessing(model, size is not None, weights)
+    if sides is None:
+        sides = (preprocessing.crop, preprocessing.crop)
+    else:
+        preprocessing = replace(preprocessing, pad_multiple=1)  # frames of that size, as they are
+    network = load_model(model, weights, device=place)
+    made = split_model(network, at, sides, model)
+    edge = Edge(made, weights_in_header(weights), weights_hash(network), preprocessing, place)
+    return edge, Cloud(made, place)
+
+
+def as_tensor(value: Tensor | NDArray[Any]) -> Tensor:
+    """Return a tensor of whatever is one, or an array; the copy spares read-only arrays a warning.
+
+    Raises:
+        TypeError: torch has no such type.
+    """
+    return value if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
+
+
+def weights_in_header(weights: str) -> str:
+    """Return how a header names weights: of a file its name alone, which is a hint, since the hash
+    decides; a stream has no business with the folders of its writer.
+    """
+    if weights == "default" or weights.startswith("random:"):
+        return weights
+    name = Path(weights).name.encode(errors="replace").decode()
+    return "".join(letter if letter.isprintable() else "?" for letter in name)

@@ -1,0 +1,542 @@
+"""Tensors -> a stream in a file: `codec.encode` for a whole clip, `codec.Writer` frame by frame.
+
+    codec.encode(features, "clip.lmc", qp=24, stride=16, motion=frames)
+    with codec.Writer("out.lmc", header, qp=24) as out:
+        out.write(frame, vectors=field)
+
+A file appears under its name when all of it is there, and not at all after an error.
+
+But: videos are encoded by `VideoEncoder`, which also keeps a bitrate; nothing here runs a network.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
+from codec.encoding.motion_search import MotionSearch, luma
+from codec.encoding.refinement import CloudFunction
+from codec.errors import FeatureError, ModelError
+from codec.files.outputs import open_output
+from codec.files.streams import StreamWriter
+from codec.format.constants import MAX_VECTOR, VECTOR_UNITS
+from codec.format.header import SequenceHeader, TensorSpec
+from codec.format.packets import FramePacket
+from codec.format.profile import Profile, shipped_profile
+from codec.pipeline.halves import Edge, as_tensor
+from codec.profiling.simple import measure_profile
+from codec.profiling.weighted import channel_weights
+
+__all__ = ["EncodedClip", "Writer", "encode"]
+
+Array: TypeAlias = Tensor | NDArray[Any]
+FrameLike: TypeAlias = Array | Mapping[str, Array] | Sequence[Array]
+Pair: TypeAlias = tuple[float, float]
+PerTensor: TypeAlias = float | Pair | Mapping[str, float | Pair]
+
+ONLY_NAME = "features"
+"""Of a tensor that its owner gives no name."""
+PROFILE_FRAMES = 8
+"""First frames that a profile is measured on where the clip is not there as a whole."""
+WEIGHTED_PIXELS = 1 << 20
+"""Largest input whose gradients are taken: they need several times the memory of the features."""
+MAX_FPS_DENOMINATOR = 1001
+_MISSING: Final = object()
+
+
+# --- frame by frame -------------------------------------------------------------------------------
+
+
+class Writer:
+    """Writes a stream frame by frame; a context manager.
+
+    Args:
+        target: a path, or a binary file, which its owner closes.
+        header: what the stream is; `simple_header` makes one for your own tensors.
+        cloud: the cloud sub-model, which efforts from 5 on choose levels by.
+        device: where the arithmetic runs.
+        force: the file may exist.
+        config: fields of `EncoderConfig`: qp, keyint, scene_cut, effort.
+
+    Raises:
+        ValueError: no decoder would read the header; a configuration outside its ranges.
+        FileExistsError: the file is there, and `force` is not set; on entering.
+
+    Example:
+        >>> features.shape
+        torch.Size([8, 16, 28, 28])
+        >>> spec = codec.TensorSpec("t", 16, 28, 28, stride_y=8, stride_x=8)
+        >>> header = codec.simple_header([spec], [[frame] for frame in features], 224, 224)
+        >>> with codec.Writer("out.lmc", header, qp=30) as out:
+        ...     sizes = [out.write(frame) for frame in features]
+        >>> codec.open("out.lmc")
+        <Clip of 8 frames: t (16, 28, 28)>
+    """
+
+    def __init__(
+        self,
+        target: str | Path | BinaryIO,
+        header: SequenceHeader,
+        *,
+        cloud: CloudFunction | None = None,
+        device: torch.device | str = "cpu",
+        force: bool = False,
+        **config: Any,  # noqa: ANN401 - of `EncoderConfig`, which checks them
+    ) -> None:
+        self.config = EncoderConfig(**config)
+        self._encoder = Encoder(header, self.config, cloud=cloud, device=device)
+        self._context = _stream(target, header, force=force)
+        self._stream: StreamWriter | None = None
+        self._entered = False
+        self.header = header
+        self.packet: FramePacket | None = None
+        """The packet written last."""
+
+    @property
+    def bytes_written(self) -> int:
+        """Size of the stream so far."""
+        return 0 if self._stream is None else self._stream.bytes_written
+
+    def write(
+        self,
+        frame: FrameLike,
+        vectors: NDArray[np.int32] | None = None,
+        *,
+        pts: int | None = None,
+        key: bool = False,
+    ) -> int:
+        """Encode and write one frame.
+
+        Args:
+            frame: one (C, H, W) tensor, torch or NumPy; of several tensors a dict by name, or a
+                list in the header's order.
+            vectors: its motion field as of `Encoder.encode`, (rows, columns, 2) int32 in quarter
+                pixels; None: no motion.
+            pts: in the header's time base; default: one frame duration after the last.
+            key: make it a key frame.
+
+        Returns:
+            The size of its packet in bytes.
+
+        Raises:
+            FeatureError: tensors of other names or shapes, or values not finite or out of range.
+            ValueError: a field of another shape or type; a writer that is not open.
+        """
+        if not self._entered or self._stream is None:
+            raise ValueError(
+                "the writer is not open; write inside `with codec.Writer(...) as out:`"
+            )
+        tensors = _tensors_of(frame, self.header.tensors)
+        encoded = self._encoder.encode(tensors, vectors, pts=pts, key=key)
+        self.packet = encoded.packet
+        return self._stream.write(encoded.packet)
+
+    def __enter__(self) -> Writer:
+        self._stream = self._context.__enter__()
+        self._entered = True
+        return self
+
+    def __exit__(self, *raised: Any) -> bool | None:  # noqa: ANN401 - what went wrong, if anything
+        self._entered = False
+        return self._context.__exit__(*raised)
+
+
+@contextmanager
+def _stream(
+    target: str | Path | BinaryIO, header: SequenceHeader, *, force: bool
+) -> Iterator[StreamWriter]:
+    """Give a stream that is ended if all goes well; of a path, nothing is left otherwise."""
+    if isinstance(target, str | Path):
+        if not force and Path(target).is_file():
+            raise FileExistsError(f"{target}: exists; pass force=True to overwrite it")
+        with (
+            open_output(str(target), force=force) as file,
+            _stream(file, header, force=force) as stream,
+        ):
+            yield stream
+        return
+    stream = StreamWriter(target, header)
+    yield stream
+    stream.close()
+
+
+def _tensors_of(frame: FrameLike, specs: Sequence[TensorSpec]) -> list[Tensor]:
+    """Return the tensors of one frame in the order of their specs."""
+    names = [spec.name for spec in specs]
+    given: Iterable[Array]
+    if isinstance(frame, Tensor | np.ndarray):
+        given = [frame]
+    elif isinstance(frame, Mapping):
+        if set(frame) != set(names):
+            raise FeatureError(f"features named {', '.join(frame)}, expected {', '.join(names)}")
+        given = [frame[name] for name in names]
+    else:
+        given = frame
+    try:
+        return [as_tensor(each) for each in given]
+    except TypeError as error:
+        raise FeatureError(f"one frame is no tensors: {error}") from error
+
+
+# --- a whole clip ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedClip:
+    """What `encode` wrote; `elements` are those of all tensors of one frame."""
+
+    frames: int
+    key_frames: int
+    bytes: int
+    elements: int
+
+    @property
+    def bits_per_element(self) -> float:
+        """Rate, of the whole file."""
+        return self.bytes * 8 / (self.frames * self.elements)
+
+
+def encode(
+    features: Array | Mapping[str, Array] | Iterable[FrameLike],
+    target: str | Path | BinaryIO,
+    *,
+    stride: PerTensor | None = None,
+    offset: PerTensor | None = None,
+    split: Edge | None = None,
+    header: SequenceHeader | None = None,
+    motion: Array | Iterable[Array] | None = None,
+    size: tuple[int, int] | None = None,
+    grid: int | None = None,
+    fps: float | Fraction | None = None,
+    pts: Sequence[int] | NDArray[np.int64] | None = None,
+    profile: Profile | None = None,
+    device: torch.device | str = "cpu",
+    force: bool = False,
+    **config: Any,  # noqa: ANN401 - of `EncoderConfig`, which checks them
+) -> EncodedClip:
+    """Encode the feature tensors of a clip into a file.
+
+    What the tensors are is said by `stride` (and `offset`), by `split`, or by a whole `header`.
+
+    Args:
+        features: (T, C, H, W), torch or NumPy, of any real type; of several tensors a dict of such
+            by name.  Or an iterable of frames, (C, H, W) or dicts of such, one in memory at a time.
+        target: a path, or a binary file, which its owner closes.
+        stride: input pixels from sample to sample (n^k): one number, a pair (y, x), or a dict of
+            either by name.
+        offset: input pixel on which the first sample is centred, in halves; as `stride`; default 0.
+        split: the edge that made the features: it knows strides and offsets, the stream names its
+            model, and its profile is used where one is shipped for its very weights.
+        header: all that a stream says of itself, in place of all but motion and pts.
+        motion: RGB frames, uint8 (T, H, W, 3), that motion is searched in; or a field (T, rows,
+            columns, 2) of floats, (y, x) in input pixels, content at x came from x + v in the frame
+            before, as `Batch.motion`; arrays or iterables of either.  None: no motion.
+        size: height and width of the input frames; default: of the frames in `motion`, else
+            stride times tensor.
+        grid: of the motion field, pixels; default 32.
+        fps: frames per second; the time base is its inverse; default 25.
+        pts: presentation times in the time base; default: 0, 1, 2 ...
+        profile: how the tensors are transformed; default: measured on the clip, or where frames
+            come one by one, on the first eight.
+        device: where the arithmetic runs.
+        force: the file may exist.
+        config: fields of `EncoderConfig`: qp, keyint, scene_cut, effort.
+
+    Raises:
+        FeatureError: tensors of other shapes or lengths than stated, values not finite.
+        ValueError: motion or pts that do not fit the features; strides that contradict the size.
+        FileExistsError: the file is there, and `force` is not set.
+
+    Example:
+        >>> features.shape
+        torch.Size([8, 16, 28, 28])
+        >>> field = numpy.zeros((8, 7, 7, 2), numpy.float32)
+        >>> field[..., 1] = -8  # content comes from 8 pixels to the left
+        >>> still = codec.encode(features, "still.lmc", qp=24, stride=8)
+        >>> moved = codec.encode(features, "moved.lmc", qp=24, stride=8, motion=field)
+        >>> still.frames, still.bits_per_element > 2 * moved.bits_per_element
+        (8, True)
+    """
+    frames = _frames_of(features)
+    times = None if pts is None else list(map(operator.index, pts))
+    given = {"features": frames, "motion": _motion_of(motion), "pts": times}
+    rows = _together({name: values for name, values in given.items() if values is not None})
+    first = list(islice(rows, PROFILE_FRAMES))
+    if not first:
+        raise FeatureError("features of no frames, expected at least one")
+    if header is None:
+        samples = frames if isinstance(frames, list) else [row["features"] for row in first]
+        if split is not None:
+            if any(each is not None for each in (stride, offset, size)):
+                raise ValueError("a split knows stride, offset and size; leave them out")
+            header = _header_of_split(split, samples, profile)
+        elif stride is not None:
+            specs = _specs(samples[0], stride, 0 if offset is None else offset)
+            size = size or _picture_size(first[0].get("motion"))
+            header = _header_of_tensors(specs, samples, profile, size)
+        else:
+            raise ValueError(
+                "what the tensors are is unknown: pass stride=16 (input pixels from sample to "
+                "sample), split=edge of codec.split, or header="
+            )
+        if grid is not None:
+            header = replace(header, grid=grid)
+        if fps is not None:
+            header = replace(header, time_base=_time_base(fps))
+    elif any(each is not None for each in (stride, offset, split, size, grid, fps, profile)):
+        raise ValueError(
+            "a header says all that stride, offset, split, size, grid, fps and profile do; "
+            "leave them out"
+        )
+    cloud = None if split is None else split.split.cloud
+    writer = Writer(target, header, cloud=cloud, device=device, force=force, **config)
+    search = MotionSearch(header, qp=writer.config.qp)
+    count = key_frames = 0
+    with writer, torch.no_grad():
+        for row in chain(first, rows):
+            vectors = _vectors(row.get("motion"), search, header)
+            writer.write(row["features"], vectors, pts=row.get("pts"))
+            assert writer.packet is not None  # noqa: S101 - just written
+            if not writer.packet.has_vectors:
+                search.forget()
+            count += 1
+            key_frames += writer.packet.key
+    elements = sum(spec.elements for spec in header.tensors)
+    return EncodedClip(count, key_frames, writer.bytes_written, elements)
+
+
+# --- what comes in, frame by frame ---
+
+
+def _frames_of(
+    features: Array | Mapping[str, Array] | Iterable[FrameLike],
+) -> Sequence[FrameLike] | Iterable[FrameLike]:
+    """Return frames: views of a whole clip, or what comes one by one."""
+    if isinstance(features, Tensor | np.ndarray):
+        _check_clip("features", features)
+        return list(features)
+    if not isinstance(features, Mapping):
+        return features
+    for name, tensor in features.items():
+        _check_clip(f"features of {name!r}", tensor)
+    lengths = {name: len(tensor) for name, tensor in features.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise FeatureError(f"tensors of different numbers of frames: {found}")
+    count = next(iter(lengths.values()), 0)
+    return [{name: features[name][number] for name in features} for number in range(count)]
+
+
+def _check_clip(what: str, tensor: Array) -> None:
+    if not isinstance(tensor, Tensor | np.ndarray):
+        raise FeatureError(f"{what} are a {type(tensor).__name__}, expected a tensor or an array")
+    if tensor.ndim != 4:
+        raise FeatureError(
+            f"{what} have shape {tuple(tensor.shape)}, expected (T, C, H, W); "
+            "of one frame x, that is x[None]"
+        )
+
+
+def _motion_of(motion: Array | Iterable[Array] | None) -> Iterable[NDArray[Any]] | None:
+    """Return pictures or fields, one a frame."""
+    if motion is None:
+        return None
+    if isinstance(motion, Tensor | np.ndarray):
+        if motion.ndim != 4:
+            raise ValueError(
+                f"motion of shape {tuple(motion.shape)}, expected frames (T, H, W, 3) uint8 or a "
+                "field (T, rows, columns, 2) of floats"
+            )
+        return list(_as_array(motion))
+    return (_as_array(each) for each in motion)
+
+
+def _as_array(value: Array) -> NDArray[Any]:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _together(given: Mapping[str, Iterable[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the features, motion and pts of one frame after the other.
+
+    Raises:
+        ValueError: there are more of one than of another; at once where lengths are known.
+    """
+    lengths = {name: len(v) for name, v in given.items() if isinstance(v, Sized)}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"different numbers of frames: {found}; expected one of each a frame")
+    return _rows(given)
+
+
+def _rows(given: Mapping[str, Iterable[Any]]) -> Iterator[dict[str, Any]]:
+    for number, values in enumerate(zip_longest(*given.values(), fillvalue=_MISSING)):
+        row = dict(zip(given, values, strict=True))
+        ended = [name for name, value in row.items() if value is _MISSING]
+        if ended:
+            going_on = " and ".join(name for name in row if name not in ended)
+            raise ValueError(
+                f"{' and '.join(ended)} of {number} frames, and more of {going_on}; "
+                "expected one of each a frame"
+            )
+        yield row
+
+
+def _is_picture(motion: NDArray[Any]) -> bool:
+    return motion.ndim == 3 and motion.shape[2] == 3 and motion.dtype == np.uint8
+
+
+def _picture_size(motion: NDArray[Any] | None) -> tuple[int, int] | None:
+    if motion is None or not _is_picture(motion):
+        return None
+    return motion.shape[0], motion.shape[1]
+
+
+def _vectors(
+    motion: NDArray[Any] | None, search: MotionSearch, header: SequenceHeader
+) -> NDArray[np.int32] | None:
+    """Return the field of one frame as the encoder takes it, in quarter pixels."""
+    if motion is None:
+        return None
+    if _is_picture(motion):
+        return search.estimate(luma(motion))
+    rows, columns = header.field_shape
+    if motion.shape != (rows, columns, 2) or motion.dtype.kind != "f":
+        raise ValueError(
+            f"motion of {motion.dtype} {motion.shape} a frame, expected a picture uint8 "
+            f"({header.input_height}, {header.input_width}, 3), or a field of floats "
+            f"({rows}, {columns}, 2) in input pixels for the grid of {header.grid} pixels"
+        )
+    if not np.isfinite(motion).all():
+        raise ValueError("the motion field holds values that are not finite, expected pixels")
+    quarters = np.round(motion.astype(np.float64) * VECTOR_UNITS)
+    return np.clip(quarters, -MAX_VECTOR, MAX_VECTOR).astype(np.int32)
+
+
+# --- what the header says ---
+
+
+def _header_of_split(
+    edge: Edge, samples: Sequence[FrameLike], profile: Profile | None
+) -> SequenceHeader:
+    """Name the model, and take the profile shipped for its weights, or measure one."""
+    split = edge.split
+    features = [_tensors_of(frame, split.tensors) for frame in samples]
+    height, width = split.input_size
+    if profile is None and split.name:
+        shipped = shipped_profile(f"{split.name}@{split.split}")
+        # sensitivities are those of the weights: of others they say nothing
+        if shipped and shipped.provenance.get("weights_hash") == edge.weights_hash.hex():
+            profile = shipped
+    if profile is None:
+        weights = None
+        if height * width <= WEIGHTED_PIXELS:
+            some = [
+                [tensor.to(edge.device, torch.float32) for tensor in frame]
+                for frame in features[:PROFILE_FRAMES]
+            ]
+            with suppress(ModelError):  # whatever the cloud puts out, its features can be coded
+                weights = channel_weights(split.tensors, some, split.cloud)
+        profile = measure_profile(split.tensors, features, weights=weights)
+    return SequenceHeader(
+        tensors=split.tensors,
+        input_height=height,
+        input_width=width,
+        profile_hash=profile.hash,
+        profile=None if shipped_profile(profile.hash.hex()) else profile.to_bytes(),
+        model=split.name,
+        split=split.split if split.name else "",
+        weights=edge.weights,
+        weights_hash=edge.weights_hash,
+        preprocessing=edge.preprocessing,
+    )
+
+
+def _header_of_tensors(
+    specs: Sequence[TensorSpec],
+    samples: Sequence[FrameLike],
+    profile: Profile | None,
+    size: tuple[int, int] | None,
+) -> SequenceHeader:
+    height, width = size or (
+        max(spec.height * spec.stride_y for spec in specs),
+        max(spec.width * spec.stride_x for spec in specs),
+    )
+    for spec in specs:
+        bottom, right = (spec.height - 2) * spec.stride_y, (spec.width - 2) * spec.stride_x
+        if bottom >= height or right >= width:
+            raise ValueError(
+                f"tensor {spec.name!r} of {spec.height}x{spec.width} samples {spec.stride_y} and "
+                f"{spec.stride_x} pixels apart reaches far beyond the input of {height}x{width} "
+                "pixels; is the stride right?"
+            )
+    if profile is None:
+        profile = measure_profile(specs, [_tensors_of(frame, specs) for frame in samples])
+    return SequenceHeader(
+        tensors=tuple(specs),
+        input_height=height,
+        input_width=width,
+        profile_hash=profile.hash,
+        profile=None if shipped_profile(profile.hash.hex()) else profile.to_bytes(),
+    )
+
+
+def _specs(frame: FrameLike, stride: PerTensor, offset: PerTensor) -> tuple[TensorSpec, ...]:
+    """Describe the tensors of a frame."""
+    if isinstance(frame, Tensor | np.ndarray):
+        frame = {ONLY_NAME: frame}
+    if not isinstance(frame, Mapping):
+        raise FeatureError(
+            f"one frame is a {type(frame).__name__}, expected (C, H, W) or a dict of such by name"
+        )
+    specs = []
+    for name, tensor in frame.items():
+        shape = tuple(tensor.shape)
+        if len(shape) != 3:
+            raise FeatureError(
+                f"features of {name!r} have shape {shape} a frame, expected (C, H, W)"
+            )
+        strides = _whole_numbers("stride", name, _pair("stride", name, stride), 1)
+        halves = _whole_numbers("offset", name, _pair("offset", name, offset), 2)
+        specs.append(TensorSpec(name, *shape, *strides, *halves))
+    return tuple(specs)
+
+
+def _pair(what: str, name: str, given: PerTensor) -> Pair:
+    if isinstance(given, Mapping):
+        if name not in given:
+            raise ValueError(f"{what} for {', '.join(given)}, and none for tensor {name!r}")
+        given = given[name]
+    if isinstance(given, Sequence):
+        if len(given) != 2:
+            raise ValueError(f"{what} {given!r} of tensor {name!r}, expected one number or (y, x)")
+        return given[0], given[1]
+    return given, given
+
+
+def _whole_numbers(what: str, name: str, pair: Pair, parts: int) -> tuple[int, int]:
+    """Return a pair in whole units of which `parts` are a pixel."""
+    found = tuple(round(value * parts) for value in pair)
+    if any(value * parts != number for value, number in zip(pair, found, strict=True)):
+        unit = "whole" if parts == 1 else "half"
+        raise ValueError(f"{what} {pair} of tensor {name!r}, expected {unit} pixels")
+    return found[0], found[1]
+
+
+def _time_base(fps: float | Fraction) -> Fraction:
+    if not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps {fps}, expected frames per second above 0")
+    return 1 / Fraction(fps).limit_denominator(MAX_FPS_DENOMINATOR)

@@ -1,0 +1,327 @@
+"""Clips written in one line or frame by frame: what comes back, and what is refused in one line."""
+
+from __future__ import annotations
+
+import io
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import codec
+from codec.errors import FeatureError
+
+FRAMES = 6
+SIZE = (96, 128)
+
+
+def scene(seed: int = 0) -> np.ndarray:
+    """Pictures (T, H, W, 3) that move by 8 pixels to the right a frame."""
+    noise = torch.rand(3, 110, 260, generator=torch.Generator().manual_seed(seed))
+    still = torch.nn.functional.avg_pool2d(noise, 9, 1, 4).sub(0.4).mul(900).clamp(0, 255)
+    pictures = [still[:, : SIZE[0], 100 - 8 * t : 100 - 8 * t + SIZE[1]] for t in range(FRAMES)]
+    return torch.stack(pictures).byte().permute(0, 2, 3, 1).numpy()
+
+
+def tensor_of(pictures: np.ndarray, stride: int = 8) -> torch.Tensor:
+    """Features that move with the pictures: (T, 3, H / stride, W / stride)."""
+    values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+    return torch.nn.functional.avg_pool2d(values, stride) / 60 - 2
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    return scene()
+
+
+@pytest.fixture(scope="module")
+def features(pictures) -> torch.Tensor:
+    return tensor_of(pictures)
+
+
+def written(*arguments, **options) -> bytes:
+    file = io.BytesIO()
+    result = codec.encode(*arguments, file, **options)
+    assert result.bytes == len(file.getvalue())
+    return file.getvalue()
+
+
+def opened(content: bytes) -> codec.Clip:
+    return codec.open(io.BytesIO(content))
+
+
+# --- what comes back ---
+
+
+def test_one_line_writes_what_one_line_reads(features, tmp_path):
+    path = tmp_path / "clip.lmc"
+    result = codec.encode(features, path, qp=10, stride=8)
+    clip = codec.open(path)
+    assert (result.frames, result.elements) == (FRAMES, 3 * 12 * 16)
+    assert result.key_frames == clip[:].key.sum()
+    assert result.bytes == path.stat().st_size
+    assert result.bits_per_element == 8 * result.bytes / (FRAMES * 3 * 12 * 16)
+    assert len(clip) == FRAMES
+    assert clip.tensors == (codec.TensorSpec("features", 3, 12, 16, 8, 8),)
+    assert (clip.header.input_height, clip.header.input_width) == SIZE
+    assert (clip.fps, clip[:].pts.tolist()) == (25.0, list(range(FRAMES)))
+    error = (clip[:].features - features).square().mean().sqrt()
+    assert error < 0.1 * features.std()
+
+
+@pytest.mark.parametrize("kind", ["numpy", "float64", "float16", "read only", "generator", "list"])
+def test_what_holds_the_features_does_not_matter(features, kind):
+    exact = features.half().float()  # in all these types
+    given = {
+        "numpy": exact.numpy,
+        "float64": exact.double,
+        "float16": lambda: exact.half().numpy(),
+        "read only": lambda: np.broadcast_to(exact.numpy(), exact.shape),
+        "generator": lambda: (frame for frame in exact),
+        "list": lambda: list(exact.numpy()),
+    }[kind]()
+    assert written(given, stride=8) == written(exact, stride=8)
+
+
+def test_gradients_are_left_behind(features):
+    asking = features.clone().requires_grad_()
+    assert written(asking, stride=8) == written(features, stride=8)
+
+
+def test_several_tensors_have_their_own_strides(features, pictures):
+    coarse = tensor_of(pictures, 16)
+    content = written(
+        {"fine": features, "coarse": coarse},
+        stride={"fine": 8, "coarse": (16, 16)},
+        offset={"fine": (3.5, 3.5), "coarse": 7.5},
+        motion=pictures,
+        qp=10,
+    )
+    clip = opened(content)
+    assert clip.tensors == (
+        codec.TensorSpec("fine", 3, 12, 16, 8, 8, 7, 7),
+        codec.TensorSpec("coarse", 3, 6, 8, 16, 16, 15, 15),
+    )
+    batch = clip[:]
+    for name, actual in (("fine", features), ("coarse", coarse)):
+        assert (batch.features[name] - actual).square().mean().sqrt() < 0.1 * actual.std()
+    frames = [{"coarse": coarse[t], "fine": features[t]} for t in range(FRAMES)]
+    assert written(frames, header=clip.header, motion=pictures, qp=10) == content
+
+
+# --- motion ---
+
+
+def test_motion_is_searched_in_pictures_and_comes_back_in_pixels(features, pictures):
+    content = written(features, stride=8, offset=3.5, motion=pictures)
+    batch = opened(content)[:]
+    assert batch.key.tolist() == [True] + [False] * (FRAMES - 1)
+    assert not batch.motion[0].any()
+    inner = batch.motion[1:, 1:-1, 1:-1]
+    np.testing.assert_allclose(np.median(inner, (0, 1, 2)), (0, -8), atol=0.5)
+    assert len(content) < 0.8 * len(written(features, stride=8))
+    assert content == written(features, stride=8, offset=3.5, motion=torch.from_numpy(pictures))
+    assert content == written(features, stride=8, offset=3.5, motion=iter(pictures))
+
+
+def test_a_field_goes_in_as_it_comes_out(features, pictures):
+    once = opened(written(features, stride=8, motion=pictures, effort=0))
+    twice = opened(written(features, stride=8, motion=once[:].motion, effort=0))
+    assert once[:].motion.any()
+    np.testing.assert_array_equal(twice[:].motion, once[:].motion)
+    fields = list(once[:].motion.astype(np.float64))
+    assert written(features, stride=8, motion=fields, effort=0) == written(
+        features, stride=8, motion=torch.from_numpy(once[:].motion), effort=0
+    )
+
+
+def test_times_and_frame_rate(features):
+    clip = opened(written(features, stride=8, fps=Fraction(30000, 1001), pts=np.arange(6) * 2))
+    assert clip.header.time_base == Fraction(1001, 30000)
+    assert clip[:].pts.tolist() == [0, 2, 4, 6, 8, 10]
+    assert opened(written(features, stride=8, fps=29.97)).fps == 29.97
+
+
+def test_the_input_may_be_larger_than_the_tensor_says(features):
+    header = opened(written(features, stride=8, size=(100, 130), grid=16)).header
+    assert (header.input_height, header.input_width, header.field_shape) == (100, 130, (7, 9))
+
+
+def test_a_profile_is_used_as_it_is(features):
+    specs = (codec.TensorSpec("features", 3, 12, 16, 8, 8),)
+    profile = codec.measure_profile(specs, [[frame] for frame in features], units=[1.0])
+    header = opened(written(features, stride=8, profile=profile)).header
+    assert header.profile_hash == profile.hash
+
+
+# --- what is refused ---
+
+GOOD = torch.rand(FRAMES, 3, 12, 16)
+FIELD = np.zeros((FRAMES, 3, 4, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "error", "message"),
+    [
+        (GOOD[0], {}, FeatureError, "features have shape (3, 12, 16), expected (T, C, H, W)"),
+        (GOOD[:0], {}, FeatureError, "features of no frames, expected at least one"),
+        ([], {}, FeatureError, "features of no frames"),
+        ({}, {}, FeatureError, "features of no frames"),
+        ({"a": GOOD, "b": GOOD[:3]}, {}, FeatureError, "different numbers of frames: a 6, b 3"),
+        ({"a": [1, 2]}, {}, FeatureError, "features of 'a' are a list, expected a tensor or"),
+        ([GOOD], {}, FeatureError, "have shape (6, 3, 12, 16) a frame, expected (C, H, W)"),
+        ([[GOOD[0]]], {}, FeatureError, "one frame is a list, expected (C, H, W) or a dict"),
+        ([GOOD[0], GOOD[0, :2]], {}, FeatureError, "have shape (2, 12, 16), expected (3, 12, 16)"),
+        (
+            [{"a": GOOD[0]}, {"b": GOOD[0]}],
+            {},
+            FeatureError,
+            "features named b, expected a",
+        ),
+        (GOOD.numpy().astype(object), {}, FeatureError, "one frame is no tensors"),
+        (GOOD * torch.nan, {}, FeatureError, "are not finite: they hold NaN or infinity"),
+        (GOOD.to(torch.complex64), {}, FeatureError, "expected dense real numbers"),
+        (GOOD, {"stride": None}, ValueError, "what the tensors are is unknown: pass stride=16"),
+        (GOOD, {"stride": 8.5}, ValueError, "stride (8.5, 8.5) of tensor 'features', expected wh"),
+        (GOOD, {"stride": (8, 8, 8)}, ValueError, "expected one number or (y, x)"),
+        (GOOD, {"stride": {"a": 8}}, ValueError, "stride for a, and none for tensor 'features'"),
+        (GOOD, {"stride": 0}, ValueError, "shape and stride must be at least 1"),
+        (GOOD, {"offset": 0.3}, ValueError, "expected half pixels"),
+        (GOOD, {"stride": 16, "size": SIZE}, ValueError, "12x16 samples 16 and 16 pixels apart"),
+        (GOOD, {"motion": FIELD[:5]}, ValueError, "numbers of frames: features 6, motion 5"),
+        (GOOD, {"motion": iter(FIELD[:5])}, ValueError, "motion of 5 frames, and more of features"),
+        (iter(GOOD), {"motion": FIELD[:5]}, ValueError, "motion of 5 frames, and more of features"),
+        (GOOD[:5], {"motion": iter(FIELD)}, ValueError, "features of 5 frames, and more of motion"),
+        (
+            GOOD,
+            {"motion": FIELD[0]},
+            ValueError,
+            "motion of shape (3, 4, 2), expected frames (T, H",
+        ),
+        (
+            GOOD,
+            {"motion": FIELD[:, :2]},
+            ValueError,
+            "motion of float32 (2, 4, 2) a frame, expecte",
+        ),
+        (GOOD, {"motion": FIELD.astype(int)}, ValueError, "motion of int64 (3, 4, 2) a frame, exp"),
+        (GOOD, {"motion": FIELD + np.nan}, ValueError, "motion field holds values that are not fi"),
+        (GOOD, {"motion": np.zeros((6, 9, 9, 3))}, ValueError, "motion of float64 (9, 9, 3) a fra"),
+        (
+            GOOD,
+            {"motion": [np.zeros((96, 128, 3), np.uint8)] * 5 + [np.zeros((9, 9, 3), np.uint8)]},
+            ValueError,
+            "picture of shape (9, 9)",
+        ),
+        (GOOD, {"pts": [1, 2]}, ValueError, "numbers of frames: features 6, pts 2"),
+        (GOOD, {"pts": [0.5] * 6}, TypeError, "cannot be interpreted as an integer"),
+        (GOOD, {"fps": 0}, ValueError, "fps 0, expected frames per second above 0"),
+        (GOOD, {"fps": float("nan")}, ValueError, "fps nan, expected"),
+        (GOOD, {"qp": 52}, ValueError, "qp 52 is outside 0 … 51"),
+        (GOOD, {"quality": 2}, TypeError, "unexpected keyword argument 'quality'"),
+        (GOOD, {"grid": 2}, ValueError, "motion grid"),
+    ],
+)
+def test_what_cannot_be_encoded_is_said_in_one_line(tmp_path, features, options, error, message):
+    with pytest.raises(error, match=re.escape(message)) as raised:
+        codec.encode(features, tmp_path / "clip.lmc", **{"stride": 8} | options)
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_header_says_it_all(features):
+    header = opened(written(features, stride=8)).header
+    for option in ({"stride": 8}, {"offset": 0}, {"fps": 25}, {"profile": codec.Profile(())}):
+        with pytest.raises(ValueError, match="a header says all that"):
+            written(features, header=header, **option)
+    with pytest.raises(FeatureError, match="have shape"):
+        written(features[:, :2], header=header)
+
+
+def test_what_exists_is_kept_unless_told_otherwise(features, tmp_path):
+    path = tmp_path / "clip.lmc"
+    path.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"exists; pass force=True to overwrite it"):
+        codec.encode(features, path, stride=8)
+    with pytest.raises(ValueError, match="not finite"):
+        codec.encode(features * torch.nan, path, stride=8, force=True)
+    assert path.read_bytes() == b"mine"
+    codec.encode(features, path, stride=8, force=True)
+    assert len(codec.open(path)) == FRAMES
+
+
+# --- frame by frame ---
+
+
+@pytest.fixture(scope="module")
+def header(features) -> codec.SequenceHeader:
+    return opened(written(features, stride=8)).header
+
+
+def test_frames_written_one_by_one_are_read(features, header, tmp_path):
+    path = tmp_path / "out.lmc"
+    vectors = np.zeros((*header.field_shape, 2), np.int32)
+    vectors[..., 1] = -32
+    with codec.Writer(path, header, qp=24, effort=0) as out:
+        sizes = [
+            out.write(features[0], pts=100),
+            out.write([features[1]], vectors),
+            out.write({"features": features[2].numpy()}, vectors=vectors),
+            out.write(features[3], key=True),
+        ]
+        assert not path.exists()
+        assert out.packet is not None
+        assert out.packet.key
+    assert out.bytes_written == path.stat().st_size
+    clip = codec.open(path)
+    assert clip[:].pts.tolist() == [100, 101, 102, 103]
+    assert clip[:].key.tolist() == [True, False, False, True]
+    np.testing.assert_array_equal(clip[1].vectors, vectors)
+    reader = codec.StreamReader(io.BytesIO(path.read_bytes()))
+    assert sizes == [reader.packet_bytes for _ in reader]
+
+
+def test_what_was_decoded_can_be_written_again(features, header):
+    content = written(features, header=header)
+    file = io.BytesIO()
+    with codec.Writer(file, header) as out:
+        for frame in opened(content):
+            out.write(frame.features, frame.vectors, pts=frame.pts)
+    assert len(opened(file.getvalue())) == FRAMES
+
+
+def test_after_an_error_nothing_is_left(features, header, tmp_path):
+    path = tmp_path / "out.lmc"
+    with pytest.raises(FeatureError), codec.Writer(path, header) as out:
+        out.write(features[0, :2])
+    assert list(tmp_path.iterdir()) == []
+    file = io.BytesIO()
+    with pytest.raises(FeatureError), codec.Writer(file, header) as out:
+        out.write(features[0, :2])
+    with pytest.raises(codec.TruncatedBitstreamError):
+        list(opened(file.getvalue()))
+
+
+def test_a_writer_is_open_within_its_block(features, header, tmp_path):
+    out = codec.Writer(tmp_path / "out.lmc", header)
+    with pytest.raises(ValueError, match="the writer is not open"):
+        out.write(features[0])
+    assert list(tmp_path.iterdir()) == []
+    with out:
+        out.write(features[0])
+    with pytest.raises(ValueError, match="the writer is not open"):
+        out.write(features[0])
+
+
+def test_a_writer_refuses_before_it_writes(header, tmp_path):
+    path = tmp_path / "out.lmc"
+    with pytest.raises(ValueError, match="qp"):
+        codec.Writer(path, header, qp=99)
+    path.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="force=True"), codec.Writer(path, header):
+        pass
+    with codec.Writer(path, header, force=True):
+        pass
+    assert len(codec.open(path)) == 0
