@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from codec.errors import ModelError, VideoError
 from codec.format.header import Preprocessing
 from codec.format.profile import Profile
 from codec.models.submodels import SplitModel, split_model
-from codec.pipeline import calibration
 from codec.pipeline.calibration import CalibrationOptions, calibrate, task_loss
 
 pytestmark = pytest.mark.video
@@ -97,25 +97,26 @@ def test_the_seed_matters(photographs):
     assert one.hash != other.hash
 
 
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    original = calibration._Run.add
+def interrupted_after(number: int) -> Callable[[int], None]:
+    """A listener to progress in which somebody presses control-C after so many inputs."""
+    left = number
 
-    def interrupted(self, source, index):
-        if index == number:
+    def advance(count: int) -> None:
+        nonlocal left
+        left -= count
+        if not left:
             raise KeyboardInterrupt
-        return original(self, source, index)
 
-    monkeypatch.setattr(calibration._Run, "add", interrupted)
+    return advance
 
 
-def test_an_interrupted_run_goes_on_to_the_identical_file(photographs, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_to_the_identical_file(photographs, tmp_path):
     expected = calibrate(split(), photographs, PREPROCESSING, OPTIONS)
     partial = tmp_path / "p.partial"
     resumable = {"checkpoint": partial, "checkpoint_seconds": 0.0}
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            calibrate(split(), photographs, PREPROCESSING, OPTIONS, **resumable)
+    stop = {"advance": interrupted_after(2)}
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(split(), photographs, PREPROCESSING, OPTIONS, **resumable, **stop)
     assert partial.is_file()
     advances: list[int] = []
     found = calibrate(
@@ -126,12 +127,11 @@ def test_an_interrupted_run_goes_on_to_the_identical_file(photographs, tmp_path,
     assert list(tmp_path.iterdir()) == [partial]  # until the profile is in place
 
 
-def test_the_sums_are_kept_until_the_profile_is_in_place(photographs, tmp_path, monkeypatch):
+def test_the_sums_are_kept_until_the_profile_is_in_place(photographs, tmp_path):
     partial = tmp_path / "p.partial"
-    with monkeypatch.context() as patch:
-        patch.setattr(calibration, "_tuned_unit", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS, checkpoint=partial)
+    failing = {"checkpoint": partial, "warn": lambda _: 1 / 0}  # all inputs are counted by then
+    with pytest.raises(ZeroDivisionError):
+        calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS, **failing)
     advances: list[int] = []
     resumed = {"checkpoint": partial, "advance": advances.append}
     found = calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS, **resumed)
@@ -170,13 +170,12 @@ def test_few_inputs_are_told(photographs):
 
 
 @pytest.mark.parametrize("other", ["seed", "inputs", "garbage"])
-def test_checkpoints_of_other_jobs_are_not_gone_on_from(photographs, tmp_path, monkeypatch, other):
+def test_checkpoints_of_other_jobs_are_not_gone_on_from(photographs, tmp_path, other):
     partial = tmp_path / "p.partial"
     resumable = {"checkpoint": partial, "checkpoint_seconds": 0.0}
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, 1)
-        with pytest.raises(KeyboardInterrupt):
-            calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS, **resumable)
+    stop = {"advance": interrupted_after(1)}
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS, **resumable, **stop)
     options, sources = OPTIONS, photographs[:2]
     if other == "seed":
         options = CalibrationOptions(views=2, probes=2, seed=1)

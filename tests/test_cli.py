@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from test_video import moving, write_video
+from videos import moving, write_video
 
 from codec import cli
 from codec.encoding import encoder

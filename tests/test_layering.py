@@ -151,6 +151,8 @@ HEAVY = {"torch", "torchvision", "av"}
         pytest.param("import codec", id="codec"),
         pytest.param("import codec.cli", id="codec.cli"),
         pytest.param(command("--help"), id="lmc --help"),
+        # what the command may be told about damage, without a decoder
+        pytest.param("import codec.files.damage", id="codec.files.damage"),
         *(pytest.param(f"import codec.{name}", id=f"codec.{name}") for name in WITHOUT_TORCH),
     ],
 )

@@ -1,4 +1,4 @@
-"""Bands under a budget, probes whose outer products are the sensitivity, transforms that whiten."""
+"""Transforms that whiten, and the profiles made of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from strategies import header_of
-from torch import nn
 
 from codec.encoding.encoder import Encoder, EncoderConfig
 from codec.errors import ModelError
@@ -15,16 +14,9 @@ from codec.format.profile import Profile
 from codec.models.submodels import CloudSubmodel
 from codec.normative.transform import ForwardTransform, InverseTransform, split_blocks
 from codec.profiling import weighted
-from codec.profiling.weighted import (
-    BUDGET,
-    TensorStatistics,
-    WeightedTransform,
-    bands_for,
-    channel_weights,
-    is_classification,
-    output_tensors,
-    probe_gradients,
-)
+from codec.profiling.probes import probe_gradients
+from codec.profiling.statistics import BUDGET, TensorStatistics
+from codec.profiling.weighted import WeightedTransform, channel_weights
 
 SPEC = TensorSpec("t", 5, 14, 14, 16, 16)
 
@@ -53,92 +45,6 @@ def measured(spec: TensorSpec = SPEC, budget: int = BUDGET) -> TensorStatistics:
     return each
 
 
-# --- bands ----------------------------------------------------------------------------------------
-
-
-def test_bands_are_own_where_they_fit():
-    band_of, dense = bands_for(7, 112, BUDGET)
-    assert dense
-    assert band_of.tolist() == list(range(49))
-
-
-def test_mirrored_frequencies_share_first_the_highest():
-    full = 49 * (2 * 112**2 + 2 * 112 + 4)
-    band_of, dense = bands_for(7, 112, full)
-    grid = band_of.reshape(7, 7)
-    assert dense
-    assert grid[6, 5] == grid[5, 6]
-    assert grid[0, 1] != grid[1, 0]
-
-
-def test_low_frequencies_keep_their_own():
-    band_of, dense = bands_for(7, 192, BUDGET)
-    assert dense
-    sizes = np.bincount(band_of)
-    assert len(sizes) == 20
-    assert sizes[band_of[0]] == 1
-    grid = band_of.reshape(7, 7)
-    assert grid[0, 1] == grid[1, 0]
-    assert (grid == grid[0, 1]).sum() == 2
-    assert (grid == grid.T).all()
-    assert 2 <= sizes.max() <= 8
-
-
-@pytest.mark.parametrize("channels", [1, 3, 40, 112, 192, 320, 512, 1024])
-@pytest.mark.parametrize("size", [1, 3, 7, 8])
-@pytest.mark.parametrize("budget", [200_000, BUDGET])
-def test_profiles_stay_in_their_budget(channels, size, budget):
-    band_of, dense = bands_for(size, channels, budget)
-    bands = int(band_of.max()) + 1
-    assert set(band_of) == set(range(bands))
-    matrix = 2 * channels**2 if dense else 2 * channels
-    assert bands * (matrix + 2 * channels + 4) <= budget or not dense
-    assert dense or channels > 100
-
-
-# --- probes ---------------------------------------------------------------------------------------
-
-
-def test_outputs_of_any_nesting():
-    a, b, c = torch.zeros(1), torch.ones(2), torch.zeros(1, dtype=torch.int64)
-    found = output_tensors({"x": a, "y": [(b, c)], "z": 3})
-    assert [id(tensor) for tensor in found] == [id(a), id(b)]
-    with pytest.raises(ModelError, match="dict, holds no float tensor"):
-        output_tensors({"x": c})
-    assert is_classification([torch.zeros(1, 7)])
-    assert not is_classification([torch.zeros(1, 7), torch.zeros(1, 7)])
-    assert not is_classification([torch.zeros(1, 7, 2, 2)])
-
-
-def outer_of_probes(cloud: CloudSubmodel, features: torch.Tensor, count: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    (gradients,) = probe_gradients(cloud, [features], count, generator)
-    flat = gradients.reshape(count, -1)
-    return flat.t() @ flat / count
-
-
-def test_probes_of_a_classifier_have_its_fisher_information():
-    features = torch.tensor([0.5, -1.0, 0.2, 0.0]).reshape(4, 1, 1)
-    found = outer_of_probes(cloud_of(lambda x: x.flatten(1)), features, 2000)
-    p = torch.softmax(features.flatten(), 0)
-    np.testing.assert_allclose(found, torch.diag(p) - torch.outer(p, p), atol=0.02)
-
-
-def test_probes_of_dense_outputs_have_the_gauss_newton_matrix():
-    matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
-    features = torch.tensor([1.0, -2.0]).reshape(2, 1, 1)
-
-    def cloud(x):
-        dense = torch.einsum("ij,njhw->nihw", matrix, x)
-        return {"out": dense, "aux": [10 * dense]}
-
-    found = outer_of_probes(cloud_of(cloud), features, 2000)
-    variance = (matrix @ features.flatten()).var(correction=0)
-    # standardised, the second output is the first one again
-    expected = 2 * matrix.t() @ matrix / (2 * variance)
-    np.testing.assert_allclose(found, expected, rtol=0.1, atol=0.05)
-
-
 def test_outputs_that_ignore_the_features_are_refused():
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(ModelError, match="does not depend"):
@@ -161,9 +67,6 @@ def test_weights_of_channels():
         channel_weights([SPEC], samples, cloud_of(lambda x: 0 * x))
 
 
-# --- transforms -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("budget", [BUDGET, 2000])
 def test_analysis_inverts_synthesis(budget):
     each = measured(budget=budget)
@@ -184,10 +87,10 @@ def test_the_synthesis_is_white_in_the_metric_and_components_are_uncorrelated():
     each = measured()
     transform = WeightedTransform([each])
     sensitivities = [each.sums["sensitivity"].numpy() / 40]
-    (weights,) = weighted._weights(sensitivities, [each.band_of])
+    (metrics,) = weighted._metrics(sensitivities, [each.band_of])
     _, covariance = weighted._moments(each)
-    for weight, band in zip(weights, transform._bands[0], strict=True):
-        whitened = band.synthesis.T @ weight @ band.synthesis
+    for metric, band in zip(metrics, transform._bands[0], strict=True):
+        whitened = band.synthesis.T @ metric @ band.synthesis
         np.testing.assert_allclose(whitened, np.eye(5), atol=1e-9)
         analysis = np.linalg.inv(band.synthesis)
         parts = [analysis @ c[band.members[0]] @ analysis.T for c in covariance]
@@ -211,8 +114,8 @@ def test_covariances_are_those_around_the_mean():
 def test_a_step_costs_what_it_would_unflattened():
     each = measured()
     g = each.sums["sensitivity"].numpy() / 40
-    (weights,) = weighted._weights([g], [each.band_of])
-    costs = [np.trace(np.linalg.inv(h) @ g[f]) / 5 for f, h in enumerate(weights)]
+    (metrics,) = weighted._metrics([g], [each.band_of])
+    costs = [np.trace(np.linalg.inv(h) @ g[f]) / 5 for f, h in enumerate(metrics)]
     assert np.mean(costs) == pytest.approx(1)
 
 
@@ -288,13 +191,3 @@ def test_tensors_share_one_scale():
     first, second = WeightedTransform(statistics)._bands
     ratio = second[3].synthesis[:, 0].std() / first[3].synthesis[:, 0].std()
     assert ratio == pytest.approx(10**weighted.FLATTENING, rel=0.01)
-
-
-def test_a_module_is_a_cloud():
-    torch.manual_seed(0)
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 30))
-    (gradients,) = probe_gradients(
-        cloud_of(head), [torch.randn(SPEC.shape)], 3, torch.Generator().manual_seed(0)
-    )
-    assert gradients.shape == (3, *SPEC.shape)
-    assert not torch.equal(gradients[0], gradients[1])

@@ -2,7 +2,7 @@
 
     python -m tools.make_profiles PHOTOGRAPHS
 
-One per bundled split of EfficientNet-Lite0, by `codec.calibrator`, as `lmc calibrate` does; and
+One per bundled split of EfficientNet-Lite0, by `codec.calibrate`, as `lmc calibrate` does; and
 the index by which they are found.  A run that was interrupted goes on where it was.
 """
 

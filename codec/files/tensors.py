@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.files.outputs import naming, open_output
+from codec.format.constants import RESERVED_NAME
 
 __all__ = ["TensorFile"]
-
-PTS = "pts"
 
 
 class TensorFile:
@@ -33,8 +32,10 @@ class TensorFile:
     """
 
     def __init__(self, path: str, names: Sequence[str], *, force: bool = False) -> None:
-        if PTS in names:
-            raise ValueError(f"a tensor is called {PTS!r}, as are the time stamps in an .npz file")
+        if RESERVED_NAME in names:
+            raise ValueError(
+                f"a tensor is called {RESERVED_NAME!r}, as are the time stamps in an .npz file"
+            )
         self._path, self._names, self._force = path, list(names), force
         self._shapes: list[tuple[int, ...]] = []
         self._pts: list[int] = []
@@ -83,7 +84,7 @@ class TensorFile:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     _write_header(member, (len(self._pts), *shape), "<f4")
                     shutil.copyfileobj(file, member, 1 << 20)
-            with archive.open(f"{PTS}.npy", "w") as member:
+            with archive.open(f"{RESERVED_NAME}.npy", "w") as member:
                 np.lib.format.write_array(member, np.array(self._pts, np.int64))
 
 

@@ -8,7 +8,7 @@ what travels in streams without a profile of `lmc calibrate`.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,54 +21,33 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import MAX_FRACTION_BITS, Band, Profile, TensorProfile
 from codec.format.tables import DEFAULT_POINTS
 from codec.normative.exact import LATENT_LIMIT, as_written
-from codec.normative.transform import ForwardTransform, split_blocks
+from codec.normative.transform import SPECTRUM_BITS, ForwardTransform, split_blocks
+from codec.profiling.fixed_point import (
+    MAX_MATRIX,
+    STEP_LATENTS,
+    STEP_UNITS,
+    block_size_for,
+    to_int8,
+    to_latents,
+)
 
-__all__ = [
-    "MAX_MATRIX",
-    "STEP_LATENTS",
-    "STEP_UNITS",
-    "block_size_for",
-    "measure_profile",
-    "simple_header",
-    "to_int8",
-]
+__all__ = ["measure_profile", "simple_header"]
 
-STEP_LATENTS = 8
-"""Latent units in a step at qp 0: rounding to latents then adds 1/64 of the quantisation noise even
-there."""
-SPECTRUM_UNITS = 16
-STEP_UNITS = 64
-MATRIX_BITS = 14
-MAX_MATRIX = (1 << 15) - 1
-"""Largest entry of a synthesis matrix: they are int16."""
-INTER_SCALE = 8
+SPECTRUM_UNITS: Final = 1 << SPECTRUM_BITS
+MATRIX_BITS: Final = 14
+INTER_SCALE: Final = 8
 """How many qp smaller than the intra one the scale of inter residuals is taken to be: a factor of
 2.5."""
-NOMINAL_QP = 26
+NOMINAL_QP: Final = 26
 """Without another measure of what the task tolerates, the step of this qp equals the standard
 deviation."""
-CENTRED = 2.0**14
+CENTRED: Final = 2.0**14
 """Means of so many deviations are taken off before the transform, whose float32 would drown these
 in rounding."""
 LEAST_UNIT, LARGEST_UNIT = 2.0**-21, 2.0**16
 """Steps at qp 0 that fraction bits and shifts can express."""
-FACTORS_PER_OCTAVE = 2
+FACTORS_PER_OCTAVE: Final = 2
 """Steps of channels are told apart to half an octave, so that few values occur and pack well."""
-PREFERRED_BLOCK_SIZES = (7, 8)
-
-
-def block_size_for(spec: TensorSpec) -> int:
-    """Return 7 or 8, whichever divides both sides; else 8, or less in a smaller tensor."""
-    return next(
-        (b for b in PREFERRED_BLOCK_SIZES if spec.height % b == 0 and spec.width % b == 0),
-        min(PREFERRED_BLOCK_SIZES[-1], max(spec.height, spec.width)),
-    )
-
-
-def to_int8(values: NDArray[Any]) -> NDArray[np.int8]:
-    """Round to int8, values outside to the nearest end."""
-    rounded: NDArray[np.int8] = np.clip(np.round(values), -128, 127).astype(np.int8)
-    return rounded
 
 
 def measure_profile(
@@ -174,7 +153,7 @@ class _Moments:
                 self._origin = means
         tensor = (exact - self._origin[:, None, None]).float()
         blocks = split_blocks(tensor, self._size)
-        # the forward transform of the neutral profile scales by 16: undone in `profile`
+        # the forward transform of the neutral profile scales by SPECTRUM_UNITS: see `profile`
         spectrum = self._forward(blocks).double()
         self.count += blocks.shape[0]
         # not in place, which is refused where the sums were begun in inference mode
@@ -261,12 +240,11 @@ class _Moments:
             component_scale = np.zeros((2, channels))
         if frequency_scale is None:
             frequency_scale = np.zeros((2, frequencies))
-        limit = (1 << 23) - 1
         band = Band(synthesis.astype(np.int16), shift, to_int8(component_scale))
         return TensorProfile(
             fraction_bits,
             self._size,
-            np.clip(np.round(mean), -limit, limit).astype(np.int32),
+            to_latents(mean),
             (band,),
             np.zeros(frequencies, np.uint8),
             np.full(frequencies, channels),

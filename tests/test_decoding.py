@@ -1,163 +1,35 @@
-"""What the field hands in: side data, clocks that jump, damage, and errors that are not ours."""
+"""What the field hands in: damage, and errors that are not ours."""
 
 from __future__ import annotations
 
 import gc
 import io
 import random
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import av
-import numpy as np
 import pytest
 from av.codec import codecs_available
-from hypothesis import example, given
-from hypothesis import strategies as st
-from PIL import Image
-from test_video import (
+from videos import (
+    CASES,
     NATIVE,
     assert_same,
-    corners,
     moving,
     needs_h264,
-    quadrants,
+    noise,
+    packets_of,
     read,
+    refused,
+    shape,
     write_video,
 )
 
 from codec.errors import FeatureCodecError, VideoError
 from codec.files.damage import DAMAGE_POLICIES, Damage
-from codec.files.timeline import Timeline
 from codec.files.video import Frame, VideoReader
-from codec.format.constants import MAX_PTS
 
 pytestmark = pytest.mark.video
-
-CASES = Path(__file__).with_name("cases")
-EXIF_ORIENTATION = 0x0112
-
-# Where the four corners of the upright picture end up, by EXIF orientation.
-UPRIGHT = {1: "RGBW", 2: "GRWB", 3: "WBGR", 4: "BWRG", 5: "RBGW", 6: "BRWG", 7: "WGBR", 8: "GWRB"}
-
-
-# Side data
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
-@pytest.mark.parametrize("orientation", UPRIGHT)
-def test_pictures_are_turned_as_their_exif_says(
-    tmp_path: Path, suffix: str, orientation: int
-) -> None:
-    path = tmp_path / f"picture.{suffix}"
-    exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = orientation
-    Image.fromarray(quadrants()).save(
-        path, exif=exif, **({"lossless": True} if suffix == "webp" else {})
-    )
-    (frame,) = read(path)
-    assert frame.rgb.shape[:2] == ((96, 64) if orientation > 4 else (64, 96))
-    assert corners(frame.rgb) == UPRIGHT[orientation]
-
-
-def test_a_camera_photograph_is_read_upright() -> None:
-    with VideoReader(CASES / "own_exif6.jpg", NATIVE) as video:
-        assert (video.source_width, video.source_height) == (96, 64)
-        assert (video.width, video.height) == (64, 96)
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", None])
-def test_a_colour_profile_does_no_harm(tmp_path: Path, suffix: str | None) -> None:
-    """In a process of its own: the fault was a crash at the next garbage collection."""
-    path = CASES / "own_icc.png"
-    if suffix is not None:
-        path = tmp_path / f"profile.{suffix}"
-        with Image.open(CASES / "own_icc.png") as picture:
-            Image.fromarray(quadrants()).save(path, icc_profile=picture.info["icc_profile"])
-    script = (
-        "import gc, sys; from codec.files.video import VideoReader\n"
-        "from codec.format.header import Preprocessing\n"
-        "how = Preprocessing(0, 0, 1, (0,) * 3, (1000,) * 3)\n"
-        "for motion in (False, True) * 3:\n"
-        "    reader = VideoReader(sys.argv[1], how, export_motion=motion)\n"
-        "    found = list(reader)\n"
-        "    gc.collect()\n"
-        "print(len(found))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, path], capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
-
-
-# Time
-
-
-def placed(pts: list[int | None], *, longest: int = 1000) -> list[int]:
-    timeline = Timeline(10, longest)
-    return [timeline.place(each) for each in pts]
-
-
-@given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1) | st.integers(-300, 300)))
-@example([None, None, MAX_PTS + 1, -MAX_PTS, MAX_PTS])
-def test_time_increases_strictly_whatever_the_file_says(pts: list[int | None]) -> None:
-    assert all(a < b for a, b in pairwise(placed(pts)))
-
-
-@pytest.mark.parametrize(
-    ("pts", "expected"),
-    [
-        ([0, 10, 20, 50, 60], [0, 10, 20, 50, 60]),  # a gap is a gap
-        ([0, 10, 10, 20], [0, 10, 11, 20]),  # a duplicate moves nothing else
-        ([5, 15, None, 35], [5, 15, 25, 35]),
-        ([0, 10, 20, 0, 10, 20], [0, 10, 20, 30, 40, 50]),  # the same recording again
-        ([500, 510, 0, 10, 30], [500, 510, 520, 530, 550]),  # the clock was set back
-        ([50, 40, 30, 20], [50, 60, 70, 80]),  # time runs backwards
-        ([0, 10, 5000, 5010], [0, 10, 20, 30]),  # a leap of the clock
-        ([0, 10, 40, 30, 20, 50], [0, 10, 40, 41, 42, 50]),  # out of order, as AVI has it
-        ([2**63 - 1, 10, 20], [0, 10, 20]),  # no stream can hold that
-    ],
-)
-def test_places_in_time(pts: list[int | None], expected: list[int]) -> None:
-    assert placed(pts) == expected
-
-
-def test_one_recording_behind_another_goes_on_one_frame_later() -> None:
-    frames = read(CASES / "concat_two_recordings.ts")
-    assert len(frames) == 120
-    assert set(np.diff([frame.pts for frame in frames])) == {3600}
-
-
-CONTAINERS = [
-    ("mpeg2video", "yuv420p", "ts"),
-    ("mpeg2video", "yuv420p", "mpg"),
-    ("mpeg4", "yuv420p", "avi"),
-    ("mjpeg", "yuvj420p", "mjpeg"),
-    ("gif", "rgb8", "gif"),
-    ("ffv1", "yuv420p", "mkv"),
-    pytest.param("libx264", "yuv420p", "mkv", marks=needs_h264),
-    pytest.param("libx264", "yuv420p", "ts", marks=needs_h264),
-    pytest.param("libx264", "yuv420p", "h264", marks=needs_h264),
-]
-
-
-@pytest.mark.parametrize(("codec", "pixel_format", "suffix"), CONTAINERS)
-def test_files_joined_end_to_end(
-    tmp_path: Path, codec: str, pixel_format: str, suffix: str
-) -> None:
-    path = tmp_path / f"clip.{suffix}"
-    write_video(path, moving(20, (1, 1)), codec=codec, pixel_format=pixel_format)
-    once = read(path)
-    path.write_bytes(path.read_bytes() * 2)
-    twice = read(path)
-    assert len(twice) == 2 * len(once) == 40
-    assert len(set(np.diff([frame.pts for frame in twice]))) == 1
-
-
-# Damage
 
 
 def packets(path: Path) -> list[tuple[int, bytes, bool]]:
@@ -170,8 +42,53 @@ def packets(path: Path) -> list[tuple[int, bytes, bool]]:
         ]
 
 
-def shape(pictures: int = 40) -> dict[str, Any]:
-    return {"pictures": moving(pictures, (1, 1))}
+@needs_h264
+def test_a_truncated_file_gives_what_is_there_and_then_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cut.mp4"
+    write_video(
+        path,
+        moving(40, (1, 1)),
+        codec="libx264",
+        pixel_format="yuv420p",
+        options={"bf": "2", "qp": "20"},
+    )
+    data = path.read_bytes()
+    whole = read(path)
+    assert len(whole) == 40
+    path.write_bytes(data[: len(data) * 2 // 3])
+    frames = []
+    with (
+        pytest.raises(VideoError, match=r"cannot be decoded at frame \d+ \("),
+        VideoReader(path, NATIVE) as video,
+    ):
+        frames.extend(video)
+    assert 15 < len(frames) < 30
+    assert_same(frames, whole[: len(frames)])
+    # What lies before the damage can be asked for without hearing of it.
+    assert_same(read(path, frames=(0, 10)), whole[:10])
+    path.write_bytes(data[:100])
+    refused(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_damage_in_the_middle_names_the_frame(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.mov"
+    write_video(
+        path, [noise(48, 64, seed) for seed in range(12)], codec="png", pixel_format="rgb24"
+    )
+    data = bytearray(path.read_bytes())
+    place = data.index(bytes(packets_of(path)[6]))
+    data[place : place + 64] = bytes(64)
+    path.write_bytes(bytes(data))
+    frames = []
+    with (
+        pytest.raises(VideoError, match="cannot be decoded at frame 6 "),
+        VideoReader(path, NATIVE) as video,
+    ):
+        frames.extend(video)
+    assert len(frames) == 6
 
 
 DAMAGED = [
@@ -298,17 +215,6 @@ def test_recordings_that_start_inside_a_gop_are_no_damage(tmp_path: Path) -> Non
     assert 20 <= len(frames) <= 35
 
 
-@needs_h264
-def test_an_mp4_without_its_index_is_called_unfinished(tmp_path: Path) -> None:
-    path = tmp_path / "unfinished.mp4"
-    write_video(path, codec="libx264", pixel_format="yuv420p", movflags=None, **shape(10))
-    content = path.read_bytes()
-    path.write_bytes(content[: content.index(b"moov") - 4])
-    for source in (path, io.BytesIO(path.read_bytes())):
-        with pytest.raises(VideoError, match=r"without its index .* cut off or is not finished"):
-            VideoReader(source, NATIVE)
-
-
 class Failing(io.BytesIO):
     """A file whose reads fail after a while with an error of any kind."""
 
@@ -329,14 +235,6 @@ def test_nothing_foreign_comes_out(tmp_path: Path, error: Exception) -> None:
     write_video(path, codec="mpeg4", pixel_format="yuv420p", **shape(20))
     with pytest.raises(VideoError):
         read(Failing(path.read_bytes(), error))
-
-
-def test_an_unknown_policy_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected stop or skip or conceal"):
-        VideoReader("clip.mp4", NATIVE, damaged="ignore")  # type: ignore[arg-type]
-
-
-# Mutations
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:

@@ -1,0 +1,101 @@
+"""Random gradients of the cloud sub-model: what an error in the features costs the task.
+
+Their mean outer product is the *sensitivity*: the Fisher information of the output's distribution
+for classes, the Gauss-Newton matrix of the standardised values for anything else.  No labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codec.errors import ModelError
+from codec.normative.exact import as_written
+
+__all__ = ["Cloud", "is_classification", "output_tensors", "probe_gradients"]
+
+Cloud = Callable[[Sequence[Tensor]], Any]
+"""The cloud sub-model: batches of coded tensors -> a tensor, or a dict, list or tuple of them."""
+
+
+def output_tensors(output: object) -> list[Tensor]:
+    """Return the float tensors in a model's output: a tensor, or dicts, lists and tuples of them.
+
+    Raises:
+        ModelError: there is none.
+    """
+    found: list[Tensor] = []
+    waiting = [output]
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, Tensor):
+            if value.is_floating_point():
+                found.append(value)
+        elif isinstance(value, dict):
+            waiting[:0] = value.values()
+        elif isinstance(value, list | tuple):
+            waiting[:0] = value
+    if not found:
+        raise ModelError(f"the model's output, {type(output).__name__}, holds no float tensor")
+    return found
+
+
+def is_classification(outputs: Sequence[Tensor]) -> bool:
+    """Tell whether the outputs are taken for the logits of one class in many: one (N, classes)."""
+    return len(outputs) == 1 and outputs[0].ndim == 2 and outputs[0].shape[1] > 1
+
+
+@as_written()
+def probe_gradients(
+    cloud: Cloud, features: Sequence[Tensor], count: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Return `count` random gradients whose mean outer product is the sensitivity.
+
+    Classes: w = sqrt(p) eps - p <sqrt(p), eps> with random signs eps has the softmax's Fisher
+    information diag(p) - p p^T as its covariance, so grad <w, logits> has that of the features.
+    Anything else: random signs on outputs divided by their standard deviations and the root of
+    their number, so that every output tensor counts alike.
+
+    Args:
+        cloud: the cloud sub-model.
+        features: (C, H, W) for each tensor of the split.
+        count: how many.
+        generator: of the signs, on the CPU.
+
+    Returns:
+        (count, C, H, W) for each tensor.
+    """
+    inputs = [tensor.detach()[None].requires_grad_() for tensor in features]
+    draws: list[list[Tensor]] = []
+    with torch.enable_grad():
+        outputs = output_tensors(cloud(inputs))
+        if not any(output.requires_grad for output in outputs):
+            raise ModelError("the model's output does not depend on the features")
+        for _ in range(count):  # one forward pass serves them all
+            total = torch.zeros((), dtype=torch.float32, device=outputs[0].device)
+            for output in outputs:
+                total = total + (output * _probe(outputs, output.detach(), generator)).sum()
+            gradients = torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
+            draws.append(
+                [
+                    torch.zeros_like(tensor) if gradient is None else gradient
+                    for tensor, gradient in zip(inputs, gradients, strict=True)
+                ]
+            )
+    return [torch.cat(of_tensor) for of_tensor in zip(*draws, strict=True)]
+
+
+def _probe(outputs: Sequence[Tensor], output: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw the weights of one output: see `probe_gradients`."""
+    signs = torch.randint(0, 2, output.shape, generator=generator, device="cpu") * 2 - 1
+    signs = signs.to(output)
+    if is_classification(outputs):
+        p = torch.softmax(output, 1)
+        weights = p.sqrt() * signs
+        return weights - p * weights.sum(1, keepdim=True)
+    spread = output.double().std(correction=0).clamp(min=1e-12)
+    return signs / (spread * math.sqrt(output.numel())).to(output)

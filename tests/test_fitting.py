@@ -1,0 +1,134 @@
+"""Where pixels end up: sizes, crops, padding, orientations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from videos import (
+    DEFAULT,
+    NATIVE,
+    corners,
+    flat,
+    noise,
+    preprocessing,
+    quadrants,
+    read,
+    write_video,
+)
+
+from codec.errors import VideoError
+from codec.files.fitting import Orientation
+from codec.files.video import VideoReader
+
+pytestmark = pytest.mark.video
+
+
+@pytest.mark.parametrize("size", [(48, 64), (37, 53), (53, 37), (1, 1), (17, 90)])
+def test_pixels_pass_unchanged_when_nothing_is_resized(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    pictures = [noise(*size, seed) for seed in range(3)]
+    path = tmp_path / "exact.mkv"
+    write_video(path, pictures)
+    for frame, picture in zip(read(path), pictures, strict=True):
+        np.testing.assert_array_equal(frame.rgb, picture)
+        assert frame.rgb.flags.c_contiguous
+        assert frame.rgb.flags.writeable
+
+
+@pytest.mark.parametrize("size", [(41, 64), (40, 55), (31, 31)])
+def test_centre_crop(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "crop.mkv"
+    picture = noise(*size)
+    write_video(path, [picture])
+    (frame,) = read(path, preprocessing(crop=30))
+    top, left = (size[0] - 30) // 2, (size[1] - 30) // 2
+    np.testing.assert_array_equal(frame.rgb, picture[top : top + 30, left : left + 30])
+
+
+def test_padding_repeats_the_last_row_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "pad.mkv"
+    picture = noise(33, 47)
+    write_video(path, [picture])
+    (frame,) = read(path, preprocessing(pad_multiple=16))
+    assert frame.rgb.shape == (48, 48, 3)
+    np.testing.assert_array_equal(frame.rgb[:33, :47], picture)
+    np.testing.assert_array_equal(frame.rgb[33:, :47], np.repeat(picture[-1:], 15, axis=0))
+    np.testing.assert_array_equal(frame.rgb[:33, 47], picture[:, -1])
+
+
+@pytest.mark.parametrize(
+    ("source", "resized"),
+    [
+        ((640, 272), (602, 256)),
+        ((640, 360), (455, 256)),
+        ((3, 2), (384, 256)),
+        ((9, 16), (256, 455)),
+    ],
+)
+def test_size_when_resized(
+    tmp_path: Path, source: tuple[int, int], resized: tuple[int, int]
+) -> None:
+    path = tmp_path / "size.mkv"
+    write_video(path, [flat(90, *source)])
+    with VideoReader(path, preprocessing(256)) as video:
+        assert (video.width, video.height) == resized
+        (frame,) = video
+    assert frame.rgb.shape == (*resized[::-1], 3)
+    assert (frame.rgb == 90).all()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rotation", "expected", "size"),
+    [
+        ("mp4", (0, False, False), "RGBW", (64, 96)),
+        ("mp4", (90, False, False), "GWRB", (96, 64)),
+        ("mp4", (180, False, False), "WBGR", (64, 96)),
+        ("mp4", (270, False, False), "BRWG", (96, 64)),
+        ("mp4", (0, True, False), "GRWB", (64, 96)),
+        ("mp4", (0, False, True), "BWRG", (64, 96)),
+        ("mkv", (90, False, False), "GWRB", (96, 64)),
+    ],
+)
+def test_the_display_matrix_turns_frames_upright(
+    tmp_path: Path,
+    suffix: str,
+    rotation: tuple[float, bool, bool],
+    expected: str,
+    size: tuple[int, int],
+) -> None:
+    path = tmp_path / f"rotated.{suffix}"
+    write_video(path, [quadrants()] * 3, codec="mpeg4", pixel_format="yuv420p", rotation=rotation)
+    with VideoReader(path, NATIVE) as video:
+        assert (video.height, video.width) == size
+        assert (video.source_height, video.source_width) == (64, 96)
+        for frame in video:
+            assert frame.rgb.shape[:2] == size
+            assert corners(frame.rgb) == expected
+
+
+@pytest.mark.parametrize("quarter_turns", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_orientation_agrees_with_numpy(quarter_turns: int, mirrored: bool) -> None:
+    """The matrix maps (x, y) to (x, y) M; numpy turns counterclockwise."""
+    turn = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), quarter_turns)
+    mirror = np.diag([-1 if mirrored else 1, 1])
+    matrix = np.zeros((3, 3), np.int32)
+    matrix[:2, :2] = (turn @ mirror) * 65536
+    picture = noise(4, 7)
+    expected = np.rot90(picture, quarter_turns)
+    expected = expected[:, ::-1] if mirrored else expected
+    orientation = Orientation.from_display_matrix(matrix)
+    np.testing.assert_array_equal(orientation.apply(picture), expected)
+
+
+def test_a_crop_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "small.mkv"
+    write_video(path, [flat(9, 64, 48)])
+    with pytest.raises(VideoError, match=r"crop of 224x224 does not fit into frames of 64x48"):
+        VideoReader(path, preprocessing(crop=224))
+    write_video(path, [flat(9, 1000, 2)])
+    with pytest.raises(VideoError, match=r"would be resized to 128000x256"):
+        VideoReader(path, DEFAULT)
