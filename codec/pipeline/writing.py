@@ -554,7 +554,7 @@ def _whole_numbers(what: str, name: str, pair: Pair, parts: int) -> tuple[int, i
 
 
 def _time_base(fps: float | Fraction) -> Fraction:
-    rate = Fraction(fps).limit_denominator(MAX_FPS_DENOMINATOR) if math.isfinite(fps) else 0
+    rate = Fraction(fps if math.isfinite(fps) else 0).limit_denominator(MAX_FPS_DENOMINATOR)
     if rate <= 0:
         raise ValueError(f"fps {fps}, expected frames per second above 0")
     return 1 / rate
