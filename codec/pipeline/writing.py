@@ -161,8 +161,7 @@ def _stream(
 ) -> Iterator[StreamWriter]:
     """Give a stream that is ended if all goes well; of a path, nothing is left otherwise."""
     if isinstance(target, str | Path):
-        if not force and Path(target).is_file():
-            raise FileExistsError(f"{target}: exists; pass force=True to overwrite it")
+        _refuse_existing(target, force=force)
         with (
             open_output(str(target), force=force) as file,
             _stream(file, header, force=force) as stream,
@@ -172,6 +171,11 @@ def _stream(
     stream = StreamWriter(target, header)
     yield stream
     stream.close()
+
+
+def _refuse_existing(target: str | Path | BinaryIO, *, force: bool) -> None:
+    if not force and isinstance(target, str | Path) and Path(target).is_file():
+        raise FileExistsError(f"{target}: exists; pass force=True to overwrite it")
 
 
 def _tensors_of(frame: FrameLike, specs: Sequence[TensorSpec]) -> list[Tensor]:
@@ -271,6 +275,7 @@ def encode(
         >>> still.frames, still.bits_per_element > 2 * moved.bits_per_element
         (8, True)
     """
+    _refuse_existing(target, force=force)  # before any work
     frames = _frames_of(features)
     times = None if pts is None else list(map(operator.index, pts))
     given = {"features": frames, "motion": _motion_of(motion), "pts": times}
@@ -329,6 +334,11 @@ def _frames_of(
     if isinstance(features, Tensor | np.ndarray):
         _check_clip("features", features)
         return list(features)
+    if isinstance(features, str) or not isinstance(features, Iterable):
+        raise FeatureError(
+            f"features are a {type(features).__name__}, expected (T, C, H, W), a dict of such by "
+            "name, or an iterable of frames"
+        )
     if not isinstance(features, Mapping):
         return features
     for name, tensor in features.items():
@@ -362,6 +372,11 @@ def _motion_of(motion: Array | Iterable[Array] | None) -> Iterable[NDArray[Any]]
                 "field (T, rows, columns, 2) of floats"
             )
         return list(_as_array(motion))
+    if isinstance(motion, str) or not isinstance(motion, Iterable):
+        raise TypeError(
+            f"motion is a {type(motion).__name__}, expected frames or fields; "
+            "codec.VideoReader gives the frames of a video"
+        )
     return (_as_array(each) for each in motion)
 
 
@@ -471,6 +486,8 @@ def _header_of_tensors(
     profile: Profile | None,
     size: tuple[int, int] | None,
 ) -> SequenceHeader:
+    if size is not None and len(size) != 2:
+        raise ValueError(f"size {size}, expected (height, width)")
     height, width = size or (
         max(spec.height * spec.stride_y for spec in specs),
         max(spec.width * spec.stride_x for spec in specs),
@@ -537,6 +554,7 @@ def _whole_numbers(what: str, name: str, pair: Pair, parts: int) -> tuple[int, i
 
 
 def _time_base(fps: float | Fraction) -> Fraction:
-    if not (math.isfinite(fps) and fps > 0):
+    rate = Fraction(fps if math.isfinite(fps) else 0).limit_denominator(MAX_FPS_DENOMINATOR)
+    if rate <= 0:
         raise ValueError(f"fps {fps}, expected frames per second above 0")
-    return 1 / Fraction(fps).limit_denominator(MAX_FPS_DENOMINATOR)
+    return 1 / rate
