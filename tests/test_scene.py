@@ -160,9 +160,9 @@ def test_what_it_refuses(scene: Scene, tmp_path: Path) -> None:
 
 def test_what_is_no_result() -> None:
     tensors = (np.zeros((1, 1, 2, 2), np.float32),)
-    with pytest.raises(ValueError, match="either features or images"):
+    with pytest.raises(ValueError, match="one of features, images and outputs"):
         Coded(1)
-    with pytest.raises(ValueError, match="either features or images"):
+    with pytest.raises(ValueError, match="one of features, images and outputs"):
         Coded(1, features=tensors, images=np.zeros((1, 2, 2, 3), np.float32))
     with pytest.raises(ValueError, match="size of 0 bytes"):
         Coded(0, features=tensors)

@@ -183,3 +183,31 @@ def test_files(tmp_path: Path) -> None:
     assert content["format"] == 1
     assert content["comparisons"][0]["clips"]["x.mp4"]["pchip"] == pytest.approx(0, abs=1e-9)
     assert read_points(tmp_path / "results.csv")[0]["kl"] == 1.4
+
+
+def test_what_sends_the_answer_is_an_anchor_of_its_own_kind() -> None:
+    found = study(
+        points("lmc", EQUAL),
+        points("tiles", dict.fromkeys(CLIPS, 2.0)),
+        points("labels", dict.fromkeys(CLIPS, 0.5), split=""),
+    )
+    assert found.findings() == [
+        "blocks.10, lmc: the strongest anchor is tiles (−50 % on average); weakest on z.mp4 "
+        "against tiles (−50 %); it needs the fewest bytes of all on 3 of 3 clips.",
+        "blocks.10, lmc against labels, which send the answer and no features: +100 % on average, "
+        "fewer bytes on 0 of 3 clips.",
+    ]
+
+
+def test_fidelities_at_equal_kl() -> None:
+    found = study(
+        points("lmc", {"x.mp4": 1.0, "y.mp4": 2.0}),
+        points("labels", {"x.mp4": 1.0}, split=""),
+        points("tiles", {"x.mp4": 1.0})[:2],  # whose KL is larger
+    )
+    own, labels = found.fidelities()
+    assert (own["codec"], own["split"], own["clips"]) == ("lmc", "blocks.10", 2)
+    assert 1.5 * 250 < own["bytes_per_frame"] < 1.5 * 600
+    assert own["nrmse"] == pytest.approx(0.1 * 0.1, rel=0.2)
+    assert own["dense_agreement"] is None
+    assert labels["nrmse"] is None

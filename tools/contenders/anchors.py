@@ -9,19 +9,21 @@ by the same scene:
     nncodec       features --NNCodec, frame by frame--> features --> cloud
     lossless      features at 2 to 8 bits, uniformly --> zlib or xz: for orientation
     uncompressed  features as float32: for orientation
+    labels        the output itself: five largest probabilities, or all --> range coder
 
 Where a choice is open, it goes the anchor's way, but for one: tiles are coded with low delay, as
 ours is, and pixels with B-frames.  Variants of an anchor are one anchor, the best of them at each
 rate.
 
 Points run from coarse to fine: crf of the video codecs, qp of NNCodec (a step of 2^(qp / 4) at its
-default density), bits of the lossless ones.
+default density), bits of the lossless ones, steps of labels.
 """
 
 import lzma
 import zlib
 from functools import partial
 
+from tools.contenders.labels import EVERYTHING, LARGEST, Labels
 from tools.contenders.pixels import Pixels, Source
 from tools.contenders.scene import StudyCodec
 from tools.contenders.tensors import Lossless, NnCodec, Tiles, Uncompressed
@@ -90,4 +92,5 @@ ANCHORS: dict[str, tuple[StudyCodec, ...]] = {
         Lossless("xz", partial(lzma.compress, preset=9), lzma.decompress, by_frame=False),
     ),
     "uncompressed": (Uncompressed(),),
+    "labels": (Labels(LARGEST), Labels(EVERYTHING)),
 }

@@ -2,7 +2,7 @@
 
     clip ─► frames ─► edge ─► features ─┬────────────► cloud ─► reference output
                 │                       ▼ StudyCodec                    │
-                └──────────────► size, features' or images' ─► output ──┴─► KL, agreements, NRMSE
+                └─────► size, features', images' or output' ─► output ──┴─► KL, agreements, NRMSE
 
 A codec that takes part implements `StudyCodec`; what it returns is judged here, the same for all.
 
@@ -36,12 +36,14 @@ BATCH = 4  # frames that the model sees at once: more do not fit the caches
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """What a codec made of a scene at one point; either `features` or `images` is given.
+    """What a codec made of a scene at one point; one of `features`, `images`, `outputs` is given.
 
     Args:
         size: bytes of everything that a decoder needs.
         features: decoded, one (N, C, H, W) float32 for each tensor of the split.
         images: decoded frames that the model sees, (N, H, W, 3) float32, 0 to 255.
+        outputs: decoded log-probabilities of the classes, (N, classes) float32: of a codec that
+            sends the answer itself.
         frame_bytes: of each frame, in presentation order; together they are `size`, what belongs
             to the stream as a whole counted with the first or last frame.
         parts: the same, divided into `header` (of the stream too, framing, block modes), `motion`
@@ -53,6 +55,7 @@ class Coded:
     size: int
     features: tuple[NDArray[np.float32], ...] | None = None
     images: NDArray[np.float32] | None = None
+    outputs: NDArray[np.float32] | None = None
     frame_bytes: tuple[int, ...] | None = None
     parts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -60,8 +63,11 @@ class Coded:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be judged."""
-        if (self.features is None) == (self.images is None):
-            raise ValueError("a codec gives either features or images")
+        given = [one for one in (self.features, self.images, self.outputs) if one is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a codec gives one of features, images and outputs; this one gave {len(given)}"
+            )
         if self.size < 1:
             raise ValueError(f"a size of {self.size} bytes")
         if self.frame_bytes is not None and sum(self.frame_bytes) != self.size:
@@ -190,9 +196,13 @@ class Scene:
         Raises:
             ValueError: shapes are not those of the scene.
         """
+        if coded.frame_bytes is not None and len(coded.frame_bytes) != self.frames:
+            raise ValueError(f"bytes of {len(coded.frame_bytes)} frames, expected {self.frames}")
         with torch.no_grad():
-            received = self._received(coded)
-            logits, classes, seconds = self._task(received)
+            if coded.outputs is not None:
+                logits, classes, seconds = self._answer(coded.outputs), None, 0.0
+            else:
+                logits, classes, seconds = self._task(self._received(coded))
         best = logits.argmax(-1)
         return Fidelity(
             kl=kl_divergence(self.reference, logits).numpy(),
@@ -213,10 +223,15 @@ class Scene:
                 error.update(number, *pair)
         return error.combined()
 
+    def _answer(self, outputs: NDArray[np.float32]) -> Tensor:
+        if outputs.shape != self.reference.shape:
+            raise ValueError(
+                f"outputs of shape {outputs.shape}, expected {tuple(self.reference.shape)}"
+            )
+        return torch.from_numpy(np.ascontiguousarray(outputs, np.float32))
+
     def _received(self, coded: Coded) -> list[Tensor]:
         """Return what the cloud receives; with a split, of images what the edge makes of them."""
-        if coded.frame_bytes is not None and len(coded.frame_bytes) != self.frames:
-            raise ValueError(f"bytes of {len(coded.frame_bytes)} frames, expected {self.frames}")
         if coded.images is not None:
             if coded.images.shape != self.rgb.shape:
                 raise ValueError(f"images of shape {coded.images.shape}, expected {self.rgb.shape}")

@@ -38,7 +38,7 @@ from tools.rate_distortion.bd_rate import render
 from tools.rate_distortion.figures import bd_rate_figure, rate_distortion_figure
 from tools.rate_distortion.measurement import PointJob, ShowcaseJob
 from tools.rate_distortion.page import study_page
-from tools.rate_distortion.study import FILES, Study, limits_option, rows_of
+from tools.rate_distortion.study import FIDELITIES, FILES, Study, limits_option, rows_of
 from tools.report import provenance
 from tools.report.figures import save
 from tools.running.jobs import Store, complete
@@ -323,6 +323,10 @@ def _tell(study: Study) -> None:
         for test in study.settings["test"]:
             if chosen := study.compared(split, test):
                 click.echo(render(chosen) + "\n")
+    for one in study.fidelities():
+        shown = (f"{name} {one[name]:.3g}" for name in FIDELITIES if one[name] is not None)
+        where = " ".join(filter(None, (one["codec"], one["split"])))
+        click.echo(f"{where} at KL {one['kl']:g}, {one['clips']} clips: {', '.join(shown)}")
     for line in study.findings():
         click.echo(line)
 

@@ -30,7 +30,7 @@ __all__ = [
     "style_of",
 ]
 
-OWN = ("red", "gold", "teal", "sky")
+OWN = ("red", "teal", "sky")
 """Colours of the codecs that researchers bring along."""
 
 
@@ -60,6 +60,7 @@ CODECS = {
     "nncodec": CodecStyle(PALETTE["brown"], "-", "X"),
     "lossless": CodecStyle(PALETTE["grey"], ":", "o"),
     "uncompressed": CodecStyle(PALETTE["grey"], "-.", "s"),
+    "labels": CodecStyle(PALETTE["gold"], "-", "P"),
 }
 
 

@@ -22,7 +22,7 @@ from tools.rate_distortion.figures import (
     rate_distortion_figure,
     style_of,
 )
-from tools.rate_distortion.study import STAGES, percent
+from tools.rate_distortion.study import ANSWERS, STAGES, percent
 from tools.report.figures import save
 from tools.report.page import (
     CHARTS,
@@ -89,6 +89,8 @@ def study_page(study: Mapping[str, Any]) -> str:
         comparisons      [{split, test, anchor, measure ("bd_rate" or "bd_kl"),
                          clips {clip: {pchip, akima (%), low, high, overlap} or {refusal}},
                          mean (%) or null, interval [low, high] or null, clips_compared}]
+        fidelities       [{split, codec, kl, clips, bytes_per_frame, top1_agreement,
+                         dense_agreement, nrmse (or null)}]
         showcases        [what `tools.rate_distortion.showcase.showcase` returns]
 
     Raises:
@@ -100,6 +102,7 @@ def study_page(study: Mapping[str, Any]) -> str:
         _summary(study),
         _curves(study),
         _comparisons(study),
+        _fidelities(study),
         _frames(study),
         _showcases(study),
         _costs(study),
@@ -187,9 +190,11 @@ def _summary(study: Mapping[str, Any]) -> Section:
         rows = [
             row
             for (test, anchor), row in found.items()
-            if test == tests[0] and not anchor.startswith("lmc")
+            if test == tests[0] and not anchor.startswith("lmc") and anchor not in ANSWERS
         ]
-        for row in sorted(rows, key=lambda row: -row["mean"])[:HEADLINES]:
+        hardest = sorted(rows, key=lambda row: -row["mean"])[:HEADLINES]
+        answers = [found[tests[0], name] for name in ANSWERS if (tests[0], name) in found]
+        for row in (*hardest, *answers):
             others = [
                 f"{test}: {percent(found[test, row['anchor']]['mean'])}"
                 for test in tests[1:]
@@ -207,7 +212,10 @@ def _summary(study: Mapping[str, Any]) -> Section:
         "Summary",
         numbers(items)
         + fragment("reading.html", low=low, high=high, findings=study.get("findings", ())),
-        note="Mean BD-rate over the clips, against the anchors that are hardest to beat.",
+        note=(
+            "Mean BD-rate over the clips, against the anchors that are hardest to beat, and "
+            "against those that send the answer instead of features, if measured."
+        ),
     )
 
 
@@ -352,6 +360,33 @@ def _verdict(value: float) -> str:
     return "quiet" if abs(value) < 0.05 else "good" if value < 0 else "bad"
 
 
+def _fidelities(study: Mapping[str, Any]) -> Section | None:
+    """Tabulate what codecs keep, at equal KL, of what they did not choose by."""
+    found = study.get("fidelities", ())
+    if not found:
+        return None
+    rows: list[list[Cell]] = [
+        [
+            one["codec"],
+            one["split"] or "any",
+            one["clips"],
+            *(one[name] for name in ("bytes_per_frame", "top1_agreement", "dense_agreement")),
+            one["nrmse"],
+        ]
+        for one in found
+    ]
+    header = ["codec", "split", "clips", "bytes per frame", "top-1", "dense agreement", "NRMSE"]
+    return Section(
+        "At equal KL",
+        table(header, rows, f"At a KL divergence of {found[0]['kl']:g}, means over the clips."),
+        note=(
+            "What one output keeps says little of the features where the encoder chose by that "
+            "output: dense agreement (the classifier at every position of the last feature map) "
+            "and NRMSE are what it did not look at."
+        ),
+    )
+
+
 def _frames(study: Mapping[str, Any]) -> Section | None:
     if not any(point["per_frame"]["kl"] for point in study["points"]):
         return None
@@ -435,7 +470,14 @@ def _codecs(study: Mapping[str, Any]) -> Section:
             "Points that were asked for and not measured.",
             numeric=(),
         )
-    return Section("Codecs and anchors", body, anchor="codecs")
+    sent = [name for name in ANSWERS if any(codec == name for codec, _ in groups)]
+    note = (
+        f"{', '.join(sent)}: the output of the whole network, as an encoder could send it that has "
+        "computed it anyway; the task is answered, no features arrive, and there is no NRMSE."
+        if sent
+        else ""
+    )
+    return Section("Codecs and anchors", body, anchor="codecs", note=note)
 
 
 def _plain(value: Any) -> str:  # noqa: ANN401 - any JSON

@@ -14,6 +14,7 @@
                  stage, `parameters`, and `per_frame`: kl, top1, dense, bytes, and bytes by part
     refused      clip, split, codec, variant, point, reason
     comparisons  every test against every other codec, by BD-rate and BD-KL, clip by clip
+    fidelities   what is kept, at equal KL, of what an encoder may not have chosen by
     averages     points that all clips share, averaged over the clips, with intervals
     findings     in words: where the tests are strongest and weakest
     showcases    see `tools/rate_distortion/showcase.py`
@@ -24,21 +25,32 @@ Nothing here measures or draws.
 import csv
 import io
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from tools.rate_distortion.bd_rate import MEASURES, Comparison, Curve, bootstrap
+from tools.rate_distortion.bd_rate import (
+    LOSSLESS,
+    MARGIN,
+    MEASURES,
+    Comparison,
+    Curve,
+    bootstrap,
+    envelope,
+)
 from tools.running.outputs import write_text
 
 __all__ = [
+    "ANSWERS",
     "COLUMNS",
     "FILES",
     "Study",
@@ -77,10 +89,15 @@ FRAME_COLUMNS = (
     *(f"bytes_{part}" for part in PARTS),
 )
 
+EQUAL_KL = 0.1
+FIDELITIES = ("bytes_per_frame", "top1_agreement", "dense_agreement", "nrmse")
+
 FILES = ("results.csv", "frames.csv", "study.json")
 """What `Study.write` writes."""
 OWN = "lmc"
 """What the names of our own codec and its variants begin with."""
+ANSWERS = ("labels",)
+"""Anchors of another kind: they send the answer, and no features to compute anything from."""
 
 
 def curves(points: Iterable[Point]) -> dict[tuple[str, str], dict[str, Curve]]:
@@ -161,6 +178,27 @@ class Study:
             if (one.split, one.test, one.measure) == (split, test, measure)
         ]
 
+    def fidelities(self) -> list[dict[str, Any]]:
+        """Interpolate every codec's points at one KL, `EQUAL_KL`; means over the clips that reach
+        it on both sides.
+        """
+        groups: dict[tuple[str, str], dict[str, list[Point]]] = defaultdict(dict)
+        for point in self._tests_first():
+            clips = groups[point["split"], point["codec"]]
+            clips.setdefault(point["clip"], []).append(point)
+        rows = []
+        for (split, codec), clips in groups.items():
+            found = [_at_equal_kl(points) for points in clips.values()]
+            reached = [one for one in found if one is not None]
+            if reached:
+                row: dict[str, Any] = {"split": split, "codec": codec, "kl": EQUAL_KL}
+                row["clips"] = len(reached)
+                for name in FIDELITIES:
+                    values = [value for one in reached if (value := one[name]) is not None]
+                    row[name] = float(np.mean(values)) if len(values) == len(reached) else None
+                rows.append(row)
+        return rows
+
     def averages(self) -> list[dict[str, Any]]:
         """Average the points that every clip has over the clips, with 95 % intervals."""
         clips = {clip["name"] for clip in self.settings["clips"]}
@@ -195,9 +233,12 @@ class Study:
         for split in self.splits:
             for test in tests:
                 rates = [one for one in self.compared(split, test) if one.figures()]
-                anchors = [one for one in rates if not one.anchor.startswith(OWN)]
+                others = [one for one in rates if not one.anchor.startswith(OWN)]
+                anchors = [one for one in others if one.anchor not in ANSWERS]
+                answers = [one for one in others if one.anchor in ANSWERS]
                 if anchors:
                     lines.append(_against_anchors(split, test, anchors))
+                lines += [_against_answer(split, test, one) for one in answers]
                 own = [one for one in rates if one.anchor.startswith(OWN)]
                 own = [one for one in own if one.anchor not in tests]
                 if own and test == OWN:
@@ -213,6 +254,7 @@ class Study:
             "points": [dict(point) for point in self._tests_first()],
             "refused": [dict(one) for one in self.refused],
             "comparisons": [one.to_json() for one in self.comparisons],
+            "fidelities": self.fidelities(),
             "averages": self.averages(),
             "findings": self.findings(),
             "showcases": [dict(one) for one in self.showcases],
@@ -232,6 +274,30 @@ class Study:
         )
         for name, text in zip(FILES, texts, strict=True):
             write_text(folder / name, text)
+
+
+def _at_equal_kl(points: Sequence[Point]) -> dict[str, float | None] | None:
+    """Interpolate between the points of a clip next to `EQUAL_KL`, in log KL and log rate; None if
+    it lies outside of them.
+    """
+    cheapest = {
+        pair: point
+        for point in reversed(points)
+        if (pair := (point["bytes_per_frame"], point["kl"])) and point["kl"] > LOSSLESS
+    }
+    front = [cheapest[pair] for pair in envelope(cheapest, margin=MARGIN)]
+    for fine, coarse in pairwise(sorted(front, key=lambda point: float(point["kl"]))):
+        if fine["kl"] <= EQUAL_KL <= coarse["kl"]:
+            share = math.log(EQUAL_KL / fine["kl"]) / math.log(coarse["kl"] / fine["kl"])
+            return {
+                name: None
+                if fine[name] is None or coarse[name] is None
+                else float(fine[name] ** (1 - share) * coarse[name] ** share)
+                if name == "bytes_per_frame"
+                else float((1 - share) * fine[name] + share * coarse[name])
+                for name in FIDELITIES
+            }
+    return None
 
 
 def percent(value: float, digits: int = 0) -> str:
@@ -264,6 +330,16 @@ def _against_anchors(split: str, test: str, anchors: Sequence[Comparison]) -> st
     return (
         f"{first}; on {len(beaten)} of {len(clips)} clips some anchor needs fewer bytes: "
         f"{', '.join(beaten)}{unknown}."
+    )
+
+
+def _against_answer(split: str, test: str, answer: Comparison) -> str:
+    figures = answer.figures()
+    fewer = sum(value < 0 for value in figures.values())
+    return (
+        f"{split}, {test} against {answer.anchor}, which send the answer and no features: "
+        f"{percent(answer.mean() or 0.0)} on average, fewer bytes on {fewer} of {len(figures)} "
+        "clips."
     )
 
 
