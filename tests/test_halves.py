@@ -12,7 +12,7 @@ from torch import nn
 
 import codec
 from codec.errors import FeatureError, ModelError
-from codec.pipeline.halves import weights_in_header
+from codec.models.weights import weights_in_header
 
 CLIP = Path(__file__).parents[1] / "bitstreams" / "clip" / "car_24.mp4"
 

@@ -26,7 +26,16 @@ from codec.format.header import SequenceHeader
 from codec.format.primitives import ByteReader, ByteWriter
 from codec.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["INTER", "INTRA", "Band", "Profile", "TensorProfile", "profile_of", "shipped_profile"]
+__all__ = [
+    "INTER",
+    "INTRA",
+    "Band",
+    "Profile",
+    "TensorProfile",
+    "embedded",
+    "profile_of",
+    "shipped_profile",
+]
 
 INTRA, INTER = 0, 1
 """The two kinds of residual, each with statistics of its own."""
@@ -314,6 +323,11 @@ def _read_tensor(source: ByteReader) -> TensorProfile:
         frequency_scale,
         points,
     )
+
+
+def embedded(profile: Profile) -> bytes | None:
+    """Return what a header carries of a profile: nothing of one that is shipped."""
+    return None if shipped_profile(profile.hash.hex()) else profile.to_bytes()
 
 
 def shipped_profile(name: str) -> Profile | None:

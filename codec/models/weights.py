@@ -18,7 +18,7 @@ from codec.errors import ModelError
 from codec.format.constants import HASH_BYTES
 from codec.models.boundary import dtype_name, first_line
 
-__all__ = ["WEIGHT_FILES", "load_weights", "read_state_dict", "weights_hash"]
+__all__ = ["WEIGHT_FILES", "load_weights", "read_state_dict", "weights_hash", "weights_in_header"]
 
 WEIGHT_FILES: Final = (".safetensors", ".pth", ".pt")
 _WEIGHT_TYPES: Final = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -168,3 +168,13 @@ def weights_hash(model: nn.Module) -> bytes:
         digest.update(f"{name}\0{elements.dtype.name}\0{shape}\0".encode())
         digest.update(elements.astype(elements.dtype.newbyteorder("<"), copy=False).tobytes())
     return digest.digest()[:HASH_BYTES]
+
+
+def weights_in_header(weights: str) -> str:
+    """Return how a header names weights: of a file its name alone, which is a hint, since the hash
+    decides; a stream has no business with the folders of its writer.
+    """
+    if weights == "default" or weights.startswith("random:"):
+        return weights
+    name = Path(weights).name.encode(errors="replace").decode()
+    return "".join(letter if letter.isprintable() else "?" for letter in name)

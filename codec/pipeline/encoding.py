@@ -29,24 +29,20 @@ from codec.errors import ModelError, VideoError
 from codec.files.video import Frame, VideoReader
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
-from codec.format.profile import Profile, shipped_profile
+from codec.format.profile import Profile, embedded
 from codec.metrics import FeatureNrmse
 from codec.models.preprocessing import default_preprocessing, normalise
 from codec.models.sources import load_model
 from codec.models.submodels import SplitModel, split_model
-from codec.models.weights import weights_hash
+from codec.models.weights import weights_hash, weights_in_header
 from codec.pipeline.metering import Meter
 from codec.pipeline.options import VideoOptions
-from codec.profiling.simple import measure_profile
-from codec.profiling.weighted import channel_weights
+from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, profile_of_file, shipped_for
 
 __all__ = ["VideoEncoder"]
 
-CALIBRATION_FRAMES = 8
 NRMSE_TOLERANCE = 0.1
 """Deviations from `target_nrmse` that are not worth a warning."""
-WEIGHTED_PIXELS = 1 << 20
-"""Largest frames whose gradients are taken: they need several times the memory of the features."""
 
 
 class VideoEncoder:
@@ -81,7 +77,7 @@ class VideoEncoder:
                 model, options.split, (self._reader.height, self._reader.width), options.model
             )
             self._frames = self._read()
-            first = list(islice(self._frames, CALIBRATION_FRAMES))
+            first = list(islice(self._frames, MEASURED_FRAMES))
             if not first:
                 raise VideoError(  # noqa: TRY301 - the reader is closed on the way out
                     "no frame in the range asked for; the video is shorter than --frames starts"
@@ -92,19 +88,7 @@ class VideoEncoder:
                     f"the {self._reader.codec_name} stream gives no motion vectors "
                     "(H.264 and MPEG-4 do); use --motion search"
                 )
-            digest = weights_hash(model)
-            profile = _chosen_profile(options, digest)
-            if profile is None:
-                with torch.no_grad():
-                    samples = [self._features(frame) for frame in first]
-                try:
-                    profile = measure_profile(
-                        self.split.tensors, samples, weights=self._channel_weights(samples)
-                    )
-                except ValueError as error:
-                    raise ModelError(f"{options.model} at {options.split}: {error}") from error
-            embedded = shipped_profile(profile.hash.hex()) is None
-            self.header = self._header(profile=profile, embedded=embedded, digest=digest)
+            self.header = self._header(first, weights_hash(model))
             self._frames = chain(first, self._frames)
             try:
                 self._encoder = Encoder(
@@ -141,37 +125,38 @@ class VideoEncoder:
             elements=sum(spec.elements for spec in self.split.tensors),
         )
 
-    def _channel_weights(self, samples: list[list[Tensor]]) -> list[NDArray[np.float64]] | None:
-        """Ask the cloud which channels matter, where that is possible and not too much work."""
-        if self._reader.height * self._reader.width > WEIGHTED_PIXELS:
-            return None
-        try:
-            return channel_weights(self.split.tensors, samples, self.split.cloud)
-        except ModelError:  # whatever it puts out, its features can be coded
-            return None
-
-    def _header(self, *, profile: Profile, embedded: bool, digest: bytes) -> SequenceHeader:
+    def _header(self, first: list[Frame], digest: bytes) -> SequenceHeader:
         options, reader = self._options, self._reader
-        weights = options.weights
-        if weights != "default" and not weights.startswith("random:"):
-            # a hint, the hash decides; a stream has no business with the folders of its writer
-            name = Path(weights).name.encode(errors="replace").decode()
-            weights = "".join(letter if letter.isprintable() else "?" for letter in name)
+        profile = self._profile(first, digest)
         return SequenceHeader(
             tensors=self.split.tensors,
             input_height=reader.height,
             input_width=reader.width,
             profile_hash=profile.hash,
-            profile=profile.to_bytes() if embedded else None,
+            profile=embedded(profile),
             grid=options.grid,
             time_base=reader.time_base,
             frame_duration=max(round(1 / (reader.frame_rate * reader.time_base)), 1),
             model=options.model,
             split=options.split,
-            weights=weights,
+            weights=weights_in_header(options.weights),
             weights_hash=digest,
             preprocessing=self._preprocessing,
         )
+
+    def _profile(self, first: list[Frame], digest: bytes) -> Profile:
+        options = self._options
+        if options.profile is not None:
+            return profile_of_file(options.profile, options.model, options.split, digest)
+        profile = shipped_for(options.model, options.split, digest)
+        if profile is not None:
+            return profile
+        with torch.no_grad():
+            samples = [self._features(frame) for frame in first]
+        try:
+            return measured_for(self.split, samples, weigh=samples)
+        except ValueError as error:
+            raise ModelError(f"{options.model} at {options.split}: {error}") from error
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:
@@ -318,24 +303,3 @@ class VideoEncoder:
             met = abs(report["nrmse"] / options.target_nrmse - 1) <= NRMSE_TOLERANCE
             return {"target_nrmse": options.target_nrmse, "target_met": met}
         return {"qp": options.config.qp}
-
-
-def _chosen_profile(options: VideoOptions, digest: bytes) -> Profile | None:
-    """Return the profile asked for or shipped for these very weights, or None."""
-    if options.profile is None:
-        profile = shipped_profile(f"{options.model}@{options.split}")
-        # sensitivities are those of the weights: of others they say nothing
-        fits = profile is not None and profile.provenance.get("weights_hash") == digest.hex()
-        return profile if fits else None
-    with options.profile.open("rb"):
-        pass  # a file that is missing says so, rather than that it is no profile
-    profile = Profile.load(options.profile)
-    asked = {"model": options.model, "split": options.split, "weights_hash": digest.hex()}
-    for key, expected in asked.items():
-        found = profile.provenance.get(key, expected)
-        if found != expected:
-            raise ModelError(
-                f"{options.profile}: measured for {key.replace('_', ' of the ')} {found}, "
-                f"asked for {expected}; run lmc calibrate for it"
-            )
-    return profile

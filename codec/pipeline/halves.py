@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,9 @@ from codec.models import DEFAULT_MODEL
 from codec.models.preprocessing import default_preprocessing, normalise
 from codec.models.sources import load_model
 from codec.models.submodels import SplitModel, split_model
-from codec.models.weights import weights_hash
+from codec.models.weights import weights_hash, weights_in_header
 
-__all__ = ["Cloud", "Edge", "as_tensor", "split", "weights_in_header"]
+__all__ = ["Cloud", "Edge", "as_tensor", "split"]
 
 EDGE_BATCH = 16
 """Images that the edge computes at a time, which bounds its memory."""
@@ -214,13 +213,3 @@ def as_tensor(value: Tensor | NDArray[Any]) -> Tensor:
         TypeError: torch has no such type.
     """
     return value if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
-
-
-def weights_in_header(weights: str) -> str:
-    """Return how a header names weights: of a file its name alone, which is a hint, since the hash
-    decides; a stream has no business with the folders of its writer.
-    """
-    if weights == "default" or weights.startswith("random:"):
-        return weights
-    name = Path(weights).name.encode(errors="replace").decode()
-    return "".join(letter if letter.isprintable() else "?" for letter in name)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, islice, zip_longest
@@ -30,16 +30,16 @@ from codec.encoding.config import EncoderConfig
 from codec.encoding.encoder import Encoder
 from codec.encoding.motion_search import MotionSearch, luma
 from codec.encoding.refinement import CloudFunction
-from codec.errors import FeatureError, ModelError
+from codec.errors import FeatureError
 from codec.files.outputs import open_output
 from codec.files.streams import StreamWriter
 from codec.format.constants import MAX_VECTOR, VECTOR_UNITS
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
-from codec.format.profile import Profile, shipped_profile
+from codec.format.profile import Profile, embedded
 from codec.pipeline.halves import Edge, as_tensor
+from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, shipped_for
 from codec.profiling.simple import measure_profile
-from codec.profiling.weighted import channel_weights
 
 __all__ = ["EncodedClip", "Writer", "encode"]
 
@@ -50,10 +50,6 @@ PerTensor: TypeAlias = float | Pair | Mapping[str, float | Pair]
 
 ONLY_NAME = "features"
 """Of a tensor that its owner gives no name."""
-PROFILE_FRAMES = 8
-"""First frames that a profile is measured on where the clip is not there as a whole."""
-WEIGHTED_PIXELS = 1 << 20
-"""Largest input whose gradients are taken: they need several times the memory of the features."""
 MAX_FPS_DENOMINATOR = 1001
 _MISSING: Final = object()
 
@@ -280,7 +276,7 @@ def encode(
     times = None if pts is None else list(map(operator.index, pts))
     given = {"features": frames, "motion": _motion_of(motion), "pts": times}
     rows = _together({name: values for name, values in given.items() if values is not None})
-    first = list(islice(rows, PROFILE_FRAMES))
+    first = list(islice(rows, MEASURED_FRAMES))
     if not first:
         raise FeatureError("features of no frames, expected at least one")
     if header is None:
@@ -452,26 +448,19 @@ def _header_of_split(
     features = [_tensors_of(frame, split.tensors) for frame in samples]
     height, width = split.input_size
     if profile is None and split.name:
-        shipped = shipped_profile(f"{split.name}@{split.split}")
-        # sensitivities are those of the weights: of others they say nothing
-        if shipped and shipped.provenance.get("weights_hash") == edge.weights_hash.hex():
-            profile = shipped
+        profile = shipped_for(split.name, split.split, edge.weights_hash)
     if profile is None:
-        weights = None
-        if height * width <= WEIGHTED_PIXELS:
-            some = [
-                [tensor.to(edge.device, torch.float32) for tensor in frame]
-                for frame in features[:PROFILE_FRAMES]
-            ]
-            with suppress(ModelError):  # whatever the cloud puts out, its features can be coded
-                weights = channel_weights(split.tensors, some, split.cloud)
-        profile = measure_profile(split.tensors, features, weights=weights)
+        some = [
+            [tensor.to(edge.device, torch.float32) for tensor in frame]
+            for frame in features[:MEASURED_FRAMES]
+        ]
+        profile = measured_for(split, features, weigh=some)
     return SequenceHeader(
         tensors=split.tensors,
         input_height=height,
         input_width=width,
         profile_hash=profile.hash,
-        profile=None if shipped_profile(profile.hash.hex()) else profile.to_bytes(),
+        profile=embedded(profile),
         model=split.name,
         split=split.split if split.name else "",
         weights=edge.weights,
@@ -507,7 +496,7 @@ def _header_of_tensors(
         input_height=height,
         input_width=width,
         profile_hash=profile.hash,
-        profile=None if shipped_profile(profile.hash.hex()) else profile.to_bytes(),
+        profile=embedded(profile),
     )
 
 

@@ -1,0 +1,77 @@
+"""Which profile a clip is coded with: a file's, the one shipped for these very weights, or one
+measured on its first frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from torch import Tensor
+
+from codec.errors import ModelError
+from codec.format.profile import Profile, shipped_profile
+from codec.models.submodels import SplitModel
+from codec.profiling.simple import measure_profile
+from codec.profiling.weighted import channel_weights
+
+__all__ = ["MEASURED_FRAMES", "measured_for", "profile_of_file", "shipped_for"]
+
+MEASURED_FRAMES: Final = 8
+"""First frames that a profile is measured on where the clip is not there as a whole."""
+WEIGHTED_PIXELS: Final = 1 << 20
+"""Largest input whose gradients are taken: they need several times the memory of the features."""
+
+
+def shipped_for(model: str, split: str, weights_hash: bytes) -> Profile | None:
+    """Return the profile shipped for a model, a split and these very weights, or None."""
+    profile = shipped_profile(f"{model}@{split}")
+    # sensitivities are those of the weights: of others they say nothing
+    fits = profile is not None and profile.provenance.get("weights_hash") == weights_hash.hex()
+    return profile if fits else None
+
+
+def profile_of_file(path: Path, model: str, split: str, weights_hash: bytes) -> Profile:
+    """Return the profile of a file of `lmc calibrate`.
+
+    Raises:
+        OSError: there is no such file.
+        UnsupportedBitstreamError, CorruptBitstreamError: it holds no profile.
+        ModelError: it was measured for another model, split or weights.
+    """
+    with path.open("rb"):
+        pass  # a file that is missing says so, rather than that it is no profile
+    profile = Profile.load(path)
+    asked = {"model": model, "split": split, "weights_hash": weights_hash.hex()}
+    for key, expected in asked.items():
+        found = profile.provenance.get(key, expected)
+        if found != expected:
+            raise ModelError(
+                f"{path}: measured for {key.replace('_', ' of the ')} {found}, "
+                f"asked for {expected}; run lmc calibrate for it"
+            )
+    return profile
+
+
+def measured_for(
+    split: SplitModel, samples: Sequence[Sequence[Tensor]], *, weigh: Sequence[Sequence[Tensor]]
+) -> Profile:
+    """Measure a simple profile on frames, its channels weighted by how the cloud takes them where
+    that is possible and not too much work.
+
+    Args:
+        split: the sub-models.
+        samples: features of some frames.
+        weigh: those of them that the cloud is asked about, on its device.
+
+    Raises:
+        FeatureError, ValueError: features that no profile expresses.
+    """
+    weights = None
+    height, width = split.input_size
+    if height * width <= WEIGHTED_PIXELS:
+        with suppress(ModelError):  # whatever the cloud puts out, its features can be coded
+            weights = channel_weights(split.tensors, [list(frame) for frame in weigh], split.cloud)
+    return measure_profile(split.tensors, samples, weights=weights)
