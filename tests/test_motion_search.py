@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from codec.encoding.config import DEFAULT_EFFORT, EFFORTS, MAX_EFFORT, Decisions
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma
 from codec.format.constants import MAX_VECTOR
 from codec.format.header import SequenceHeader, TensorSpec
@@ -148,3 +149,18 @@ def test_vectors_of_blocks_are_clipped():
     field = field_of_blocks(blocks, header(64, 64))
     assert (field[..., 0] == -MAX_VECTOR).all()
     assert (field[..., 1] == MAX_VECTOR).all()
+
+
+@pytest.mark.parametrize("finest", [0, 1, 2])
+def test_vectors_are_searched_in_the_units_asked_for(finest):
+    motion = MotionSearch(header(), qp=2, finest=finest)
+    motion.estimate(texture())
+    found = motion.estimate(texture(5 / 4, -9 / 4))
+    assert not (found % (1 << finest)).any()
+    wanted = np.round(np.array([5, -9]) / (1 << finest)) * (1 << finest)
+    assert np.abs(np.median(found[1:-1, 1:-1], axis=(0, 1)) - wanted).max() <= 1 << finest
+
+
+def test_every_effort_is_a_level_of_its_own():
+    assert len(set(EFFORTS)) == len(EFFORTS) == MAX_EFFORT + 1
+    assert EFFORTS[DEFAULT_EFFORT] == Decisions()

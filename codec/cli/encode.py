@@ -95,7 +95,8 @@ CONFIG: EncoderConfig = OPTIONS.config
     type=click.IntRange(0, MAX_EFFORT),
     default=CONFIG.effort,
     show_default=True,
-    help="From fast to thorough; 5 to 9 also run the cloud sub-model to lower the task loss.",
+    help="From fast to thorough; 0 searches no motion; 5 to 9 also run the cloud sub-model to "
+    "lower the task loss.",
 )
 @click.option("--no-scene-cut", is_flag=True, help="No key frames but those of --keyint.")
 @click.option(

@@ -37,6 +37,8 @@ class Decisions:
     `scene_cut_margin`: a frame becomes a key frame when coding all of it intra costs less than this
     share of its inter cost.
 
+    `finest`: vectors are searched to 2^finest quarter pixels, 0 … 2; None: not at all.
+
     `field_or_none`: code without the field as well, and keep what is cheaper.
 
     `rounds`, `directions`: linearisations of the cloud sub-model, and directions of its output in
@@ -51,6 +53,7 @@ class Decisions:
     intra_bits: float = 2
     intra_margin: float = 1.25
     scene_cut_margin: float = 0.75
+    finest: int | None = 0
     field_or_none: bool = True
     rounds: int = 0
     directions: int = 0
@@ -58,14 +61,18 @@ class Decisions:
 
 
 EFFORTS = (
-    *(Decisions(field_or_none=False),) * 2,
-    *(Decisions(),) * 3,
+    Decisions(finest=None, field_or_none=False),
+    Decisions(finest=2, field_or_none=False),
+    Decisions(finest=1, field_or_none=False),
+    Decisions(field_or_none=False),
+    Decisions(),
     Decisions(rounds=1, directions=2),
     Decisions(rounds=1, directions=4),
     Decisions(rounds=1, directions=8),
     Decisions(rounds=2, directions=16),
     Decisions(rounds=3, directions=24),
 )
+"""From fast to thorough: no search; whole, half, quarter pixels; field or none; the cloud asked."""
 DEFAULT_EFFORT, MAX_EFFORT = 4, len(EFFORTS) - 1
 
 

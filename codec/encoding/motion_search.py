@@ -43,8 +43,8 @@ MATCH_BITS = 5.0
 ERROR_FLOOR = 0.02
 """Matching error below which nothing is saved, squared luma steps at qp 0; it doubles every three
 qp, as the quantisation noise does."""
-PRECISION_SHIFTS = (0, 1, 2)
-"""Fields in quarter, half or whole pixels."""
+COARSEST = 2
+"""Fields in units of up to 2^2 quarter pixels, whole ones."""
 PRECISION_PERIOD = 8
 """Frames between choices of the precision."""
 
@@ -71,9 +71,12 @@ class MotionSearch:
         qp: sets the price of a vector: the coarser the quantiser, the less a small gain in matching
             is worth.
         search_range: pixels, in each direction.
+        finest: units of 2^finest quarter pixels, 0 … 2.
     """
 
-    def __init__(self, header: SequenceHeader, *, qp: int, search_range: int = 16) -> None:
+    def __init__(
+        self, header: SequenceHeader, *, qp: int, search_range: int = 16, finest: int = 0
+    ) -> None:
         self._grid = header.grid
         self._size = (header.input_height, header.input_width)
         self._rows, self._columns = header.field_shape
@@ -95,7 +98,9 @@ class MotionSearch:
         self._picture: Tensor | None = None
         self._field = np.zeros((self._rows, self._columns, 2), np.int32)
         self._coded = True
-        self._shift = self._number = 0
+        self._steps = [step for step in REFINEMENTS if step * VECTOR_UNITS >= 1 << finest]
+        self._shifts = range(finest, COARSEST + 1)
+        self._shift, self._number = finest, 0
 
     def forget(self) -> None:
         """Take note that the last field was not coded, so that nothing is predicted from it."""
@@ -128,14 +133,14 @@ class MotionSearch:
         )
         cost, chosen = self._match(reference, current, candidates).min(1, keepdim=True)
         best = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
-        for step in REFINEMENTS:
+        for step in self._steps:
             nearby = best + step * AROUND
             costs = torch.cat([cost, self._match(reference, current, nearby)], 1)
             candidates = torch.cat([best, nearby], 1)
             cost, chosen = costs.min(1, keepdim=True)
             best = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
         own = (best[:, 0] * VECTOR_UNITS).round().clamp(-MAX_VECTOR, MAX_VECTOR).int().numpy()
-        shifts = (self._shift,) if self._number % PRECISION_PERIOD else PRECISION_SHIFTS
+        shifts = (self._shift,) if self._number % PRECISION_PERIOD else self._shifts
         choices = [(*self._choose(reference, current, own, shift), shift) for shift in shifts]
         self._field, _, self._shift = min(choices, key=lambda choice: choice[1])
         self._number += 1

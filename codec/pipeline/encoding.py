@@ -189,7 +189,7 @@ class VideoEncoder:
         """Yield encoded frames in presentation order."""
         options, control = self._options, self._control
         previous: FramePacket | None = None
-        search = MotionSearch(self.header, qp=options.config.qp, search_range=options.search_range)
+        search = self._search()
         try:
             for frame in self._frames:
                 with torch.no_grad():
@@ -207,7 +207,7 @@ class VideoEncoder:
                             qp=qp,
                             most_bytes=most_bytes,
                         )
-                        if not encoded.packet.has_vectors:
+                        if search is not None and not encoded.packet.has_vectors:
                             search.forget()
                     self._qps.append(encoded.packet.qp)
                     self._key_frames += encoded.packet.key
@@ -227,8 +227,17 @@ class VideoEncoder:
         finally:
             self._reader.close()
 
-    def _vectors(self, search: MotionSearch, frame: Frame) -> NDArray[np.int32] | None:
-        if self._options.motion == "search":
+    def _search(self) -> MotionSearch | None:
+        options = self._options
+        finest = options.config.decided_by().finest
+        if options.motion != "search" or finest is None:
+            return None
+        return MotionSearch(
+            self.header, qp=options.config.qp, search_range=options.search_range, finest=finest
+        )
+
+    def _vectors(self, search: MotionSearch | None, frame: Frame) -> NDArray[np.int32] | None:
+        if search is not None:
             return search.estimate(luma(frame.rgb))
         if self._options.motion == "bitstream":
             assert frame.motion is not None  # noqa: S101 - the reader was asked for it

@@ -305,14 +305,17 @@ def encode(
         )
     cloud = None if split is None else split.split.cloud
     writer = Writer(target, header, cloud=cloud, device=device, force=force, **config)
-    search = MotionSearch(header, qp=writer.config.qp)
+    finest = writer.config.decided_by().finest
+    search = None
+    if finest is not None:
+        search = MotionSearch(header, qp=writer.config.qp, finest=finest)
     count = key_frames = 0
     with writer, torch.no_grad():
         for row in chain(first, rows):
             vectors = _vectors(row.get("motion"), search, header)
             writer.write(row["features"], vectors, pts=row.get("pts"))
             assert writer.packet is not None  # noqa: S101 - just written
-            if not writer.packet.has_vectors:
+            if search is not None and not writer.packet.has_vectors:
                 search.forget()
             count += 1
             key_frames += writer.packet.key
@@ -417,13 +420,13 @@ def _picture_size(motion: NDArray[Any] | None) -> tuple[int, int] | None:
 
 
 def _vectors(
-    motion: NDArray[Any] | None, search: MotionSearch, header: SequenceHeader
+    motion: NDArray[Any] | None, search: MotionSearch | None, header: SequenceHeader
 ) -> NDArray[np.int32] | None:
     """Return the field of one frame as the encoder takes it, in quarter pixels."""
     if motion is None:
         return None
     if _is_picture(motion):
-        return search.estimate(luma(motion))
+        return None if search is None else search.estimate(luma(motion))
     rows, columns = header.field_shape
     if motion.shape != (rows, columns, 2) or motion.dtype.kind != "f":
         raise ValueError(

@@ -48,7 +48,7 @@ def _coded_bits(reference: Tensor, actual: Tensor, affine: Affine, spec: TensorS
     found = []
     for vectors, intra in ((None, True), (None, False), (field_of(affine, header), False)):
         # from effort 2 on, a field that does not pay for itself is not sent
-        encoder = Encoder(header, EncoderConfig(qp=CODED_QP, keyint=2, scene_cut=False, effort=2))
+        encoder = Encoder(header, EncoderConfig(qp=CODED_QP, keyint=2, scene_cut=False))
         first: FramePacket = encoder.encode([reference]).packet
         second = encoder.encode([actual], vectors, intra=intra).packet
         found.append(8 * len(second.to_bytes(first)) / own.elements)
