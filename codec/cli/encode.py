@@ -21,7 +21,7 @@ from codec.cli.parameters import (
     weight_file,
 )
 from codec.cli.terminal import check_files, print_report, progress, refuse_terminal, say, write_json
-from codec.encoding.config import MAX_EFFORT, EncoderConfig
+from codec.encoding.config import DEFAULT_QUALITY, MAX_EFFORT, QUALITIES, EncoderConfig
 from codec.encoding.rate_control import SETTLED
 from codec.files.damage import DAMAGE_POLICIES, DamagePolicy
 from codec.files.outputs import open_output, standard_stream
@@ -64,18 +64,25 @@ CONFIG: EncoderConfig = OPTIONS.config
     "lenient decoder makes of it.",
 )
 @click.option(
+    "--quality",
+    type=click.Choice(list(QUALITIES)),
+    default=None,
+    show_default=DEFAULT_QUALITY,
+    help=f"qp {', '.join(map(str, QUALITIES.values()))}: with the first, the cloud nearly always "
+    "comes to the answer of the uncoded network.",
+)
+@click.option(
     "--qp",
     type=click.IntRange(0, MAX_QP),
     default=None,
-    show_default=str(CONFIG.qp),
-    help="6 more double the step.",
+    help="Quantiser in place of a named quality; 6 more double the step.",
 )
 @click.option(
     "--bitrate",
     type=Target("bitrate"),
     metavar="KBIT",
     help="Kbit/s to keep in place of a qp, counting the whole file; from 100 frames on at most 5 % "
-    "above it, if qp {MAX_QP} allows it.",
+    f"above it, if qp {MAX_QP} allows it.",
 )
 @click.option(
     "--target-nrmse",
@@ -143,6 +150,7 @@ def encode(
     native: bool,
     frames: tuple[int, int | None] | None,
     damaged: DamagePolicy,
+    quality: str | None,
     qp: int | None,
     bitrate: float | None,
     target_nrmse: float | None,
@@ -163,7 +171,7 @@ def encode(
     from codec.pipeline.encoding import VideoEncoder
 
     split = split_or_default(model, split)
-    aims = {"--qp": qp, "--bitrate": bitrate, "--target-nrmse": target_nrmse}
+    aims = {"--quality": quality, "--qp": qp, "--bitrate": bitrate, "--target-nrmse": target_nrmse}
     given = [option for option, value in aims.items() if value is not None]
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} exclude each other; give one of them")
@@ -190,7 +198,7 @@ def encode(
         evaluate=evaluate,
         device=usable_device(device),
         config=EncoderConfig(
-            qp=CONFIG.qp if qp is None else qp,
+            qp=QUALITIES[quality or DEFAULT_QUALITY] if qp is None else qp,
             keyint=keyint,
             scene_cut=not no_scene_cut,
             effort=effort,

@@ -12,7 +12,19 @@ from dataclasses import dataclass
 
 from codec.format.constants import MAX_QP
 
-__all__ = ["DEFAULT_EFFORT", "EFFORTS", "MAX_EFFORT", "Decisions", "EncoderConfig"]
+__all__ = [
+    "DEFAULT_EFFORT",
+    "DEFAULT_QUALITY",
+    "EFFORTS",
+    "MAX_EFFORT",
+    "QUALITIES",
+    "Decisions",
+    "EncoderConfig",
+]
+
+QUALITIES = {"high": 8, "medium": 16, "low": 24}
+"""qp by name; what they cost and keep on real clips is in tools/results."""
+DEFAULT_QUALITY = "high"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +90,12 @@ DEFAULT_EFFORT, MAX_EFFORT = 4, len(EFFORTS) - 1
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """What the user chooses: `qp` 0…51 (6 = factor 2 in step), `keyint` frames from key frame to
-    key frame at most, `effort` 0…9; studies, in place of an effort, `decisions` of their own.
+    """What the user chooses: `qp` 0…51 (6 = factor 2 in step; `QUALITIES` names some), `keyint`
+    frames from key frame to key frame at most, `effort` 0…9; studies, in place of an effort,
+    `decisions` of their own.
     """
 
-    qp: int = 24
+    qp: int = QUALITIES[DEFAULT_QUALITY]
     keyint: int = 64
     scene_cut: bool = True
     effort: int = DEFAULT_EFFORT

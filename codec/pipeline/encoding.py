@@ -41,6 +41,8 @@ from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, profile_of_fi
 
 __all__ = ["VideoEncoder"]
 
+CONTROLLED_QP = 24
+"""What the motion search goes by where the qp is the rate control's."""
 NRMSE_TOLERANCE = 0.1
 """Deviations from `target_nrmse` that are not worth a warning."""
 
@@ -232,9 +234,8 @@ class VideoEncoder:
         finest = options.config.decided_by().finest
         if options.motion != "search" or finest is None:
             return None
-        return MotionSearch(
-            self.header, qp=options.config.qp, search_range=options.search_range, finest=finest
-        )
+        qp = options.config.qp if self._control is None else CONTROLLED_QP
+        return MotionSearch(self.header, qp=qp, search_range=options.search_range, finest=finest)
 
     def _vectors(self, search: MotionSearch | None, frame: Frame) -> NDArray[np.int32] | None:
         if search is not None:
