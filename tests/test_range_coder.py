@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from strategies import SEEDS
 
 from codec.encoding.code_lengths import CodeLength
+from codec.encoding.symbol_writer import SymbolWriter
 from codec.errors import CorruptBitstreamError
 from codec.format.tables import BINARY_TABLES, ESCAPE, tables
-from codec.normative.range_coder import SymbolReader, SymbolWriter, _level_models
+from codec.normative.range_coder import SymbolReader, level_models
 
 SLACK = 1.02
 """What the range coder may lose: it divides its range by 2^24 and drops the remainder."""
@@ -23,7 +24,7 @@ def sealed_size(runs: list[tuple[np.ndarray, int]]) -> int:
     """Bytes of constriction's own sealed form."""
     encoder = constriction.stream.queue.RangeEncoder()
     for symbols, number in runs:
-        encoder.encode(symbols, _level_models()[number])
+        encoder.encode(symbols, level_models()[number])
     return 4 * len(encoder.get_compressed())
 
 

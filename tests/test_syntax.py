@@ -12,13 +12,14 @@ from strategies import SEEDS, header_of, random_symbols, random_vectors, stream_
 
 from codec.encoding.code_lengths import CodeLength
 from codec.encoding.payloads import FrameWriter, _put_value
+from codec.encoding.symbol_writer import SymbolWriter
 from codec.errors import CorruptBitstreamError
 from codec.format.constants import MAX_LEVEL, MAX_VECTOR
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import INTER, INTRA, Band, Profile, TensorProfile, profile_of
 from codec.format.tables import DEFAULT_POINTS, ESCAPE, tables
-from codec.normative.range_coder import SymbolReader, SymbolWriter
+from codec.normative.range_coder import SymbolReader
 from codec.normative.symbols import (
     MODE_INTER,
     MODE_INTRA,

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.encoding.code_lengths import CodeLength
+from codec.encoding.symbol_writer import SymbolWriter
 from codec.errors import CorruptBitstreamError
 from codec.format.constants import MAX_LEVEL
 from codec.format.header import SequenceHeader
 from codec.format.profile import Profile
 from codec.format.tables import ESCAPE, MAX_DIRECT_LEVEL
 from codec.normative.contexts import Flag, FrameContexts, TensorContexts, VectorContexts
-from codec.normative.range_coder import SymbolWriter
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
 from codec.normative.syntax import MAX_ESCAPE_BITS, pass_order
 

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from codec.encoding.config import Decisions
 from codec.encoding.forward_transform import ForwardTransform
@@ -153,9 +154,9 @@ class TaskRefinement:
             ]
         parts = []
         for number, tensor in enumerate(self._profile.tensors):
-            rows = []
+            rows, size = [], tensor.block_size
             for gradient in gradients:
-                blocks = split_blocks(gradient[number][0], tensor.block_size, outside="zero")
+                blocks = split_blocks(_whole(gradient[number][0], size), size)
                 coefficients = self._adjoint[number](blocks).cpu().numpy()
                 flat = coefficients.reshape(-1, blocks.shape[0])
                 rows.append(flat[self._positions[number]].ravel())
@@ -262,6 +263,12 @@ class _Moves:
             result.append(plan.with_levels(levels[first : first + size].reshape(plan.levels.shape)))
             first += size
         return result
+
+
+def _whole(gradient: Tensor, size: int) -> Tensor:
+    """Fill a gradient up to whole blocks: nothing depends on what lies beyond the tensor."""
+    height, width = gradient.shape[-2:]
+    return pad(gradient, (0, -width % size, 0, -height % size))
 
 
 def _is_distribution(output: object) -> bool:

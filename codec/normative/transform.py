@@ -83,16 +83,15 @@ def dct_basis(size: int) -> NDArray[np.int64]:
     return basis
 
 
-def split_blocks(tensor: Tensor, size: int, *, outside: str = "repeated") -> Tensor:
+def split_blocks(tensor: Tensor, size: int) -> Tensor:
     """Cut (C, H, W) into (rows · columns, C, size, size), the last row and column repeated beyond
-    the edges, or "zero".
+    the edges.
     """
     channels, height, width = tensor.shape
     rows, columns = -(-height // size), -(-width // size)
     below, right = rows * size - height, columns * size - width
     if below or right:
-        mode = "constant" if outside == "zero" else "replicate"
-        tensor = pad(tensor[None], (0, right, 0, below), mode=mode)[0]
+        tensor = pad(tensor[None], (0, right, 0, below), mode="replicate")[0]
     blocks = tensor.reshape(channels, rows, size, columns, size).permute(1, 3, 0, 2, 4)
     # a copy even where the shape would allow a view: the loop writes into blocks
     return blocks.reshape(rows * columns, channels, size, size).clone()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.encoding.payloads import FrameWriter
+from codec.encoding.symbol_writer import SymbolWriter
 from codec.errors import CorruptBitstreamError
 from codec.format.constants import (
     FLAG_VECTORS,
@@ -27,7 +28,6 @@ from codec.format.packets import EndPacket
 from codec.format.primitives import ByteWriter
 from codec.format.profile import Profile, profile_of
 from codec.format.tables import DEFAULT_POINTS
-from codec.normative.range_coder import SymbolWriter
 from codec.normative.symbols import MODE_INTER, MODE_INTRA, FrameSymbols, TensorSymbols
 from tools.make.composing import (
     CRC_BYTES,
