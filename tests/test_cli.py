@@ -827,7 +827,8 @@ def test_terminals_are_no_place_for_bytes(made, here):
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
 import codec
 from codec import cli
 from codec.encoding import encoder
@@ -855,7 +856,10 @@ def test_signals_leave_nothing(here, name):
         assert running.stdout.readline() == b"ready\n"
         assert any(path.name.startswith(".lmc-") for path in here.iterdir())
         running.send_signal(getattr(signal, name))
-        _, errors = running.communicate(timeout=10)
+        try:
+            _, errors = running.communicate(timeout=10)
+        finally:
+            running.kill()
     assert running.returncode == 128 + getattr(signal, name)
     assert errors.decode() == f"lmc: ended by {name}\n"
     assert names(here) == []
