@@ -3,7 +3,7 @@
     python -m tools.make.bitstreams FOLDER
 
 Nothing is ever overwritten: a stream, once published, stays; a changed one gets the next revision
-in its name.  What they are: `valid_streams.py`, `invalid_streams.py`.
+in its name.  What they are: `valid_streams.py`, `invalid_streams.py`, and `bounds.py` of either.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import tools.make.bounds  # noqa: F401 - enters its streams in both lists
 from codec.errors import BitstreamError
 from codec.files.outputs import one_line, open_output
 from codec.files.streams import StreamReader
