@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "bitstreams").glob("**/*.md")),
-    *sorted((ROOT / "tools").glob("*.md")),
+    *sorted((ROOT / "codec").glob("*.md")),
+    *sorted((ROOT / "tools").glob("**/*.md")),
 ]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = {"console", "sh", "bash", "shell"}
