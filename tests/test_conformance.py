@@ -8,8 +8,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tools.make.invalid_streams import INVALID
-from tools.make.valid_streams import VALID
 
 from codec import errors
 from codec.files.streams import StreamReader
@@ -17,6 +15,8 @@ from codec.format.constants import FORMAT_VERSION
 from codec.format.header import SequenceHeader
 from codec.normative.decoder import DecodedFrame, Decoder
 from tools.make.bitstreams import LARGEST_FILE, LARGEST_TOTAL, decode, stream_md5, write_all
+from tools.make.invalid_streams import INVALID
+from tools.make.valid_streams import VALID
 
 FOLDER = Path(__file__).resolve().parent.parent / "bitstreams"
 MANIFEST = tomllib.loads((FOLDER / "manifest.toml").read_text(encoding="utf-8"))

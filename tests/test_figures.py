@@ -15,6 +15,7 @@ pytest.importorskip("scipy", reason="figures need the extra `study`")
 
 import matplotlib.pyplot as plt
 from small_study import CLIPS, make_study
+
 from tools.rate_distortion.figures import (
     CODECS,
     bd_rate_figure,
@@ -23,7 +24,6 @@ from tools.rate_distortion.figures import (
     rate_distortion_figure,
     style_of,
 )
-
 from tools.report.figures import PALETTE, figure_style, save
 
 

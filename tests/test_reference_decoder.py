@@ -29,7 +29,6 @@ from strategies import (
     random_vectors,
     stream_headers,
 )
-from tools.make.composing import REVISION
 
 from codec.encoding.encoder import MAX_EFFORT, EncoderConfig
 from codec.errors import BitstreamError
@@ -41,6 +40,7 @@ from codec.format.profile import Profile, profile_of
 from codec.normative.decoder import Decoder
 from codec.normative.entropy import FrameSyntax, SymbolWriter
 from codec.normative.reconstruction import Reconstructor, checksum
+from tools.make.composing import REVISION
 
 SOURCE = Path(reference_decoder.__file__)
 FOLDER = SOURCE.resolve().parent.parent / "bitstreams"

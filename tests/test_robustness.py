@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tools.make.composing import REVISION
 
 from codec.errors import BitstreamError, CorruptBitstreamError, TruncatedBitstreamError
 from codec.files.streams import StreamReader
@@ -23,6 +22,7 @@ from codec.format.primitives import ByteReader, ByteWriter, crc32
 from codec.limits import Limits
 from codec.normative.decoder import Decoder
 from codec.normative.reconstruction import checksum
+from tools.make.composing import REVISION
 
 VALID = Path(__file__).resolve().parent.parent / "bitstreams" / "valid"
 ALL = sorted(VALID.glob("*.lmc"), key=lambda path: (path.stat().st_size, path.name))

@@ -47,6 +47,7 @@ from codec.format.tables import (
     tables,
 )
 from tools.make.composing import (
+    CRC_BYTES,
     REVISION,
     Composer,
     assemble,
@@ -58,7 +59,6 @@ from tools.make.composing import (
 )
 from tools.make.invalid_streams import (
     CORRUPT,
-    CRC_BYTES,
     INVALID,
     LIMIT,
     UNSUPPORTED,
