@@ -138,7 +138,7 @@ class Reader:
 # --- 4 Syntax -------------------------------------------------------------------------------------
 
 MAGIC = bytes.fromhex("AB4C4D430D0A1A0A")
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 SIDE = 1 << 16  # the largest side, stride and offset
 MAX_QP = 51
 MAX_PTS = 1 << 62  # and the largest offset of the index
@@ -187,14 +187,15 @@ def read_header(stream: Reader) -> Header:
     if math.gcd(*time_base) != 1:
         raise CorruptBitstreamError(f"time base {time_base} is not in lowest terms")
     frame_duration = body.varint()
-    for name in (body.text(), body.text(), body.text()):  # model, split, weights
+    for name in [body.text() for _ in ("model", "split", "weights")]:
         if not name.isprintable():  # Python's notion is that of (4.2)
             raise CorruptBitstreamError(f"{name!r} is not printable")
     body.take(8)  # weights_hash
     if flags & 2:  # preprocessing (4.4): checked, not used
-        _ = [body.varint(0, 65536) for _ in ("short_side", "crop", "pad_multiple")]
-        _ = [body.varint() for _ in ("mean R", "mean G", "mean B")]
-        _ = [body.varint(1, 1 << 32) for _ in ("scale R", "scale G", "scale B")]
+        resize, _, _ = (body.integer(1, 0, most) for most in (2, 3, 1))  # interpolation, order
+        _ = [body.varint(1, SIDE) for _ in ("height", "width") if resize]
+        _ = body.take(3 if resize == 2 else 0), [body.varint(0, 65536) for _ in range(3)]  # fill …
+        _ = [*(body.varint() for _ in "RGB"), *(body.varint(1, 1 << 32) for _ in "RGB")]
     count = limited(body.varint(1, 65536), TENSORS)
     tensors = [read_tensor(body) for _ in range(count)]
     if len({tensor.name for tensor in tensors}) < count:

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from codec.encoding.config import EncoderConfig
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.format.constants import HASH_BYTES, MAX_LEVEL, MAX_QP, MAX_VECTOR
-from codec.format.header import Preprocessing, SequenceHeader, TensorSpec
+from codec.format.header import Interpolation, Preprocessing, Resize, SequenceHeader, TensorSpec
 from codec.format.packets import EndPacket, FramePacket
 from codec.format.profile import MAX_POINT, Band, Profile, TensorProfile
 from codec.format.tables import DEFAULT_POINTS
@@ -54,7 +54,20 @@ def preprocessings(draw):
     side = st.integers(0, 1 << 16)
     thousandths = st.tuples(*[st.integers(0, 255_000)] * 3)
     scale = st.tuples(*[st.integers(1, 1 << 32)] * 3)
-    return Preprocessing(draw(side), draw(side), draw(side), draw(thousandths), draw(scale))
+    resize = draw(st.sampled_from(Resize))
+    extent = st.integers(1, 1 << 16)
+    return Preprocessing(
+        draw(side),
+        draw(side),
+        draw(side),
+        draw(thousandths),
+        draw(scale),
+        resize,
+        (0, 0) if resize is Resize.SHORT_SIDE else (draw(extent), draw(extent)),
+        draw(st.tuples(*[st.integers(0, 255)] * 3)) if resize is Resize.LETTERBOX else (0, 0, 0),
+        draw(st.sampled_from(Interpolation)),
+        draw(st.booleans()),
+    )
 
 
 @st.composite
@@ -161,16 +174,18 @@ def plausible_profile(
     *,
     bands: int = 1,
     dense: bool = False,
+    full: bool = False,
     cut: bool = False,
 ) -> TensorProfile:
     """A profile for features of standard deviation around 1: steps equal it at about qp 24.
 
-    `cut`: of each frequency only some components are coded, perhaps none, and any points are used.
+    `full`: dense matrices are square.  `cut`: of each frequency only some components are coded,
+    perhaps none, and any points are used.
     """
     made = []
     for _ in range(bands):
         if dense:
-            rank = int(rng.integers(1, channels + 1))
+            rank = channels if full else int(rng.integers(1, channels + 1))
             turn, _ = np.linalg.qr(rng.normal(size=(channels, channels)))
             matrix = np.round(turn[:, :rank] * (1 << 13)).astype(np.int16)
         else:
@@ -214,8 +229,10 @@ def header_of(
 
 
 @st.composite
-def stream_headers(draw, max_tensors=3):
-    """Headers of decodable streams: one to three tensors, odd sizes, any block size and rank."""
+def stream_headers(draw, max_tensors=3, *, full=False):
+    """Headers of decodable streams: one to three tensors, odd sizes, any block size and rank, or
+    all of them of full rank.
+    """
     rng = np.random.default_rng(draw(SEEDS))
     specs, tensors = [], []
     size = draw(st.tuples(st.integers(1, 80), st.integers(1, 80)))
@@ -234,7 +251,8 @@ def stream_headers(draw, max_tensors=3):
                 draw(st.sampled_from((1, 2, 3, 4, 5, 7, 8, 16))),
                 bands=draw(st.integers(1, 3)),
                 dense=draw(st.booleans()),
-                cut=draw(st.booleans()),
+                full=full,
+                cut=not full and draw(st.booleans()),
             )
         )
     grid = draw(st.sampled_from((4, 8, 16, 32, 33)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from videos import (
 from codec.errors import VideoError
 from codec.files.fitting import Orientation
 from codec.files.video import VideoReader
+from codec.format.header import Preprocessing, Resize
 
 pytestmark = pytest.mark.video
 
@@ -132,3 +134,64 @@ def test_a_crop_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     write_video(path, [flat(9, 1000, 2)])
     with pytest.raises(VideoError, match=r"would be resized to 128000x256"):
         VideoReader(path, DEFAULT)
+
+
+def fitted(resize: Resize, size: tuple[int, int], *, crop: int = 0) -> Preprocessing:
+    return replace(preprocessing(crop=crop), resize=resize, size=size, fill=(114, 0, 7))
+
+
+@pytest.mark.parametrize("size", [(40, 30), (30, 40), (64, 48), (7, 90)])
+def test_stretching_fills_the_whole_input(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "stretched.mkv"
+    write_video(path, [quadrants(64, 48)])
+    (frame,) = read(path, fitted(Resize.STRETCH, size))
+    assert frame.rgb.shape == (*size, 3)
+    assert corners(frame.rgb) == corners(quadrants(64, 48))
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "top", "left", "height", "width"),
+    [
+        ((48, 64), (64, 64), 8, 0, 48, 64),
+        ((48, 64), (32, 32), 4, 0, 24, 32),
+        ((64, 48), (32, 32), 0, 4, 32, 24),
+        ((48, 64), (48, 64), 0, 0, 48, 64),
+        ((10, 640), (32, 32), 15, 0, 1, 32),
+        ((48, 64), (25, 64), 0, 15, 25, 33),
+    ],
+)
+def test_a_letterbox_keeps_the_ratio_and_fills_the_rest(
+    tmp_path: Path,
+    source: tuple[int, int],
+    size: tuple[int, int],
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+) -> None:
+    path = tmp_path / "boxed.mkv"
+    write_video(path, [flat(255, source[1], source[0])])
+    (frame,) = read(path, fitted(Resize.LETTERBOX, size))
+    assert frame.rgb.shape == (*size, 3)
+    shown = np.zeros(size, bool)
+    shown[top : top + height, left : left + width] = True
+    assert (frame.rgb[shown] >= 254).all()
+    assert (frame.rgb[~shown] == (114, 0, 7)).all()
+
+
+def test_a_crop_of_a_letterbox_is_its_middle(tmp_path: Path) -> None:
+    path = tmp_path / "cropped.mkv"
+    write_video(path, [noise(48, 64)])
+    (whole,) = read(path, fitted(Resize.LETTERBOX, (64, 64)))
+    (middle,) = read(path, fitted(Resize.LETTERBOX, (64, 64), crop=56))
+    np.testing.assert_array_equal(middle.rgb, whole.rgb[4:60, 4:60])
+
+
+def test_turned_frames_are_fitted_upright(tmp_path: Path) -> None:
+    path = tmp_path / "turned.mp4"
+    turned = {"codec": "mpeg4", "pixel_format": "yuv420p", "rotation": (90, False, False)}
+    write_video(path, [flat(200)], **turned)
+    (frame,) = read(path, fitted(Resize.LETTERBOX, (64, 64)))
+    lit = (frame.rgb > 150).all(-1)
+    assert lit[:, 8:56].all()
+    assert not lit[:, :8].any()

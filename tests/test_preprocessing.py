@@ -10,7 +10,8 @@ import torch
 import torchvision
 
 from codec.errors import ModelError
-from codec.models.preprocessing import default_preprocessing, normalise
+from codec.format.header import Interpolation, Preprocessing, Resize
+from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.sources import list_models
 
 
@@ -66,3 +67,68 @@ def test_preprocessing_is_what_the_weights_were_made_for(name):
 def test_preprocessing_of_unknown_models():
     with pytest.raises(ModelError, match="unknown model 'resnet43'; nearest: "):
         default_preprocessing("resnet43", native=False)
+
+
+def test_channels_in_the_order_of_the_network():
+    rgb = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    means = Preprocessing(0, 0, 1, (1000, 2000, 3000), (1000,) * 3, bgr=True)
+    found = normalise(rgb, means)
+    assert found[0, :, 0, 0].tolist() == [2 - 1, 1 - 2, 0 - 3]
+
+
+NANODET = """
+resize = "stretch"
+size = [416, 416]
+interpolation = "bilinear"
+channels = "BGR"
+mean = [103.53, 116.28, 123.675]
+scale = [57.375, 57.12, 58.395]
+"""
+
+
+def test_preprocessing_of_a_file(tmp_path):
+    path = tmp_path / "nanodet.toml"
+    path.write_text(NANODET)
+    found = read_preprocessing(path)
+    assert found == Preprocessing(
+        0,
+        0,
+        1,
+        (103_530, 116_280, 123_675),
+        (57_375, 57_120, 58_395),
+        Resize.STRETCH,
+        (416, 416),
+        interpolation=Interpolation.BILINEAR,
+        bgr=True,
+    )
+    assert found.input_size == (416, 416)
+    path.write_text(
+        'resize = "short side"\nsize = 256\ncrop = 224\n'
+        "mean = [127, 127, 127]\nscale = [128, 128, 128]\n"
+    )
+    small = default_preprocessing("efficientnet_lite0", native=False)
+    assert read_preprocessing(path) == dataclasses.replace(small, pad_multiple=1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("416]", "416", "not a TOML file"),
+        ('"stretch"', '"squash"', "resize is 'squash', expected one of none, short side"),
+        ("[416, 416]", "416", "size is 416, expected 2 numbers"),
+        ("[416, 416]", "[0, 416]", "expected 2 numbers from 1 to 65536"),
+        ("BGR", "GBR", "channels is 'GBR', expected one of RGB, BGR"),
+        ("scale =", "std =", "scale is None, expected 3 numbers"),
+        ("57.375", "0", "expected 3 numbers from 0.001"),
+        ("\nsize", "\ncrop = -1\nsize", "crop is -1, expected a number of pixels"),
+        ("\nsize", "\nfill = [0, 0, 0]\nsize", "fill: no such key"),
+        ("bilinear", "lanczos", "interpolation is 'lanczos'"),
+    ],
+)
+def test_files_that_say_nothing_clear(tmp_path, old, new, message):
+    path = tmp_path / "wrong.toml"
+    path.write_text(NANODET.replace(old, new, 1))
+    with pytest.raises(ModelError, match=message) as raised:
+        read_preprocessing(path)
+    assert str(raised.value).startswith(f"{path}: ")
+    assert "\n" not in str(raised.value)

@@ -15,16 +15,21 @@ from numpy.typing import NDArray
 
 from codec.errors import VideoError
 from codec.files.boundary import reason
+from codec.format.header import Interpolation as Resampling
 
 __all__ = ["COLORSPACE_STAND_INS", "SCALER", "RgbConverter"]
 
 # Without the last three, swscale trades rounding and chroma for speed, and differs between CPUs.
-SCALER: Final = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.BITEXACT
-)
+EXACTLY: Final = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
+
+SCALER: Final = Interpolation.BICUBIC | EXACTLY
+"""The usual one."""
+SCALERS: Final = {
+    Resampling.BICUBIC: SCALER,
+    Resampling.BILINEAR: Interpolation.BILINEAR | EXACTLY,
+    Resampling.AREA: Interpolation.AREA | EXACTLY,
+    Resampling.NEAREST: Interpolation.POINT | EXACTLY,
+}
 
 # AVColorSpace tags for which swscale has no matrix, and the nearest that it has: a reserved value
 # says nothing (so BT.601, as without a tag), BT.2020 constant luminance is close to the usual kind.
@@ -39,8 +44,9 @@ LIMITED_TO_FULL: Final = np.clip(np.rint((np.arange(256) - 16) * (255 / 219)), 0
 class RgbConverter:
     """Converts the frames of one video; `name` is for the error messages."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, resampling: Resampling = Resampling.BICUBIC) -> None:
         self._name = name
+        self._scaler = SCALERS[resampling]
         self._reformatter = VideoReformatter()
 
     def convert(self, decoded: VideoFrame, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -55,7 +61,7 @@ class RgbConverter:
                 format="rgb24",
                 src_colorspace=colorspace,
                 dst_colorspace=colorspace,
-                interpolation=SCALER,
+                interpolation=self._scaler,
                 dst_color_range=ColorRange.JPEG,
                 threads=1,
             )

@@ -2,9 +2,10 @@
 
     decoded ─resize─► RGB24 ─orientation─► upright ─crop or pad─► delivered
 
-The resized short side is `short_side` of the `Preprocessing`; the other side is `other * short_side
-/ short`, rounded, halves up.  Motion vectors of the input codec take the same way.  Sizes, pixels
-and vectors only: resizing itself is libswscale's, in `files.colour`.
+By short side, that is `short_side` of the `Preprocessing`; the other side is `other * short_side /
+short`, rounded, halves up, and never under 1.  Else the frame is stretched to its `size`, or fitted
+into it.  Motion vectors of the input codec take the same way.  Sizes, pixels and vectors only:
+resizing itself is libswscale's, in `files.colour`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import VideoError
-from codec.format.header import Preprocessing
+from codec.format.header import Preprocessing, Resize
 
 __all__ = ["Fit", "Orientation", "check_preprocessing"]
 
@@ -56,8 +57,9 @@ class Fit:
 
     resized: tuple[int, int]
     orientation: Orientation
-    crop: tuple[int, int]  # left, top; zero when padding
+    crop: tuple[int, int]  # left, top; below zero in a letterbox
     delivered: tuple[int, int]
+    fill: tuple[int, int, int] | None = None  # of a letterbox
 
     @classmethod
     def plan(
@@ -68,37 +70,51 @@ class Fit:
         name: str,
     ) -> Fit:
         """Derives all sizes from those of the first frame; `name` is for the error messages."""
-        short = min(source)
-        goal = preprocessing.short_side or short
-        resized = (
-            (2 * source[0] * goal + short) // (2 * short),
-            (2 * source[1] * goal + short) // (2 * short),
-        )
+        resized = _resized(source, orientation, preprocessing)
         if max(resized) > MAX_SIDE:
             raise VideoError(
                 f"{name}: frames of {source[0]}x{source[1]} would be resized to "
                 f"{resized[0]}x{resized[1]}; the longest side supported is {MAX_SIDE}"
             )
         width, height = resized[::-1] if orientation.transpose else resized
+        fill = None
+        left = top = 0
+        if preprocessing.resize is Resize.LETTERBOX:
+            whole_height, whole_width = preprocessing.size
+            left, top = (whole_width - width) // 2, (whole_height - height) // 2
+            width, height, fill = whole_width, whole_height, preprocessing.fill
         size = preprocessing.crop
         if not size:
             multiple = preprocessing.pad_multiple
             padded = (-(-width // multiple) * multiple, -(-height // multiple) * multiple)
-            return cls(resized, orientation, (0, 0), padded)
+            return cls(resized, orientation, (-left, -top), padded, fill)
         if size > min(width, height):
             raise VideoError(
                 f"{name}: a crop of {size}x{size} does not fit into frames of {width}x{height}; "
                 f"resize them to a short side of at least {size}"
             )
-        return cls(resized, orientation, ((width - size) // 2, (height - size) // 2), (size, size))
+        corner = ((width - size) // 2 - left, (height - size) // 2 - top)
+        return cls(resized, orientation, corner, (size, size), fill)
 
     def apply(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resized frame -> delivered frame, a contiguous copy."""
         left, top = self.crop
         width, height = self.delivered
-        rgb = self.orientation.apply(rgb)[top : top + height, left : left + width]
+        rgb = self.orientation.apply(rgb)
+        if self.fill is not None:
+            return self._letterboxed(rgb)
+        rgb = rgb[top : top + height, left : left + width]
         missing = ((0, height - rgb.shape[0]), (0, width - rgb.shape[1]), (0, 0))
         return np.ascontiguousarray(np.pad(rgb, missing, mode="edge"))
+
+    def _letterboxed(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        (left, top), (width, height) = self.crop, self.delivered
+        canvas = np.empty((height, width, 3), np.uint8)
+        canvas[...] = np.array(self.fill, np.uint8)
+        shown = rgb[max(top, 0) : top + height, max(left, 0) : left + width]
+        y, x = max(-top, 0), max(-left, 0)
+        canvas[y : y + shown.shape[0], x : x + shown.shape[1]] = shown
+        return canvas
 
     def map_motion(self, vectors: NDArray[np.void], source: tuple[int, int]) -> NDArray[np.float32]:
         """AVMotionVector records of a decoded frame of size `source` -> rows of `Frame.motion`."""
@@ -124,6 +140,26 @@ class Fit:
         return rows.astype(np.float32)
 
 
+def _resized(
+    source: tuple[int, int], orientation: Orientation, preprocessing: Preprocessing
+) -> tuple[int, int]:
+    """Return the size that a decoded frame is resized to, before it is turned upright."""
+    width, height = source
+    if preprocessing.resize is Resize.SHORT_SIDE:
+        short = min(source)
+        goal = preprocessing.short_side or short
+    else:
+        high, wide = preprocessing.size
+        if orientation.transpose:
+            high, wide = wide, high
+        if preprocessing.resize is Resize.STRETCH:
+            return wide, high
+        # the side that fits exactly, and what is left to the other by the ratio
+        short, goal = (width, wide) if wide * height <= high * width else (height, high)
+    sides = ((2 * side * goal + short) // (2 * short) for side in source)
+    return max(next(sides), 1), max(next(sides), 1)
+
+
 def check_preprocessing(preprocessing: Preprocessing) -> None:
     """Refuse what no frame could be fitted by."""
     short_side, crop, multiple = (
@@ -131,6 +167,9 @@ def check_preprocessing(preprocessing: Preprocessing) -> None:
         preprocessing.crop,
         preprocessing.pad_multiple,
     )
+    to_size = preprocessing.resize is not Resize.SHORT_SIDE
+    if to_size:
+        short_side = min(preprocessing.size)
     if min(short_side, crop) < 0 or (not crop and multiple < 1) or 0 < short_side < crop:
         raise ValueError(
             "preprocessing needs short_side >= crop >= 0 or short_side = 0, "

@@ -150,7 +150,7 @@ class VideoReader:
             raise ValueError(f"frames must be a range 0 <= start <= stop, not {frames}")
         self._name = name_of(source)
         self._export_motion = export_motion
-        self._converter = RgbConverter(self._name)
+        self._converter = RgbConverter(self._name, preprocessing.interpolation)
         self._iterated = False
         self._side_data = SideData()
         self.has_motion = False

@@ -9,7 +9,7 @@ from typing import Final
 MAGIC: Final = b"\xabLMC\r\n\x1a\n"
 """A non-ASCII byte and two line endings: transfers that damage binary files damage this first (as
 PNG's does)."""
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 
 TENSOR_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 RESERVED_NAME: Final = "pts"

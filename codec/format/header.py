@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass
+from enum import IntEnum
 from fractions import Fraction
 
 from codec.errors import CorruptBitstreamError, TruncatedBitstreamError, UnsupportedBitstreamError
@@ -31,7 +32,7 @@ from codec.format.constants import (
 from codec.format.primitives import ByteReader, ByteWriter, crc32, in_range
 from codec.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["Preprocessing", "SequenceHeader", "TensorSpec"]
+__all__ = ["Interpolation", "Preprocessing", "Resize", "SequenceHeader", "TensorSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +111,33 @@ class TensorSpec:
         return cls(name, channels, height, width, stride_y, stride_x, *offsets)
 
 
+class Resize(IntEnum):
+    """How a frame is brought to the size of the model's input; the numbers are FORMAT.md's."""
+
+    SHORT_SIDE = 0
+    STRETCH = 1
+    LETTERBOX = 2
+
+
+class Interpolation(IntEnum):
+    """How pixels are resampled; the numbers are FORMAT.md's."""
+
+    BICUBIC = 0
+    BILINEAR = 1
+    AREA = 2
+    NEAREST = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """What happens to a decoded frame before the edge sub-model.
 
-    `short_side` > 0: resize (bicubic, RGB24) so that the short side has that length; 0: keep the
-    size. `crop` > 0: centre crop to crop x crop; 0: keep the whole frame and pad it (bottom and
-    right, edge pixels repeated) to multiples of `pad_multiple`. Sample = (value - mean / 1000) /
-    (scale / 1000) per channel on the 0…255 scale, float32.
+    `resize`: by short side: so that it has the length `short_side`, 0: keep the size; stretched: to
+    `size`, (height, width); letterboxed: as large as fits into `size`, in the middle, the rest of
+    the colour `fill` (R, G, B).  `interpolation`: of that, on RGB24.  `crop` > 0: centre crop to
+    crop x crop; 0: keep the whole frame and pad it (bottom and right, edge pixels repeated) to
+    multiples of `pad_multiple`.  `bgr`: channels in the order B, G, R.  Sample = (value - mean /
+    1000) / (scale / 1000) per channel, in that order, on the 0…255 scale, float32.
     """
 
     short_side: int
@@ -125,9 +145,34 @@ class Preprocessing:
     pad_multiple: int
     mean_thousandths: tuple[int, int, int]
     scale_thousandths: tuple[int, int, int]
+    resize: Resize = Resize.SHORT_SIDE
+    size: tuple[int, int] = (0, 0)
+    fill: tuple[int, int, int] = (0, 0, 0)
+    interpolation: Interpolation = Interpolation.BICUBIC
+    bgr: bool = False
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(height, width) of the model's input, None if it depends on the frame."""
+        if self.crop:
+            return self.crop, self.crop
+        if self.resize is Resize.SHORT_SIDE:
+            return None
+        height, width = self.size
+        multiple = max(self.pad_multiple, 1)
+        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
     def write(self, out: ByteWriter) -> None:
         """Append FORMAT.md 4.4."""
+        out.u8(self.resize)
+        out.u8(self.interpolation)
+        out.u8(self.bgr)
+        if self.resize is not Resize.SHORT_SIDE:
+            for side in self.size:
+                out.varint(side)
+        if self.resize is Resize.LETTERBOX:
+            for value in self.fill:
+                out.u8(value)
         values = (
             self.short_side,
             self.crop,
@@ -141,6 +186,15 @@ class Preprocessing:
     @classmethod
     def read(cls, source: ByteReader) -> Preprocessing:
         """Take FORMAT.md 4.4 off `source`."""
+        resize = Resize(in_range("resize", source.u8(), 0, max(Resize)))
+        interpolation = Interpolation(in_range("interpolation", source.u8(), 0, max(Interpolation)))
+        bgr = bool(in_range("order of channels", source.u8(), 0, 1))
+        size, fill = (0, 0), (0, 0, 0)
+        if resize is not Resize.SHORT_SIDE:
+            height = in_range("resized height", source.varint(), 1, MAX_EXTENT)
+            size = height, in_range("resized width", source.varint(), 1, MAX_EXTENT)
+        if resize is Resize.LETTERBOX:
+            fill = source.u8(), source.u8(), source.u8()
         short_side, crop, pad_multiple, *rest = (source.varint() for _ in range(9))
         for what, value in (
             ("short side", short_side),
@@ -152,7 +206,9 @@ class Preprocessing:
         scale = (rest[3], rest[4], rest[5])
         for value in scale:
             in_range("scale of the input", value, 1, 1 << 32)
-        return cls(short_side, crop, pad_multiple, mean, scale)
+        return cls(
+            short_side, crop, pad_multiple, mean, scale, resize, size, fill, interpolation, bgr
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from codec.format.header import Preprocessing
+from codec.errors import ModelError
+from codec.format.constants import MAX_EXTENT
+from codec.format.header import Interpolation, Preprocessing, Resize
 from codec.models import DEFAULT_MODEL
 from codec.models.sources import published_entry
 
-__all__ = ["default_preprocessing", "normalise"]
+__all__ = ["default_preprocessing", "normalise", "read_preprocessing"]
+
+RESIZES: Final = {
+    "none": Resize.SHORT_SIDE,
+    "short side": Resize.SHORT_SIDE,
+    "stretch": Resize.STRETCH,
+    "letterbox": Resize.LETTERBOX,
+}
 
 
 def default_preprocessing(name: str, native: bool, weights: str = "default") -> Preprocessing:
@@ -43,13 +55,111 @@ def default_preprocessing(name: str, native: bool, weights: str = "default") -> 
     return Preprocessing(short_side, crop, 32 if native else 0, mean, scale)
 
 
+def read_preprocessing(path: Path) -> Preprocessing:
+    """Read how frames become the input of a network of one's own, from a TOML file.
+
+    Keys: `resize` ("none", "short side", "stretch", "letterbox"), `size` (the short side, or
+    [height, width]), `crop` (a square), `pad_multiple` (of a whole frame; default 1),
+    `interpolation` ("bicubic", "bilinear", "area", "nearest"; default bicubic), `fill` ([R, G, B]
+    of a letterbox; default black), `channels` ("RGB", "BGR"; default RGB), `mean` and `scale`
+    (three numbers in the order of `channels`, sample = (value - mean) / scale of values 0 … 255).
+
+    Raises:
+        OSError: there is no such file.
+        ModelError: it is no TOML, or does not say what it should.
+    """
+    try:
+        with path.open("rb") as file:
+            given = tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: not a TOML file: {error}") from error
+    try:
+        return _from_keys(_Keys(given))
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+class _Keys:
+    """The keys of a file, each taken once and checked."""
+
+    def __init__(self, given: Mapping[str, object]) -> None:
+        self._left = dict(given)
+
+    def choice(self, key: str, choices: Sequence[str], default: str | None = None) -> str:
+        found = self._left.pop(key, default)
+        if not isinstance(found, str) or found not in choices:
+            raise ValueError(f"{key} is {found!r}, expected one of {', '.join(choices)}")
+        return found
+
+    def whole(self, key: str, default: int) -> int:
+        found = self._left.pop(key, default)
+        if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= MAX_EXTENT:
+            raise ValueError(f"{key} is {found!r}, expected a number of pixels")
+        return found
+
+    def numbers(
+        self, key: str, count: int, low: float, high: float, default: object
+    ) -> list[float]:
+        found = self._left.pop(key, default)
+        if (
+            not isinstance(found, list | tuple)
+            or len(found) != count
+            or not all(isinstance(each, int | float) and low <= each <= high for each in found)
+        ):
+            raise ValueError(
+                f"{key} is {found!r}, expected {count} numbers from {low:g} to {high:g}"
+            )
+        return [float(each) for each in found]
+
+    def end(self) -> None:
+        if self._left:
+            raise ValueError(f"{', '.join(self._left)}: no such key of preprocessing")
+
+
+def _from_keys(keys: _Keys) -> Preprocessing:
+    resize = keys.choice("resize", list(RESIZES))
+    short_side, size, fill = 0, (0, 0), (0, 0, 0)
+    if resize == "short side":
+        short_side = keys.whole("size", 0)
+        if not short_side:
+            raise ValueError("size is missing, expected the length of the short side")
+    elif resize != "none":
+        height, width = keys.numbers("size", 2, 1, MAX_EXTENT, None)
+        size = int(height), int(width)
+    if resize == "letterbox":
+        red, green, blue = keys.numbers("fill", 3, 0, 255, (0, 0, 0))
+        fill = int(red), int(green), int(blue)
+    crop, multiple = keys.whole("crop", 0), keys.whole("pad_multiple", 1)
+    names = [each.name.lower() for each in Interpolation]
+    interpolation = keys.choice("interpolation", names, "bicubic")
+    channels = keys.choice("channels", ("RGB", "BGR"), "RGB")
+    mean, scale = (
+        [round(1000 * each) for each in keys.numbers(key, 3, low, 65535, None)]
+        for key, low in (("mean", 0), ("scale", 0.001))
+    )
+    keys.end()
+    return Preprocessing(
+        short_side=short_side,
+        crop=crop,
+        pad_multiple=multiple,
+        mean_thousandths=(mean[0], mean[1], mean[2]),
+        scale_thousandths=(scale[0], scale[1], scale[2]),
+        resize=RESIZES[resize],
+        size=size,
+        fill=fill,
+        interpolation=Interpolation[interpolation.upper()],
+        bgr=channels == "BGR",
+    )
+
+
 def normalise(rgb: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> torch.Tensor:
     """Turn one frame (H, W, 3) or several (N, H, W, 3) into float32 model input (N, 3, H, W)."""
     if rgb.dtype != np.uint8 or rgb.ndim not in {3, 4} or rgb.shape[-1] != 3:
         raise ValueError(f"expected uint8 (H, W, 3) or (N, H, W, 3), found {rgb.dtype} {rgb.shape}")
     mean = np.array(preprocessing.mean_thousandths, np.float32) / np.float32(1000)
     scale = np.array(preprocessing.scale_thousandths, np.float32) / np.float32(1000)
-    samples = (rgb.astype(np.float32) - mean) / scale
+    ordered = rgb[..., ::-1] if preprocessing.bgr else rgb
+    samples = (ordered.astype(np.float32) - mean) / scale
     frames = samples.reshape(-1, *samples.shape[-3:])
     return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
 

@@ -197,7 +197,8 @@ def split(
         return Edge(made, "", bytes(HASH_BYTES), None, place), Cloud(made, place)
     preprocessing = default_preprocessing(model, size is not None, weights)
     if sides is None:
-        sides = (preprocessing.crop, preprocessing.crop)
+        assert preprocessing.input_size is not None  # noqa: S101 - not native
+        sides = preprocessing.input_size
     else:
         preprocessing = replace(preprocessing, pad_multiple=1)  # frames of that size, as they are
     network = load_model(model, weights, device=place)

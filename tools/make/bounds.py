@@ -33,7 +33,7 @@ from codec.format.constants import (
     TYPE_INTER,
     TYPE_KEY,
 )
-from codec.format.header import Preprocessing, SequenceHeader, TensorSpec
+from codec.format.header import Interpolation, Preprocessing, Resize, SequenceHeader, TensorSpec
 from codec.format.packets import EndPacket
 from codec.format.primitives import ByteWriter
 from codec.format.profile import Band, Profile, TensorProfile, profile_of
@@ -94,7 +94,16 @@ def header_most(label: str) -> bytes:
         weights="\U0001f600" * 63,
         weights_hash=b"\xff" * 8,
         preprocessing=Preprocessing(
-            SIDE, SIDE, SIDE, (LARGEST_VARINT, 0, LARGEST_VARINT), (1 << 32, 1, 1 << 32)
+            SIDE,
+            SIDE,
+            SIDE,
+            (LARGEST_VARINT, 0, LARGEST_VARINT),
+            (1 << 32, 1, 1 << 32),
+            Resize.LETTERBOX,
+            (SIDE, SIDE),
+            (255, 0, 255),
+            Interpolation.NEAREST,
+            bgr=True,
         ),
     )
     return Composer(header, label).content()
@@ -105,7 +114,7 @@ def header_least(label: str) -> bytes:
     specs = [TensorSpec("_", 1, 1, 1, 1, SIDE, -SIDE, SIDE), TensorSpec("-", 1, 1, 1, SIDE, 1)]
     header = replace(
         header_of(specs, [plain_profile(1, 1)] * 2, size=(1, SIDE), grid=1024),
-        preprocessing=Preprocessing(0, 0, 0, (0, 0, 0), (1, 1, 1)),
+        preprocessing=Preprocessing(0, 0, 0, (0, 0, 0), (1, 1, 1), Resize.STRETCH, (1, 1)),
     )
     stream = Composer(header, label)
     for number in range(3):
@@ -240,7 +249,7 @@ def _time_base(numerator: int, denominator: int) -> bytes:
 
 
 def _preprocessing(**changes: object) -> bytes:
-    usual = Preprocessing(1, 1, 1, (1, 1, 1), (1, 1, 1))
+    usual = Preprocessing(1, 1, 1, (1, 1, 1), (1, 1, 1), Resize.STRETCH, (1, 1))
     return _header(preprocessing=replace(usual, **changes))  # type: ignore[arg-type]
 
 
@@ -341,6 +350,16 @@ def _header_rows() -> list[Row]:
          lambda: _header(split="a\u200b")),
         ("weights_space", CORRUPT, "4.2", "a no-break space in the name of the weights", "control",
          lambda: _header(weights="a\u00a0b")),
+        ("resize_bound", CORRUPT, "4.4", "resizing of kind 3", "resize",
+         lambda: _preprocessing(resize=3)),
+        ("interpolation_bound", CORRUPT, "4.4", "interpolation of kind 4", "interpolation",
+         lambda: _preprocessing(interpolation=4)),
+        ("order_bound", CORRUPT, "4.4", "channels in order 2", "order",
+         lambda: _preprocessing(bgr=2)),
+        ("resized_height_zero", CORRUPT, "4.4", "resized to a height of 0", "height",
+         lambda: _preprocessing(size=(0, 1))),
+        ("resized_width_bound", CORRUPT, "4.4", "resized to a width of 65537", "width",
+         lambda: _preprocessing(size=(1, SIDE + 1))),
         ("short_side_bound", CORRUPT, "4.4", "a short side of 65537", "short side",
          lambda: _preprocessing(short_side=SIDE + 1)),
         ("crop_bound", CORRUPT, "4.4", "a crop of 65537", "crop",

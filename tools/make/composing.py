@@ -39,7 +39,7 @@ __all__ = [
     "usual_header",
 ]
 
-REVISION = 2
+REVISION = 3
 """Of all streams: version 2 of the format changed the bytes of every one."""
 CRC_BYTES = 4
 
