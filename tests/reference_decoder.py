@@ -114,14 +114,15 @@ class Reader:
         n = self.varint()
         return self.ranged(n // 2 if n % 2 == 0 else -(n + 1) // 2, low, high)
 
-    def text(self) -> str:
-        """text: a length of one byte, then UTF-8."""
+    def text(self, size: int) -> str:
+        """`size` bytes of UTF-8, all of it printable, which is Python's notion, too (4.2)."""
         try:
-            return self.take(self.integer(1)).decode("utf-8")
+            found = self.take(size).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise CorruptBitstreamError(
-                f"text in front of byte {self.position}: {error}"
-            ) from error
+            raise CorruptBitstreamError(f"text before {self.position}: {error}") from error
+        if not found.isprintable():
+            raise CorruptBitstreamError(f"{found!r} is not printable")
+        return found
 
     def check_crc(self, start: int) -> None:
         """u(32), the CRC-32 of all bytes from `start` to here."""
@@ -177,7 +178,7 @@ def read_header(stream: Reader) -> Header:
         raise UnsupportedBitstreamError(f"version {version}, this decoder reads {FORMAT_VERSION}")
     body = Reader(stream.take(limited(stream.varint(), HEADER_BYTES)), CorruptBitstreamError)
     stream.check_crc(0)
-    flags = body.integer(1, 0, 3)
+    flags = body.integer(1, 0, 7)
     height, width = body.varint(1, SIDE), body.varint(1, SIDE)
     limited(height * width, INPUT_PIXELS)
     grid = body.varint(4, 1024)
@@ -187,15 +188,14 @@ def read_header(stream: Reader) -> Header:
     if math.gcd(*time_base) != 1:
         raise CorruptBitstreamError(f"time base {time_base} is not in lowest terms")
     frame_duration = body.varint()
-    for name in [body.text() for _ in ("model", "split", "weights")]:
-        if not name.isprintable():  # Python's notion is that of (4.2)
-            raise CorruptBitstreamError(f"{name!r} is not printable")
+    _ = [body.text(body.integer(1)) for _ in ("model", "split", "weights")]
     body.take(8)  # weights_hash
     if flags & 2:  # preprocessing (4.4): checked, not used
         resize, _, _ = (body.integer(1, 0, most) for most in (2, 3, 1))  # interpolation, order
         _ = [body.varint(1, SIDE) for _ in ("height", "width") if resize]
         _ = body.take(3 if resize == 2 else 0), [body.varint(0, 65536) for _ in range(3)]  # fill …
         _ = [*(body.varint() for _ in "RGB"), *(body.varint(1, 1 << 32) for _ in "RGB")]
+    _ = [body.text(body.varint(0, 65536)) for _ in ("task",) if flags & 4]
     count = limited(body.varint(1, 65536), TENSORS)
     tensors = [read_tensor(body) for _ in range(count)]
     if len({tensor.name for tensor in tensors}) < count:
@@ -224,7 +224,7 @@ def unpack_profile(body: Reader) -> bytes:
 
 def read_tensor(body: Reader) -> Tensor:
     """Tensor (4.3); the limits are checked in front of the ranges."""
-    name = body.text()
+    name = body.text(body.integer(1))
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name) or name == "pts":
         raise CorruptBitstreamError(f"tensor name {name!r}")
     channels, height, width = body.varint(), body.varint(), body.varint()

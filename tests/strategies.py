@@ -88,6 +88,7 @@ def headers(draw):
         weights=draw(names),
         weights_hash=draw(hashes),
         preprocessing=draw(st.none() | preprocessings()),
+        task=draw(st.sampled_from(("", "{}", '{"task": "detection"}'))),
     )
 
 

@@ -35,6 +35,7 @@ FLAG_RESERVED: Final = 0x08
 # sequence header flags
 FLAG_PROFILE_EMBEDDED: Final = 0x01
 FLAG_PREPROCESSING: Final = 0x02
+FLAG_TASK: Final = 0x04
 
 # legal values
 MAX_QP: Final = 51
@@ -64,3 +65,4 @@ MAX_CHANNELS: Final = 1 << 13
 MAX_PTS: Final = 1 << 62
 MAX_FILE_BYTES: Final = 1 << 62
 MAX_NAME_BYTES: Final = 255
+MAX_TASK_BYTES: Final = 1 << 16

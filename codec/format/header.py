@@ -18,6 +18,7 @@ from codec.format.constants import (
     DEFAULT_GRID,
     FLAG_PREPROCESSING,
     FLAG_PROFILE_EMBEDDED,
+    FLAG_TASK,
     FORMAT_VERSION,
     HASH_BYTES,
     MAGIC,
@@ -25,6 +26,7 @@ from codec.format.constants import (
     MAX_EXTENT,
     MAX_GRID,
     MAX_OFFSET2,
+    MAX_TASK_BYTES,
     MIN_GRID,
     RESERVED_NAME,
     TENSOR_NAME,
@@ -216,6 +218,7 @@ class SequenceHeader:
     """What holds for the whole stream: FORMAT.md 4.2.
 
     Streams coded from a researcher's own tensors leave `model`, `split` and `preprocessing` empty.
+    `task` says what the network's outputs stand for, one JSON object, or nothing.
     `profile` is the canonical serialisation when the profile travels in the stream, else None and
     `profile_hash` names a shipped one.
     """
@@ -233,6 +236,7 @@ class SequenceHeader:
     weights: str = ""
     weights_hash: bytes = bytes(HASH_BYTES)
     preprocessing: Preprocessing | None = None
+    task: str = ""
 
     @property
     def field_shape(self) -> tuple[int, int]:
@@ -247,6 +251,7 @@ class SequenceHeader:
         body.u8(
             (FLAG_PROFILE_EMBEDDED if self.profile is not None else 0)
             | (FLAG_PREPROCESSING if self.preprocessing is not None else 0)
+            | (FLAG_TASK if self.task else 0)
         )
         for value in (self.input_height, self.input_width, self.grid, self.time_base.numerator):
             body.varint(value)
@@ -257,6 +262,12 @@ class SequenceHeader:
         body.raw(self.weights_hash)
         if self.preprocessing is not None:
             self.preprocessing.write(body)
+        if self.task:
+            task = self.task.encode()
+            if len(task) > MAX_TASK_BYTES:
+                raise ValueError(f"a task of {len(task)} bytes: at most {MAX_TASK_BYTES} fit")
+            body.varint(len(task))
+            body.raw(task)
         body.varint(len(self.tensors))
         for spec in self.tensors:
             spec.write(body)
@@ -314,7 +325,7 @@ class SequenceHeader:
     @classmethod
     def _parse(cls, body: ByteReader, limits: Limits) -> SequenceHeader:
         flags = body.u8()
-        if flags & ~(FLAG_PROFILE_EMBEDDED | FLAG_PREPROCESSING):
+        if flags & ~(FLAG_PROFILE_EMBEDDED | FLAG_PREPROCESSING | FLAG_TASK):
             raise CorruptBitstreamError(f"sequence header: reserved flags set in {flags:#04x}")
         height, width, grid, numerator, denominator, duration = (body.varint() for _ in range(6))
         in_range("input height", height, 1, MAX_EXTENT)
@@ -333,6 +344,11 @@ class SequenceHeader:
             raise CorruptBitstreamError("sequence header: a name has control characters")
         weights_hash = body.raw(HASH_BYTES)
         preprocessing = Preprocessing.read(body) if flags & FLAG_PREPROCESSING else None
+        task = ""
+        if flags & FLAG_TASK:
+            task = body.utf8(in_range("length of the task", body.varint(), 0, MAX_TASK_BYTES))
+            if not task.isprintable():
+                raise CorruptBitstreamError("sequence header: the task has control characters")
         count = in_range("number of tensors", body.varint(), 1, 1 << 16)
         limits.check("tensors", count)
         tensors = tuple(TensorSpec.read(body, limits) for _ in range(count))
@@ -359,6 +375,7 @@ class SequenceHeader:
             weights=weights,
             weights_hash=weights_hash,
             preprocessing=preprocessing,
+            task=task,
         )
 
 

@@ -115,7 +115,11 @@ class ByteReader:
 
     def text(self) -> str:
         """Read a UTF-8 string behind its length byte."""
-        raw = self.raw(self.u8())
+        return self.utf8(self.u8())
+
+    def utf8(self, count: int) -> str:
+        """Read `count` bytes of UTF-8."""
+        raw = self.raw(count)
         try:
             return raw.decode()
         except UnicodeDecodeError as error:

@@ -105,6 +105,7 @@ def header_most(label: str) -> bytes:
             Interpolation.NEAREST,
             bgr=True,
         ),
+        task="\u00e9" * 300,
     )
     return Composer(header, label).content()
 
@@ -248,6 +249,15 @@ def _time_base(numerator: int, denominator: int) -> bytes:
     return _header(time_base=cast(Fraction, Ratio(numerator, denominator)))
 
 
+def _task(size: int, content: bytes) -> bytes:
+    """Return a stream with a task that no writer puts in."""
+    body = header_body(replace(still_header(), task="?"))
+    before, after = body.split(b"\x01?", 1)
+    number = ByteWriter()
+    number.varint(size)
+    return no_frames(header_from(before + bytes(number.content) + content + after))
+
+
 def _preprocessing(**changes: object) -> bytes:
     usual = Preprocessing(1, 1, 1, (1, 1, 1), (1, 1, 1), Resize.STRETCH, (1, 1))
     return _header(preprocessing=replace(usual, **changes))  # type: ignore[arg-type]
@@ -350,6 +360,12 @@ def _header_rows() -> list[Row]:
          lambda: _header(split="a\u200b")),
         ("weights_space", CORRUPT, "4.2", "a no-break space in the name of the weights", "control",
          lambda: _header(weights="a\u00a0b")),
+        ("task_bound", CORRUPT, "4.2", "a task of 65537 bytes", "length of the task",
+         lambda: _task(SIDE + 1, b"{}")),
+        ("task_line", CORRUPT, "4.2", "a line feed in the task", "control",
+         lambda: _task(2, b"{\n")),
+        ("task_not_utf8", CORRUPT, "4.2", "a task that is not UTF-8", "UTF-8",
+         lambda: _task(2, b"{\xff")),
         ("resize_bound", CORRUPT, "4.4", "resizing of kind 3", "resize",
          lambda: _preprocessing(resize=3)),
         ("interpolation_bound", CORRUPT, "4.4", "interpolation of kind 4", "interpolation",

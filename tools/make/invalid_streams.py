@@ -256,7 +256,7 @@ def _header_rows() -> list[Row]:
         ("header_short", CORRUPT, "4.2", "a header that ends within its fields", "needed",
          lambda: _other_body(lambda body: body[:14])),
         ("reserved_bit_header", CORRUPT, "4.2", "a reserved flag of the header", "reserved",
-         lambda: _other_body(lambda body: bytes([body[0] | 4]) + body[1:])),
+         lambda: _other_body(lambda body: bytes([body[0] | 8]) + body[1:])),
         ("zero_height", CORRUPT, "4.2", "an input frame without rows", "input height",
          lambda: _other_header(replace(header, input_height=0))),
         ("grid_small", CORRUPT, "4.2", "a motion grid of 3", "motion grid",
