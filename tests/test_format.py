@@ -126,6 +126,14 @@ def test_text_round_trip_or_refusal(value):
     assert ByteReader(bytes(out.content)).text() == value
 
 
+def test_the_longest_text():
+    out = ByteWriter()
+    out.text("x" * 255)
+    assert ByteReader(bytes(out.content)).text() == "x" * 255
+    with pytest.raises(ValueError, match="name of 256 bytes: at most 255 fit"):
+        out.text("x" * 256)
+
+
 def test_text_that_is_not_utf8_is_corrupt():
     with pytest.raises(CorruptBitstreamError, match="name at offset 1 is not UTF-8"):
         ByteReader(b"\x02\xff\xff").text()
@@ -300,6 +308,14 @@ def tensors_of_size(*shapes: tuple[int, int, int]) -> SequenceHeader:
 def test_limits_of_headers(header, limits, what):
     with pytest.raises(LimitExceededError, match=f"^{what}: .* in the stream, limit"):
         SequenceHeader.from_bytes(header.to_bytes(), limits)
+
+
+def test_channels_are_bounded_whatever_the_limits():
+    limits = Limits(channels=1 << 20)
+    content = tensors_of_size((1 << 13, 1, 1)).to_bytes()
+    assert SequenceHeader.from_bytes(content, limits)[0].tensors[0].channels == 1 << 13
+    with pytest.raises(CorruptBitstreamError, match="channels 8193 is outside 1 … 8192"):
+        SequenceHeader.from_bytes(tensors_of_size(((1 << 13) + 1, 1, 1)).to_bytes(), limits)
 
 
 def test_what_is_at_the_limits_is_accepted():
@@ -537,6 +553,13 @@ def test_end_packets_of_any_body_are_parsed_or_refused(body):
 def test_indices_that_cannot_be_are_corrupt(packet, message):
     with pytest.raises(CorruptBitstreamError, match=message):
         EndPacket.read(ByteReader(packet.to_bytes()))
+
+
+def test_the_largest_offset_of_an_index():
+    packet = EndPacket(1, ((0, 1 << 62),))
+    assert EndPacket.read(ByteReader(packet.to_bytes())) == packet
+    with pytest.raises(CorruptBitstreamError, match="offset of a key frame 4611686018427387905"):
+        EndPacket.read(ByteReader(EndPacket(1, ((0, (1 << 62) + 1),)).to_bytes()))
 
 
 def test_index_limit():
