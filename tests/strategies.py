@@ -161,16 +161,18 @@ def plausible_profile(
     *,
     bands: int = 1,
     dense: bool = False,
+    full: bool = False,
     cut: bool = False,
 ) -> TensorProfile:
     """A profile for features of standard deviation around 1: steps equal it at about qp 24.
 
-    `cut`: of each frequency only some components are coded, perhaps none, and any points are used.
+    `full`: dense matrices are square.  `cut`: of each frequency only some components are coded,
+    perhaps none, and any points are used.
     """
     made = []
     for _ in range(bands):
         if dense:
-            rank = int(rng.integers(1, channels + 1))
+            rank = channels if full else int(rng.integers(1, channels + 1))
             turn, _ = np.linalg.qr(rng.normal(size=(channels, channels)))
             matrix = np.round(turn[:, :rank] * (1 << 13)).astype(np.int16)
         else:
@@ -214,8 +216,10 @@ def header_of(
 
 
 @st.composite
-def stream_headers(draw, max_tensors=3):
-    """Headers of decodable streams: one to three tensors, odd sizes, any block size and rank."""
+def stream_headers(draw, max_tensors=3, *, full=False):
+    """Headers of decodable streams: one to three tensors, odd sizes, any block size and rank, or
+    all of them of full rank.
+    """
     rng = np.random.default_rng(draw(SEEDS))
     specs, tensors = [], []
     size = draw(st.tuples(st.integers(1, 80), st.integers(1, 80)))
@@ -234,7 +238,8 @@ def stream_headers(draw, max_tensors=3):
                 draw(st.sampled_from((1, 2, 3, 4, 5, 7, 8, 16))),
                 bands=draw(st.integers(1, 3)),
                 dense=draw(st.booleans()),
-                cut=draw(st.booleans()),
+                full=full,
+                cut=not full and draw(st.booleans()),
             )
         )
     grid = draw(st.sampled_from((4, 8, 16, 32, 33)))

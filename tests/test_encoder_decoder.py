@@ -22,7 +22,6 @@ from strategies import (
 from codec.encoding.config import MAX_EFFORT, EncoderConfig
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.errors import (
-    BitstreamError,
     CorruptBitstreamError,
     FeatureError,
     LimitExceededError,
@@ -142,11 +141,9 @@ def test_seeking_in_a_decoder_that_has_decoded_before():
 
 
 @settings(max_examples=25)
-@given(stream_headers(), SEEDS)
+@given(stream_headers(full=True), SEEDS)
 def test_the_reconstruction_approaches_the_features(header, seed):
-    """Of full rank, distortion falls with the step, and a static clip costs almost nothing."""
-    if any((tensor.ranks < tensor.channels).any() for tensor in profile_of(header).tensors):
-        return
+    """Of full rank, distortion falls with the step."""
     features, _ = clip(header, seed, 1)
     errors = []
     for qp in (0, 24, MAX_QP):
@@ -264,11 +261,15 @@ def decode_from_start(header: SequenceHeader, packets: list[FramePacket]) -> Non
         decoder.decode(packet)
 
 
+NOTICED = "drifted|payload|escape|level of magnitude|motion vector"
+"""A payload under the contexts of another frame: wrong latents, or symbols that cannot be."""
+
+
 def test_a_missing_packet_is_noticed():
     header, encoded = sample_stream()
     packets = [e.packet for e in encoded]
     for missing in (1, 2, 5, 6):
-        with pytest.raises(CorruptBitstreamError):
+        with pytest.raises(CorruptBitstreamError, match=NOTICED):
             decode_from_start(header, packets[:missing] + packets[missing + 1 :])
 
 
@@ -278,14 +279,14 @@ def test_a_wrong_order_is_noticed():
     for first in (1, 2, 3, 5, 6):
         swapped = list(packets)
         swapped[first], swapped[first + 1] = swapped[first + 1], swapped[first]
-        with pytest.raises(CorruptBitstreamError):
+        with pytest.raises(CorruptBitstreamError, match=NOTICED):
             decode_from_start(header, swapped)
 
 
 def test_a_doubled_packet_is_noticed():
     header, encoded = sample_stream()
     packets = [e.packet for e in encoded]
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match=NOTICED):
         decode_from_start(header, [*packets[:2], packets[1]])
 
 
@@ -293,7 +294,7 @@ def test_after_an_error_decoding_goes_on_at_a_key_frame():
     header, encoded = sample_stream()
     decoder = Decoder(header)
     decoder.decode(encoded[0].packet)
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match="drifted"):
         decoder.decode(dataclasses.replace(encoded[1].packet, checksum=0))
     for number in (1, 2, 3):
         with pytest.raises(CorruptBitstreamError, match="at a key frame"):
@@ -307,7 +308,7 @@ def test_blocks_that_reach_beyond_their_tensor_count_towards_the_limits():
     profile = Profile((plausible_profile(rng, 2, 16),))
     header = header_of((TensorSpec("t", 2, 17, 1, 8, 8),), profile, size=(136, 8))
     Decoder(header, limits=Limits(elements=2 * 2 * 16 * 16))
-    with pytest.raises(LimitExceededError):
+    with pytest.raises(LimitExceededError, match="elements: 1024 in the stream, limit 1023"):
         Decoder(header, limits=Limits(elements=2 * 2 * 16 * 16 - 1))
 
 
@@ -328,22 +329,8 @@ def test_another_profile_is_noticed():
     tensor = profile_of(header).tensors[0]
     other = Profile((dataclasses.replace(tensor, mean=tensor.mean + 1),))
     header = dataclasses.replace(header, profile=other.to_bytes(), profile_hash=other.hash)
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match="drifted"):
         Decoder(header).decode(encoded[0].packet)
-
-
-@given(st.binary(max_size=40), st.integers(0, MAX_QP), st.booleans(), SEEDS)
-def test_payloads_that_nobody_wrote_are_refused(payload, qp, has_vectors, seed):
-    """Past the CRC there is still the checksum: one in 65 536 of these could pass it."""
-    header, encoded = sample_stream(frames=1)
-    decoder = Decoder(header)
-    decoder.decode(encoded[0].packet)
-    packet = FramePacket(False, 1, qp, has_vectors, seed & 0xFFFF, payload, 1)
-    try:
-        decoded = decoder.decode(packet)
-    except BitstreamError:
-        return
-    assert decoded.latents[0].shape == (4, 9, 11)
 
 
 # --- what the encoder refuses ---------------------------------------------------------------------
