@@ -562,6 +562,16 @@ def test_the_largest_offset_of_an_index():
         EndPacket.read(ByteReader(EndPacket(1, ((0, (1 << 62) + 1),)).to_bytes()))
 
 
+def test_end_packets_behind_something_and_of_other_tags():
+    packet = EndPacket(1, ((0, 0),))
+    content = packet.to_bytes()
+    assert EndPacket.read(ByteReader(b"xy" + content, 2)) == packet
+    for tag in (0x20, 0x31):
+        body = bytes([tag]) + content[1:-4]
+        with pytest.raises(CorruptBitstreamError, match=f"packet tag {tag:#04x} at offset 0"):
+            EndPacket.read(ByteReader(body + crc32(body).to_bytes(4, "little")))
+
+
 def test_index_limit():
     packet = EndPacket(9, ((0, 10), (4, 99)))
     with pytest.raises(LimitExceededError, match="index entries: 2 in the stream, limit 1"):
