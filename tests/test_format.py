@@ -278,6 +278,15 @@ def test_tensors_that_cannot_be_are_refused(changes):
         dataclasses.replace(SPEC, **changes)
 
 
+def test_what_a_header_says_unless_it_is_told():
+    spec = TensorSpec("x", 1, 1, 1, 1, 1)
+    assert (spec.offset_y2, spec.offset_x2) == (0, 0)
+    header = SequenceHeader((spec,), 1, 1, bytes(8))
+    assert (header.grid, header.time_base, header.frame_duration) == (32, Fraction(1, 25), 1)
+    assert (header.model, header.split, header.weights) == ("", "", "")
+    assert header.weights_hash == bytes(8)
+
+
 def tensors_of_size(*shapes: tuple[int, int, int]) -> SequenceHeader:
     specs = tuple(TensorSpec(f"{n}", *shape, 8, 8) for n, shape in enumerate(shapes))
     return dataclasses.replace(HEADER, tensors=specs)
@@ -546,6 +555,7 @@ def test_end_packets_of_any_body_are_parsed_or_refused(body):
     ("packet", "message"),
     [
         (EndPacket(3, ((3, 10),)), "key frame 3 of 3 frames"),
+        (EndPacket(3, ((0, 10), (3, 20))), "key frame 3 of 3 frames"),
         (EndPacket(3, ((0, 10), (0, 20))), "not in ascending order"),
         (EndPacket(3, ((0, 10), (1, 10))), "not in ascending order"),
     ],
