@@ -278,6 +278,15 @@ def test_tensors_that_cannot_be_are_refused(changes):
         dataclasses.replace(SPEC, **changes)
 
 
+def test_what_a_header_says_unless_it_is_told():
+    spec = TensorSpec("x", 1, 1, 1, 1, 1)
+    assert (spec.offset_y2, spec.offset_x2) == (0, 0)
+    header = SequenceHeader((spec,), 1, 1, bytes(8))
+    assert (header.grid, header.time_base, header.frame_duration) == (32, Fraction(1, 25), 1)
+    assert (header.model, header.split, header.weights) == ("", "", "")
+    assert header.weights_hash == bytes(8)
+
+
 def tensors_of_size(*shapes: tuple[int, int, int]) -> SequenceHeader:
     specs = tuple(TensorSpec(f"{n}", *shape, 8, 8) for n, shape in enumerate(shapes))
     return dataclasses.replace(HEADER, tensors=specs)
@@ -546,6 +555,7 @@ def test_end_packets_of_any_body_are_parsed_or_refused(body):
     ("packet", "message"),
     [
         (EndPacket(3, ((3, 10),)), "key frame 3 of 3 frames"),
+        (EndPacket(3, ((0, 10), (3, 20))), "key frame 3 of 3 frames"),
         (EndPacket(3, ((0, 10), (0, 20))), "not in ascending order"),
         (EndPacket(3, ((0, 10), (1, 10))), "not in ascending order"),
     ],
@@ -560,6 +570,16 @@ def test_the_largest_offset_of_an_index():
     assert EndPacket.read(ByteReader(packet.to_bytes())) == packet
     with pytest.raises(CorruptBitstreamError, match="offset of a key frame 4611686018427387905"):
         EndPacket.read(ByteReader(EndPacket(1, ((0, (1 << 62) + 1),)).to_bytes()))
+
+
+def test_end_packets_behind_something_and_of_other_tags():
+    packet = EndPacket(1, ((0, 0),))
+    content = packet.to_bytes()
+    assert EndPacket.read(ByteReader(b"xy" + content, 2)) == packet
+    for tag in (0x20, 0x31):
+        body = bytes([tag]) + content[1:-4]
+        with pytest.raises(CorruptBitstreamError, match=f"packet tag {tag:#04x} at offset 0"):
+            EndPacket.read(ByteReader(body + crc32(body).to_bytes(4, "little")))
 
 
 def test_index_limit():
