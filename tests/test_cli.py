@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +31,10 @@ pytestmark = [pytest.mark.video, pytest.mark.weights]
 
 CLIP = Path(__file__).parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 FRAMES = 6
+RATE = 25
+"""Frames a second of the clip."""
+ELEMENTS = 40 * 28 * 28
+"""Of a frame, at the split."""
 RANDOM = ["--model", "resnet18", "--split", "add", "--weights", "random:0", "-q"]
 
 
@@ -117,11 +120,13 @@ def test_report(made, report):
         if key.startswith("bytes_") and key not in {"bytes_per_frame", "bytes_header_profile"}
     ]
     assert sum(parts) == pytest.approx(report["bytes"])
-    for key in ("kbit_per_s", "bits_per_element", "nrmse", "kl", "top1_agreement"):
-        assert report[key] >= 0
+    assert report["kbit_per_s"] == pytest.approx(8e-3 * report["bytes_per_frame"] * RATE)
+    assert report["bits_per_element"] == pytest.approx(8 * report["bytes_per_frame"] / ELEMENTS)
+    assert 0.001 < report["nrmse"] < 0.1
+    assert 0 < report["kl"] < 5
+    assert FRAMES * report["top1_agreement"] in range(FRAMES + 1)
     for stage in ("video", "edge", "motion", "coding"):
-        assert report[f"seconds_{stage}"] >= 0
-    assert 0 <= report["top1_agreement"] <= 1
+        assert 0 < report[f"seconds_{stage}"] < 600
     assert not any(isinstance(value, dict) for value in report.values())
     assert len(report["frame_md5"]) == FRAMES
     assert names(made) == ["clip.lmc", "report.json"]
@@ -730,15 +735,6 @@ def test_a_reader_that_leaves_early_is_no_error_message(made):
     finished = subprocess.run([shell, "-c", words], capture_output=True, check=False)
     assert finished.stdout == b"{"
     assert finished.stderr == b""
-
-
-def test_help_is_instant():
-    fastest = 9.0
-    for _ in range(5):
-        start = time.perf_counter()
-        assert run("--help").returncode == 0
-        fastest = min(fastest, time.perf_counter() - start)
-    assert fastest < 0.3
 
 
 @pytest.mark.parametrize("command", ["", "encode", "decode", "calibrate", "inspect", "models"])

@@ -88,9 +88,18 @@ def test_signed_round_trip(value):
     assert ByteReader(bytes(out.content)).signed() == value
 
 
-@pytest.mark.parametrize("content", ["8000", "ff00", "808000", "ff" * 9, "80" * 9 + "01"])
-def test_varints_have_one_form(content):
-    with pytest.raises(CorruptBitstreamError):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("8000", "varint at offset 0 is longer than needed"),
+        ("ff00", "longer than needed"),
+        ("808000", "longer than needed"),
+        ("ff" * 9, "varint at offset 0 exceeds 63 bits"),
+        ("80" * 9 + "01", "exceeds 63 bits"),
+    ],
+)
+def test_varints_have_one_form(content, message):
+    with pytest.raises(CorruptBitstreamError, match=message):
         ByteReader(bytes.fromhex(content)).varint()
 
 
@@ -117,8 +126,16 @@ def test_text_round_trip_or_refusal(value):
     assert ByteReader(bytes(out.content)).text() == value
 
 
+def test_the_longest_text():
+    out = ByteWriter()
+    out.text("x" * 255)
+    assert ByteReader(bytes(out.content)).text() == "x" * 255
+    with pytest.raises(ValueError, match="name of 256 bytes: at most 255 fit"):
+        out.text("x" * 256)
+
+
 def test_text_that_is_not_utf8_is_corrupt():
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match="name at offset 1 is not UTF-8"):
         ByteReader(b"\x02\xff\xff").text()
 
 
@@ -192,9 +209,9 @@ def test_header_damage_behind_a_valid_crc_is_parsed_or_refused(header, data):
 def test_body_that_ends_early_behind_a_valid_crc_is_corrupt():
     body = body_of(HEADER)
     for size in range(len(body)):
-        with pytest.raises(CorruptBitstreamError):
+        with pytest.raises(CorruptBitstreamError, match="sequence header: needed"):
             SequenceHeader.from_bytes(sealed(body[:size]))
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match="sequence header: 1 bytes left over"):
         SequenceHeader.from_bytes(sealed(body + b"\0"))
 
 
@@ -222,21 +239,21 @@ def test_reserved_header_flags_are_corrupt():
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"input_height": 0},
-        {"input_width": (1 << 16) + 1},
-        {"grid": 3},
-        {"grid": 1025},
-        {"tensors": ()},
-        {"tensors": (SPEC, SPEC)},
-        {"tensors": (dataclasses.replace(SPEC, height=(1 << 16) + 1),)},
-        {"tensors": (dataclasses.replace(SPEC, stride_x=(1 << 16) + 1),)},
-        {"model": "two\nlines"},
+        ({"input_height": 0}, "input height 0 is outside 1 … 65536"),
+        ({"input_width": (1 << 16) + 1}, "input width 65537 is outside 1 … 65536"),
+        ({"grid": 3}, "motion grid 3 is outside 4 … 1024"),
+        ({"grid": 1025}, "motion grid 1025"),
+        ({"tensors": ()}, "number of tensors 0"),
+        ({"tensors": (SPEC, SPEC)}, "two tensors have one name"),
+        ({"tensors": (dataclasses.replace(SPEC, height=(1 << 16) + 1),)}, "height 65537"),
+        ({"tensors": (dataclasses.replace(SPEC, stride_x=(1 << 16) + 1),)}, "stride 65537"),
+        ({"model": "two\nlines"}, "a name has control characters"),
     ],
 )
-def test_header_values_out_of_range_are_corrupt(changes):
-    with pytest.raises(CorruptBitstreamError):
+def test_header_values_out_of_range_are_corrupt(changes, message):
+    with pytest.raises(CorruptBitstreamError, match=message):
         SequenceHeader.from_bytes(dataclasses.replace(HEADER, **changes).to_bytes())
 
 
@@ -261,32 +278,53 @@ def test_tensors_that_cannot_be_are_refused(changes):
         dataclasses.replace(SPEC, **changes)
 
 
+def test_what_a_header_says_unless_it_is_told():
+    spec = TensorSpec("x", 1, 1, 1, 1, 1)
+    assert (spec.offset_y2, spec.offset_x2) == (0, 0)
+    header = SequenceHeader((spec,), 1, 1, bytes(8))
+    assert (header.grid, header.time_base, header.frame_duration) == (32, Fraction(1, 25), 1)
+    assert (header.model, header.split, header.weights) == ("", "", "")
+    assert header.weights_hash == bytes(8)
+
+
 def tensors_of_size(*shapes: tuple[int, int, int]) -> SequenceHeader:
     specs = tuple(TensorSpec(f"{n}", *shape, 8, 8) for n, shape in enumerate(shapes))
     return dataclasses.replace(HEADER, tensors=specs)
 
 
 @pytest.mark.parametrize(
-    ("header", "limits"),
+    ("header", "limits", "what"),
     [
-        (HEADER, Limits(header_bytes=20)),
-        (HEADER, Limits(profile_bytes=34)),
-        (HEADER, Limits(tensors=0)),
-        (HEADER, Limits(channels=1)),
-        (HEADER, Limits(elements=23)),
-        (HEADER, Limits(input_pixels=224 * 224 - 1)),
-        (HEADER, Limits(vectors=48)),
-        (dataclasses.replace(HEADER, input_height=1 << 16, input_width=1 << 16), Limits()),
-        (tensors_of_size((2049, 1, 1)), Limits()),
-        (tensors_of_size((2, 1 << 13, 1 << 13)), Limits()),
-        (tensors_of_size((1, 1 << 40, 1 << 20)), Limits()),
-        (tensors_of_size(*[(1, 1 << 13, 1 << 10)] * 3), Limits()),
-        (tensors_of_size(*[(1, 1, 1)] * 257), Limits()),
+        (HEADER, Limits(header_bytes=20), "header bytes"),
+        (HEADER, Limits(profile_bytes=34), "profile bytes"),
+        (HEADER, Limits(tensors=0), "tensors"),
+        (HEADER, Limits(channels=1), "channels"),
+        (HEADER, Limits(elements=23), "elements"),
+        (HEADER, Limits(input_pixels=224 * 224 - 1), "input pixels"),
+        (HEADER, Limits(vectors=48), "vectors"),
+        (
+            dataclasses.replace(HEADER, input_height=1 << 16, input_width=1 << 16),
+            Limits(),
+            "input pixels",
+        ),
+        (tensors_of_size((2049, 1, 1)), Limits(), "channels"),
+        (tensors_of_size((2, 1 << 13, 1 << 13)), Limits(), "elements"),
+        (tensors_of_size((1, 1 << 40, 1 << 20)), Limits(), "elements"),
+        (tensors_of_size(*[(1, 1 << 13, 1 << 10)] * 3), Limits(), "elements"),
+        (tensors_of_size(*[(1, 1, 1)] * 257), Limits(), "tensors"),
     ],
 )
-def test_limits_of_headers(header, limits):
-    with pytest.raises(LimitExceededError):
+def test_limits_of_headers(header, limits, what):
+    with pytest.raises(LimitExceededError, match=f"^{what}: .* in the stream, limit"):
         SequenceHeader.from_bytes(header.to_bytes(), limits)
+
+
+def test_channels_are_bounded_whatever_the_limits():
+    limits = Limits(channels=1 << 20)
+    content = tensors_of_size((1 << 13, 1, 1)).to_bytes()
+    assert SequenceHeader.from_bytes(content, limits)[0].tensors[0].channels == 1 << 13
+    with pytest.raises(CorruptBitstreamError, match="channels 8193 is outside 1 … 8192"):
+        SequenceHeader.from_bytes(tensors_of_size(((1 << 13) + 1, 1, 1)).to_bytes(), limits)
 
 
 def test_what_is_at_the_limits_is_accepted():
@@ -337,7 +375,7 @@ def test_a_profile_that_announces_too_much_is_not_inflated(announced):
     content = embed(announced, zlib.compress(bytes(1 << 25), 9))
 
     def parse() -> None:
-        with pytest.raises(LimitExceededError):
+        with pytest.raises(LimitExceededError, match="profile bytes"):
             SequenceHeader.from_bytes(content)
 
     assert memory_of(parse) < 1 << 20
@@ -355,7 +393,7 @@ def test_a_profile_that_announces_too_much_is_not_inflated(announced):
     ],
 )
 def test_embedded_profiles_that_contradict_their_size_are_corrupt(announced, packed):
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match="embedded profile: "):
         SequenceHeader.from_bytes(embed(announced, packed))
 
 
@@ -443,7 +481,7 @@ def test_reserved_bits_of_tags_are_corrupt():
         for bit in bits:
             damaged = bytes([content[0] | bit]) + content[1:-4]
             damaged += crc32(damaged).to_bytes(4, "little")
-            with pytest.raises(CorruptBitstreamError):
+            with pytest.raises(CorruptBitstreamError, match="reserved bits are set"):
                 FramePacket.read(ByteReader(damaged), key, 1)
 
 
@@ -464,12 +502,12 @@ def test_a_pts_out_of_range_is_corrupt():
 
 def test_packet_limit_comes_before_the_payload():
     packet = FramePacket(True, 0, 20, False, 0, bytes(100), 1).to_bytes(None)
-    with pytest.raises(LimitExceededError):
+    with pytest.raises(LimitExceededError, match="packet bytes"):
         FramePacket.read(ByteReader(packet), None, 1, Limits(packet_bytes=99))
     out = ByteWriter()
     out.raw(packet[:3])
     out.varint(1 << 60)
-    with pytest.raises(LimitExceededError):
+    with pytest.raises(LimitExceededError, match="packet bytes"):
         FramePacket.read(ByteReader(bytes(out.content)), None, 1)
 
 
@@ -514,19 +552,37 @@ def test_end_packets_of_any_body_are_parsed_or_refused(body):
 
 
 @pytest.mark.parametrize(
-    "packet",
+    ("packet", "message"),
     [
-        EndPacket(3, ((3, 10),)),
-        EndPacket(3, ((0, 10), (0, 20))),
-        EndPacket(3, ((0, 10), (1, 10))),
+        (EndPacket(3, ((3, 10),)), "key frame 3 of 3 frames"),
+        (EndPacket(3, ((0, 10), (3, 20))), "key frame 3 of 3 frames"),
+        (EndPacket(3, ((0, 10), (0, 20))), "not in ascending order"),
+        (EndPacket(3, ((0, 10), (1, 10))), "not in ascending order"),
     ],
 )
-def test_indices_that_cannot_be_are_corrupt(packet):
-    with pytest.raises(CorruptBitstreamError):
+def test_indices_that_cannot_be_are_corrupt(packet, message):
+    with pytest.raises(CorruptBitstreamError, match=message):
         EndPacket.read(ByteReader(packet.to_bytes()))
+
+
+def test_the_largest_offset_of_an_index():
+    packet = EndPacket(1, ((0, 1 << 62),))
+    assert EndPacket.read(ByteReader(packet.to_bytes())) == packet
+    with pytest.raises(CorruptBitstreamError, match="offset of a key frame 4611686018427387905"):
+        EndPacket.read(ByteReader(EndPacket(1, ((0, (1 << 62) + 1),)).to_bytes()))
+
+
+def test_end_packets_behind_something_and_of_other_tags():
+    packet = EndPacket(1, ((0, 0),))
+    content = packet.to_bytes()
+    assert EndPacket.read(ByteReader(b"xy" + content, 2)) == packet
+    for tag in (0x20, 0x31):
+        body = bytes([tag]) + content[1:-4]
+        with pytest.raises(CorruptBitstreamError, match=f"packet tag {tag:#04x} at offset 0"):
+            EndPacket.read(ByteReader(body + crc32(body).to_bytes(4, "little")))
 
 
 def test_index_limit():
     packet = EndPacket(9, ((0, 10), (4, 99)))
-    with pytest.raises(LimitExceededError):
+    with pytest.raises(LimitExceededError, match="index entries: 2 in the stream, limit 1"):
         EndPacket.read(ByteReader(packet.to_bytes()), Limits(index_entries=1))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from strategies import header_of, plausible_profile, profiles, tensor_profiles
 
-from codec.errors import BitstreamError, CorruptBitstreamError, UnsupportedBitstreamError
+from codec.errors import CorruptBitstreamError, UnsupportedBitstreamError
 from codec.format.constants import MAX_CHANNELS
 from codec.format.header import TensorSpec
 from codec.format.primitives import ByteWriter
@@ -48,9 +48,9 @@ def test_bytes_round_trip(profile):
 def test_prefixes_and_leftovers_are_corrupt(profile):
     content = profile.to_bytes()
     for size in range(len(content)):
-        with pytest.raises(CorruptBitstreamError):
+        with pytest.raises(CorruptBitstreamError, match=r"profile: |channels"):
             Profile.from_bytes(content[:size])
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match="profile: 1 bytes left over"):
         Profile.from_bytes(content + b"\0")
 
 
@@ -83,7 +83,7 @@ def test_huge_counts_are_refused_before_they_are_allocated(channels):
     out.varint(1)
     out.raw(bytes([6, 4]))
     out.varint(channels)
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match=f"{channels} channels"):
         Profile.from_bytes(bytes(out.content) + bytes(1000))
 
 
@@ -219,20 +219,20 @@ def test_file_round_trip(tmp_path, dense):
 
 def test_files_that_are_no_profiles_are_refused(tmp_path):
     path = tmp_path / "file"
-    with pytest.raises(UnsupportedBitstreamError):
+    with pytest.raises(UnsupportedBitstreamError, match="not a profile"):
         Profile.load(path)
     path.write_bytes(b"")
-    with pytest.raises(UnsupportedBitstreamError):
+    with pytest.raises(UnsupportedBitstreamError, match="not a profile"):
         Profile.load(path)
     save_file({"weights": np.zeros(3)}, path)
-    with pytest.raises(UnsupportedBitstreamError):
+    with pytest.raises(UnsupportedBitstreamError, match="not a profile"):
         Profile.load(path)
     save_file({"profile": np.zeros(3, np.uint8)}, path)
-    with pytest.raises(CorruptBitstreamError):
+    with pytest.raises(CorruptBitstreamError, match="profile: "):
         Profile.load(path)
     content = np.frombuffer(one(np.random.default_rng(0)).to_bytes(), np.uint8)
     save_file({"profile": content}, path, {"provenance": "{"})
-    with pytest.raises(BitstreamError):
+    with pytest.raises(UnsupportedBitstreamError, match="not a profile"):
         Profile.load(path)
 
 
