@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from networks import Merging, check_halves, images
+import torch
+from networks import Merging, Pyramid, check_halves, images
+from torch import nn
 
 from codec.errors import ModelError
 from codec.models.sources import load_model
@@ -27,8 +29,6 @@ def test_cloud_without_the_image():
     model = Merging().eval()
     with pytest.raises(ModelError, match="input image"):
         split_model(model, "add", (32, 32))
-    with pytest.raises(ModelError, match="no place in the frame"):
-        split_model(model, "cat", (32, 32))
 
 
 def test_a_vision_transformer_is_cut_behind_its_first_layer():
@@ -36,3 +36,50 @@ def test_a_vision_transformer_is_cut_behind_its_first_layer():
     model = load_model("vit_b_32", "random:0")
     (spec,) = check_halves(model, "conv_proj", images(3, 224, 224))
     assert (spec.shape, spec.stride_y) == ((768, 7, 7), 32)
+
+
+@pytest.mark.parametrize("split", ["lateral+coarse", "coarse+lateral", "relu+relu_1", "add+relu_1"])
+def test_several_values_in_their_order(split):
+    model = Pyramid()
+    specs = check_halves(model, split, images(2, 16, 24))
+    assert [spec.name for spec in specs] == split.split("+")
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("lateral+head", "is needed behind the cut and is none of lateral, head; add it"),
+        ("add+relu_1+relu", "'relu' is not needed behind the cut"),
+        ("relu_1+relu_1", "names one value twice"),
+        ("relu_1+nothing", "'nothing' names no node"),
+        ("relu_1+", "'' names no node"),
+    ],
+)
+def test_several_values_that_do_not_separate(split, message):
+    with pytest.raises(ModelError, match=message):
+        split_model(Pyramid(), split, (16, 24))
+
+
+def test_items_of_a_tuple_cross_at_its_place():
+    class Chunked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+            self.other = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            first, second = self.conv(x).chunk(2, 1)
+            return first.relu() + second, self.other(x)
+
+    specs = check_halves(Chunked().eval(), "other+chunk", images(2, 8, 8))
+    assert [spec.name for spec in specs] == ["other", "getitem", "getitem_1"]
+
+
+def test_names_survive_wrapping():
+    model = Pyramid()
+    wrapped = nn.DataParallel(model)
+    halves = split_model(wrapped, "module.lateral+coarse", (16, 16))
+    x = images(2, 16, 16)
+    for tensor, expected in zip(halves.cloud(halves.edge(x)), model(x), strict=True):
+        assert torch.equal(tensor, expected)
+    assert split_model(torch.compile(model), "_orig_mod.lateral+coarse", (16, 16)).tensors

@@ -93,26 +93,67 @@ def test_every_tensor_of_a_dense_block_looks_where_derived():
         assert np.abs(miss).max() < 0.15
 
 
-def test_asymmetric_windows_exactly():
-    # All weights are 1: the gradient is symmetric around the centre, and the centroid exact.
-    model = Lopsided().eval().requires_grad_(requires_grad=False)
+def look_exactly(model, split, size, stride):
+    """All weights are 1: the gradient is symmetric around the centre, and the centroid exact."""
     for parameter in model.parameters():
-        parameter.fill_(1)
-    halves = split_model(model, "permute_1", (64, 80))
+        parameter.requires_grad_(requires_grad=False).fill_(1)
+    halves = split_model(model, split, size)
     (spec,) = halves.tensors
-    assert (spec.stride_y, spec.stride_x) == (4, 4)
+    assert (spec.stride_y, spec.stride_x) == stride
     row, column = spec.height // 2, spec.width // 2
-    x = torch.ones(1, 3, 64, 80, requires_grad=True)
+    x = torch.ones(1, 3, *size, requires_grad=True)
     halves.edge(x)[0][0, :, row, column].sum().backward()
     weight = x.grad.double().sum((0, 1))
-    for axis, sample, stride, offset2 in [
-        (0, row, spec.stride_y, spec.offset_y2),
-        (1, column, spec.stride_x, spec.offset_x2),
-    ]:
-        profile = weight.sum(1 - axis)
-        centre = (profile * torch.arange(len(profile))).sum() / profile.sum()
-        assert centre == pytest.approx(sample * stride + offset2 / 2, abs=1e-6)
+    return [
+        (profile * torch.arange(len(profile))).sum() / profile.sum()
+        - (sample * stride + offset2 / 2)
+        for profile, sample, stride, offset2 in [
+            (weight.sum(1), row, spec.stride_y, spec.offset_y2),
+            (weight.sum(0), column, spec.stride_x, spec.offset_x2),
+        ]
+    ]
+
+
+def test_asymmetric_windows_exactly():
+    model = Lopsided().eval()
+    assert look_exactly(model, "permute_1", (64, 80), (4, 4)) == pytest.approx([0, 0], abs=1e-6)
     check_halves(model, "permute_1", images(2, 64, 80))
+
+
+@pytest.mark.parametrize(
+    ("operation", "stride", "near"),
+    [
+        (nn.ConvTranspose2d(4, 4, (4, 6), (2, 4), (1, 0), bias=False), (4, 2), 4),
+        (nn.ConvTranspose2d(4, 4, 3, 1, 2, dilation=2, bias=False), (8, 8), 0),
+        (nn.Upsample(scale_factor=2), (4, 4), 4),
+        (nn.Upsample(scale_factor=(1, 4), mode="bilinear"), (8, 2), 4),
+        (nn.Upsample(size=(4, 2)), (16, 32), 0),
+        (nn.Upsample(size=(4, 4), mode="bilinear"), (16, 16), 0),
+        (nn.AdaptiveAvgPool2d((4, 2)), (16, 32), 0),
+        (nn.PixelShuffle(2), (4, 4), 4),
+        (nn.PixelUnshuffle(2), (16, 16), 0),
+        (lambda x: x[:, 1:, 3:, ::2], (8, 16), 0),
+        (lambda x: x[..., 1:-1], (8, 8), 0),
+        (lambda x: x.narrow(-1, 2, 4), (8, 8), 0),
+        (lambda x: x[:, :2] * x.mean(1, keepdim=True), (8, 8), 0),
+    ],
+    ids=str,
+)
+def test_what_moves_samples(operation, stride, near):
+    """`near`: a sample within a copied block is at its middle, not where its copies look."""
+
+    class Moving(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 8, 8, bias=False)
+            self.operation = operation if isinstance(operation, nn.Module) else None
+
+        def forward(self, x):
+            return (self.operation or operation)(self.conv(x)) + 1
+
+    halves = Moving().eval()
+    misses = look_exactly(halves, "add", (64, 64), stride)
+    assert max(map(abs, misses)) <= near
 
 
 def test_max_pools_look_where_derived():

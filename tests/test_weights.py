@@ -51,9 +51,10 @@ def test_weights_that_do_not_fit(tmp_path):
     torch.save({"epoch": 3, "state_dict": saved}, path)
     with pytest.raises(ModelError, match="checkpoint with one under 'state_dict'"):
         load_model("squeezenet1_1", str(path))
-    torch.save({f"module.{key}": tensor for key, tensor in saved.items()}, path)
-    with pytest.raises(ModelError, match=r"begin with 'module\.'"):
-        load_model("squeezenet1_1", str(path))
+    for wrapper in ("module.", "_orig_mod.", "module._orig_mod."):
+        torch.save({f"{wrapper}{key}": tensor for key, tensor in saved.items()}, path)
+        loaded = load_model("squeezenet1_1", str(path)).state_dict()
+        assert all(torch.equal(tensor, saved[key]) for key, tensor in loaded.items())
     first = saved["features.0.bias"]
     for dtype in (torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn):
         torch.save({**saved, "features.0.bias": first.to(dtype)}, path)

@@ -1,9 +1,10 @@
-"""A graph cut behind a node (`add_3`) or a module (`features.transition1`): what is on which side.
+"""A graph cut behind a node (`add_3`), a module (`features.transition1`) or several of them
+(`add_11+add_18+add_27`): what is on which side.
 
-The edge is the cut node and what it is computed from; everything else is the cloud.  Every tensor
-that the cloud takes from the edge crosses, so a cut inside a DenseNet block gives several.  Both
-halves run the operations of the whole graph in its own order, hence equal it bit for bit on one
-machine.
+The edge is what is named and what that is computed from; everything else is the cloud.  Behind one
+name every tensor that the cloud takes from the edge crosses, so a cut inside a DenseNet block gives
+several.  Several names are all that crosses, in their order, or the cut is refused.  Both halves
+run the operations of the whole graph in its own order, hence equal it bit for bit on one machine.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from codec.errors import ModelError
 from codec.format.header import TensorSpec
 from codec.models.boundary import dtype_name, first_line
 from codec.models.geometry import Geometry
-from codec.models.tracing import TracedModel, ancestors, is_tensors
+from codec.models.tracing import TracedModel, ancestors, is_tensors, unwrapped_name
 
 __all__ = ["Cut", "cloud_graph", "cut_behind", "edge_graph", "find_node"]
 
@@ -39,13 +40,17 @@ class Cut:
 
 
 def cut_behind(traced: TracedModel, geometries: Mapping[fx.Node, Geometry], split: str) -> Cut:
-    """Cut a graph behind what `split` names.
+    """Cut a graph behind what `split` names, one value or several joined by `+`.
 
     Raises:
-        ModelError: it names nothing, or what crosses there cannot be coded.
+        ModelError: it names nothing, what crosses there cannot be coded, or several names do not
+            separate the edge from the cloud.
     """
-    last = find_node(traced, split)
-    edge = ancestors(last)
+    names = split.split("+")
+    named = {find_node(traced, name): name for name in names}
+    if len(named) < len(names):
+        raise ModelError(f"split {split!r} names one value twice; name each once")
+    edge = set[fx.Node]().union(*map(ancestors, named))
     cloud = ancestors(traced.output) - edge
     # Of a tuple that crosses (ShuffleNet's `chunk`) each item is coded: the edge takes it out.
     items = {
@@ -74,11 +79,45 @@ def cut_behind(traced: TracedModel, geometries: Mapping[fx.Node, Geometry], spli
     crossing = [node for node in traced.nodes if node in taken]
     if not crossing:
         raise ModelError(f"split {split!r}: nothing crosses it; cut in front of the model's output")
+    if len(named) > 1:
+        crossing = _as_named(crossing, items, named, split)
     specs = tuple(
-        _spec(traced, geometries.get(node), node, split, split if node is last else node.name)
+        _spec(traced, geometries.get(node), node, split, named.get(node, node.name))
         for node in crossing
     )
     return Cut(edge, crossing, specs)
+
+
+def _as_named(
+    crossing: Sequence[fx.Node], items: set[fx.Node], named: Mapping[fx.Node, str], split: str
+) -> list[fx.Node]:
+    """Bring what crosses into the order of its names, of a tuple all items at the place of its own.
+
+    Raises:
+        ModelError: something crosses without a name, or something named does not cross.
+    """
+    places = {node: place for place, node in enumerate(named)}
+
+    def owner(node: fx.Node) -> fx.Node:
+        if node in items and node not in places:
+            return cast("fx.Node", node.args[0])
+        return node
+
+    names = list(named.values())
+    for node in crossing:
+        if owner(node) not in places:
+            raise ModelError(
+                f"split {split!r}: {node.name!r} is needed behind the cut and is none of "
+                f"{', '.join(names)}; add it, or cut elsewhere"
+            )
+    used = {owner(node) for node in crossing}
+    for node, name in named.items():
+        if node not in used:
+            raise ModelError(
+                f"split {split!r}: {name!r} is not needed behind the cut, where the others "
+                "suffice; leave it out"
+            )
+    return sorted(crossing, key=lambda node: places[owner(node)])
 
 
 def find_node(traced: TracedModel, split: str) -> fx.Node:
@@ -90,12 +129,14 @@ def find_node(traced: TracedModel, split: str) -> fx.Node:
         for path, _ in (node.meta.get("nn_module_stack") or {}).values():
             inside[path] = node
             inside[_spelled(path)] = node
+            inside[unwrapped_name(path)] = node
     names = {
         node.name: node
         for node in traced.nodes
         if node.op not in {"placeholder", "output", "get_attr"}
     }
-    found = names.get(split) or inside.get(split)
+    wanted = unwrapped_name(split)
+    found = names.get(split) or inside.get(split) or inside.get(wanted)
     if found is None:
         near = difflib.get_close_matches(
             split, dict.fromkeys([*map(_spelled, inside), *names]), n=3, cutoff=0.4
@@ -131,8 +172,16 @@ def _spec(
         )
     _, channels, height, width = value.shape
     y, x = geometry.y, geometry.x
+    if y.stride.denominator != 1 or x.stride.denominator != 1:
+        raise ModelError(
+            f"split {split!r}: the samples of {node.name} lie {float(y.stride):g} and "
+            f"{float(x.stride):g} pixels apart, expected whole numbers"
+        )
+    strides = int(y.stride), int(x.stride)
     try:
-        return TensorSpec(name, channels, height, width, y.stride, x.stride, y.offset2, x.offset2)
+        return TensorSpec(
+            name, channels, height, width, *strides, round(y.offset2), round(x.offset2)
+        )
     except ValueError as error:
         raise ModelError(f"split {split!r}: {first_line(error)}") from error
 

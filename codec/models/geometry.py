@@ -1,7 +1,9 @@
 """Where the samples of a tensor lie in the frame: stride n^k and offset, derived from the graph.
 
-They follow from the strides, kernels and paddings on the way.  Tensors without a place in the frame
-(behind global pooling, in windowed attention, behind an operation without a rule) have none.
+They follow from the strides, kernels, paddings and scales on the way, of operations called as torch
+functions, methods and modules or as the ATen operations of an exported program.  Tensors without a
+place in the frame (behind global pooling, in windowed attention, behind an operation without a
+rule) have none; `models.measuring` may find what no rule here knows.
 
 Motion of v input pixels is motion of v / n^k in the tensor: Ulhaq and Bajić 2021,
 arXiv:2102.04018, equation (12).
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Final, cast
 
 import torch
@@ -31,17 +34,38 @@ _POINTWISE: Final = frozenset({
     "logsigmoid", "dropout", "dropout2d", "alphadropout", "feature_dropout", "stochastic_depth",
     "batch_norm", "batchnorm2d", "group_norm", "groupnorm", "local_response_norm",
     "localresponsenorm", "identity", "contiguous", "clone", "detach", "float", "to", "maximum",
-    "minimum", "cat", "concat", "concatenate", "chunk", "split", "getitem", "unsqueeze",
-    "squeeze",
+    "minimum", "cat", "concat", "concatenate", "chunk", "split", "unsqueeze", "squeeze", "rsub",
+    "clamp_min", "clamp_max", "log", "log1p", "expm1", "square", "reciprocal", "sign", "where",
+    "to_copy", "alias", "lift_fresh_copy", "type_as", "split_with_sizes", "instance_norm",
+    "instancenorm2d", "frozenbatchnorm2d", "softsign", "threshold", "erf",
 })
 # fmt: on
 # Operations that mix along the last axis only, harmless while that axis is the channels
 # (ConvNeXt's NHWC stretches).
 _LAST_AXIS: Final = frozenset({"layer_norm", "layernorm", "linear", "rms_norm", "rmsnorm"})
-_PADS: Final = frozenset(
-    {"pad", "zeropad2d", "constantpad2d", "reflectionpad2d", "replicationpad2d", "circularpad2d"}
+_PADS: Final = (
+    *("pad", "zeropad2d", "constantpad2d", "reflectionpad2d", "replicationpad2d", "circularpad2d"),
+    *("constant_pad_nd", "reflection_pad2d", "replication_pad2d"),
 )
-_POOLS: Final = frozenset({"max_pool2d", "maxpool2d", "avg_pool2d", "avgpool2d"})
+_MAX_POOLS: Final = ("max_pool2d", "max_pool2d_with_indices", "maxpool2d")
+_POOLS: Final = (*_MAX_POOLS, "avg_pool2d", "avgpool2d")
+_ADAPTIVE_POOLS: Final = (
+    *("adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptiveavgpool2d", "adaptivemaxpool2d"),
+)
+_SCALINGS: Final = (
+    *("interpolate", "upsample", "upsamplingnearest2d", "upsamplingbilinear2d"),
+    *("upsample_nearest2d", "upsample_nearest_exact2d"),
+    *("upsample_bilinear2d", "upsample_bilinear2d_aa"),
+    *("upsample_bicubic2d", "upsample_bicubic2d_aa"),
+)
+# Operations along given dimensions, harmless where these are not the frame's.
+_REDUCTIONS: Final = {
+    **dict.fromkeys(("mean", "sum", "amax", "amin", "softmax", "log_softmax", "norm"), 1),
+    **dict.fromkeys(("linalg_vector_norm", "normalize"), 2),
+}
+"""Names -> the position of their argument `dim`."""
+_BATCH_NORMS: Final = ("native_batch_norm_legit_no_training", "native_batch_norm")
+"""Those that also return statistics, which have no place."""
 
 
 def geometries_of(traced: TracedModel) -> dict[fx.Node, Geometry]:
@@ -58,9 +82,9 @@ def geometries_of(traced: TracedModel) -> dict[fx.Node, Geometry]:
 class Axis:
     """Sample j is centred on input pixel j * stride + offset2 / 2 and sees `field` of them."""
 
-    stride: int = 1
-    offset2: int = 0
-    field: int = 1
+    stride: Fraction | int = 1
+    offset2: Fraction | int = 0
+    field: Fraction | int = 1
 
     def windowed(self, kernel: int, stride: int, pad: int, dilation: int) -> Axis:
         """Behind a convolution or pool."""
@@ -74,6 +98,22 @@ class Axis:
     def padded(self, before: int) -> Axis:
         """Behind a padding by `before` samples at the low end."""
         return replace(self, offset2=self.offset2 - 2 * self.stride * before)
+
+    def transposed(self, kernel: int, stride: int, pad: int, dilation: int) -> Axis:
+        """Behind a transposed convolution."""
+        span = (kernel - 1) * dilation
+        finer = Fraction(self.stride) / stride
+        return Axis(finer, self.offset2 + finer * (2 * pad - span), self.field + finer * span)
+
+    def scaled(self, before: int, after: int) -> Axis:
+        """Behind a resize from `before` samples to `after` that keeps the edges of the frame."""
+        stride = Fraction(self.stride) * before / after
+        return Axis(stride, self.offset2 + stride - self.stride, self.field + self.stride)
+
+    def thinned(self, first: int, step: int | Fraction) -> Axis:
+        """Of every `step`-th sample from `first` on."""
+        moved = self.padded(-first)
+        return replace(moved, stride=self.stride * step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +143,15 @@ class Geometry:
         if len(shape) < -min(self.dims):
             return None
         return shape[self.dims[0]], shape[self.dims[1]]
+
+
+def _thinned(geometry: Geometry, dim: int, first: int, step: int) -> Geometry:
+    """Of every `step`-th sample from `first` on along `dim`, counted from the end."""
+    if dim == geometry.dims[0]:
+        return replace(geometry, y=geometry.y.thinned(first, step))
+    if dim == geometry.dims[1]:
+        return replace(geometry, x=geometry.x.thinned(first, step))
+    return geometry
 
 
 def _pair(value: object) -> tuple[int, int]:
@@ -168,6 +217,8 @@ class _Derivation:
         if found is None:
             return None
         outputs = value if isinstance(value, (tuple, list)) else (value,)
+        if operation.name in _BATCH_NORMS:
+            outputs = outputs[:1]
         return found if all(found.extent(output.shape) is not None for output in outputs) else None
 
     def _argument(self, node: fx.Node, position: int, name: str, default: object) -> object:
@@ -188,7 +239,9 @@ class _Derivation:
             return geometry.windowed(
                 layer.kernel_size, layer.stride, layer.padding, getattr(layer, "dilation", 1)
             )
-        if name == "conv2d":
+        if name in {"conv2d", "convolution"}:
+            if self._argument(node, 6, "transposed", False) is True:
+                return self.behind_transposed(operation)
             weight = cast("torch.Tensor", self._argument(node, 1, "weight", None))
             kernel: object = weight.shape[-2:]
             stride, pad, dilation = (
@@ -203,8 +256,141 @@ class _Derivation:
             kernel = self._argument(node, 1, "kernel_size", None)
             stride = self._argument(node, 2, "stride", None) or kernel
             pad = self._argument(node, 3, "padding", 0)
-            dilation = self._argument(node, 4, "dilation", 1) if name == "max_pool2d" else 1
+            dilation = self._argument(node, 4, "dilation", 1) if name in _MAX_POOLS else 1
         return geometry.windowed(kernel, stride, pad, dilation)
+
+    def behind_transposed(self, operation: _Operation) -> Geometry | None:
+        """Of a transposed convolution."""
+        node, module, name = operation.node, operation.module, operation.name
+        geometry = self.geometries[operation.sources[0]]
+        if geometry.dims != (-2, -1):
+            return None
+        if module is not None:
+            layer = cast("Any", module)
+            given = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+        else:
+            weight = cast("torch.Tensor", self._argument(node, 1, "weight", None))
+            given = (
+                weight.shape[-2:],
+                self._argument(node, 3, "stride", 1),
+                self._argument(node, 4, "padding", 0),
+                self._argument(node, 5 if name == "convolution" else 7, "dilation", 1),
+            )
+        kernels, strides, pads, dilations = map(_pair, given)
+        return Geometry(
+            geometry.y.transposed(kernels[0], strides[0], pads[0], dilations[0]),
+            geometry.x.transposed(kernels[1], strides[1], pads[1], dilations[1]),
+        )
+
+    def behind_adaptive_pool(self, operation: _Operation) -> Geometry | None:
+        """Of a pool to a given size, where its windows are equal; to one sample, which has no
+        place, only of one.
+        """
+        sizes = self._extents(operation)
+        if sizes is None:
+            return None
+        geometry, before, after = sizes
+        if any(b % a or (a == 1 < b) for b, a in zip(before, after, strict=True)):
+            return None
+        window = tuple(b // a for b, a in zip(before, after, strict=True))
+        return geometry.windowed(window, window, 0, 1)
+
+    def behind_scaling(self, operation: _Operation) -> Geometry | None:
+        """Of a resize, which keeps the frame's edges, or with `align_corners` the outer samples."""
+        sizes = self._extents(operation)
+        if sizes is None:
+            return None
+        node, module, name = operation.node, operation.module, operation.name
+        mode, aligned = name, False
+        if module is not None:
+            mode = str(getattr(module, "mode", "nearest"))
+            aligned = bool(getattr(module, "align_corners", False))
+        elif name in {"interpolate", "upsample"}:
+            mode = str(self._argument(node, 3, "mode", "nearest"))
+            aligned = bool(self._argument(node, 4, "align_corners", False))
+        elif "bilinear" in name or "bicubic" in name:
+            aligned = bool(self._argument(node, 2, "align_corners", False))
+        geometry, before, after = sizes
+
+        def scaled(axis: Axis, b: int, a: int) -> Axis:
+            if aligned and min(a, b) > 1:
+                return axis.thinned(0, Fraction(b - 1, a - 1))
+            if a < b and mode in {"nearest", "upsample_nearest2d"}:  # takes the first of each group
+                return axis.thinned(0, Fraction(b, a))
+            return axis.scaled(b, a)
+
+        return Geometry(
+            scaled(geometry.y, before[0], after[0]), scaled(geometry.x, before[1], after[1])
+        )
+
+    def _extents(
+        self, operation: _Operation
+    ) -> tuple[Geometry, tuple[int, int], tuple[int, int]] | None:
+        """Geometry of the source, height and width before and behind an operation."""
+        source = operation.sources[0]
+        geometry = self.geometries[source]
+        value = self._values[operation.node.name]
+        if geometry.dims != (-2, -1) or not isinstance(value, torch.Tensor):
+            return None
+        before, after = self._values[source.name].shape[-2:], value.shape[-2:]
+        return geometry, (before[0], before[1]), (after[0], after[1])
+
+    def shuffled(self, operation: _Operation) -> Geometry | None:
+        """Of channels that become samples (`pixel_shuffle`), or samples channels."""
+        sizes = self._extents(operation)
+        if sizes is None:
+            return None
+        geometry, before, after = sizes
+        return Geometry(
+            geometry.y.scaled(before[0], after[0]), geometry.x.scaled(before[1], after[1])
+        )
+
+    def taken(self, operation: _Operation) -> Geometry | None:
+        """Of an item of a tuple, or a slice of a tensor."""
+        node, source = operation.node, operation.sources[0]
+        geometry, whole = self.geometries[source], self._values[source.name]
+        index = self._argument(node, 1, "index", None)
+        if isinstance(whole, (tuple, list)) or not isinstance(index, (tuple, slice)):
+            return geometry
+        parts = list(index) if isinstance(index, tuple) else [index]
+        if Ellipsis in parts:
+            place = parts.index(Ellipsis)
+            parts[place : place + 1] = [slice(None)] * (whole.ndim - len(parts) + 1)
+        if not all(isinstance(part, slice) for part in parts):
+            return None
+        for dim, part in enumerate(parts):
+            first, _, step = part.indices(whole.shape[dim])
+            geometry = _thinned(geometry, dim - whole.ndim, first, step)
+        return geometry
+
+    def narrowed(self, operation: _Operation) -> Geometry | None:
+        """Of a slice by ATen's `slice` or `narrow`."""
+        node, source = operation.node, operation.sources[0]
+        whole = self._values[source.name]
+        dim = cast("int", self._argument(node, 1, "dim", 0))
+        first = cast("int", self._argument(node, 2, "start", 0) or 0)
+        step = cast("int", self._argument(node, 4, "step", 1)) if operation.name == "slice" else 1
+        size = whole.shape[dim]
+        first = min(max(first + size if first < 0 else first, 0), size)
+        return _thinned(self.geometries[source], dim % whole.ndim - whole.ndim, first, step)
+
+    def reduced(self, operation: _Operation) -> Geometry | None:
+        """Of a reduction or normalisation along dimensions that are not the frame's."""
+        node, source = operation.node, operation.sources[0]
+        geometry, rank = self.geometries[source], self._values[source.name].ndim
+        given = self._argument(node, _REDUCTIONS[operation.name], "dim", None)
+        if given is None and operation.name == "normalize":
+            given = 1
+        if operation.module is not None:
+            given = getattr(operation.module, "dim", None)
+        if given is None:
+            return None
+        dims = [given] if isinstance(given, int) else list(cast("Sequence[int]", given))
+        return None if {dim % rank - rank for dim in dims} & set(geometry.dims) else geometry
+
+    def normalised(self, operation: _Operation) -> Geometry | None:
+        """Of a batch norm that also returns its statistics."""
+        return self.geometries[operation.sources[0]]
 
     def behind_pad(self, operation: _Operation) -> Geometry | None:
         """Of a padding, whose rows and columns in front move everything."""
@@ -288,7 +474,17 @@ _RULES: Final[dict[str, _Rule]] = {
     **dict.fromkeys(("view", "reshape"), _Derivation.reshaped),
     **dict.fromkeys(("permute", "transpose"), _Derivation.permuted),
     **dict.fromkeys(_PADS, _Derivation.behind_pad),
-    **dict.fromkeys(("conv2d", *_POOLS), _Derivation.behind_window),
+    **dict.fromkeys(("conv2d", "convolution", *_POOLS), _Derivation.behind_window),
+    **dict.fromkeys(("conv_transpose2d", "convtranspose2d"), _Derivation.behind_transposed),
+    **dict.fromkeys(_ADAPTIVE_POOLS, _Derivation.behind_adaptive_pool),
+    **dict.fromkeys(_SCALINGS, _Derivation.behind_scaling),
+    **dict.fromkeys(
+        ("pixel_shuffle", "pixelshuffle", "pixel_unshuffle", "pixelunshuffle"), _Derivation.shuffled
+    ),
+    "getitem": _Derivation.taken,
+    **dict.fromkeys(("slice", "narrow"), _Derivation.narrowed),
+    **dict.fromkeys(_REDUCTIONS, _Derivation.reduced),
+    **dict.fromkeys(_BATCH_NORMS, _Derivation.normalised),
 }
 """Names of functions, methods or (in lower case) modules -> their rule."""
 
@@ -298,6 +494,9 @@ def _name(node: fx.Node, module: nn.Module | None) -> str:
         return type(module).__name__.lower()
     if node.op == "call_method":
         return str(node.target)
-    if node.target is functional.max_pool2d:  # a dispatcher without a name of its own
-        return "max_pool2d"
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.name.partition("::")[2].strip("_")
+    for pool in (functional.max_pool2d, functional.adaptive_max_pool2d):
+        if node.target is pool:  # a dispatcher without a name of its own
+            return "max_pool2d" if pool is functional.max_pool2d else "adaptive_max_pool2d"
     return str(getattr(node.target, "__name__", "")).strip("_")

@@ -21,7 +21,7 @@ from codec.format.header import TensorSpec
 from codec.models.boundary import as_model_error, dtype_name
 from codec.models.cut import cloud_graph, cut_behind, edge_graph
 from codec.models.geometry import geometries_of
-from codec.models.tracing import TracedModel
+from codec.models.tracing import TracedModel, unwrapped
 
 __all__ = ["CloudSubmodel", "EdgeSubmodel", "SplitModel", "split_model"]
 
@@ -83,7 +83,9 @@ def split_model(
 
     Args:
         model: A model in evaluation mode; its weights are shared, not copied.
-        split: The fx node or module behind which to cut; its leading underscore may be left out.
+        split: The fx node or module behind which to cut, or several joined by `+`; a module's
+            leading underscore may be left out, and what DataParallel and torch.compile put in
+            front of it.
         input_size: Height and width of the images, which fix the shapes of the tensors.
         name: The model's name, for the result only.
 
@@ -91,6 +93,7 @@ def split_model(
         ModelError: The model is none that gives the same output at every call, or cannot be traced;
             the split names nothing, or what crosses it cannot be coded.
     """
+    model = unwrapped(model) if isinstance(model, nn.Module) else model
     _refuse_moods(model)
     sides = input_size if isinstance(input_size, Sequence) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from codec.errors import ModelError
 from codec.models.boundary import as_model_error, quiet
 
-__all__ = ["TracedModel", "ancestors", "is_tensors"]
+__all__ = ["TracedModel", "ancestors", "is_tensors", "unwrapped", "unwrapped_name"]
 
 _IN_PLACE: Final = re.compile(r"[a-z0-9_]*[a-z0-9]_")
 
@@ -233,6 +233,28 @@ def _make_functional(traced: fx.GraphModule) -> dict[fx.Node, fx.Node]:
                 user.replace_input_with(overwritten, node)
     traced.recompile()
     return written
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside what DataParallel and torch.compile put around it."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(
+            model, (nn.DataParallel, nn.parallel.DistributedDataParallel)
+        ):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def unwrapped_name(path: str) -> str:
+    """Give the name that a module or parameter has without such wrappers, wherever they sit."""
+    return ".".join(
+        part
+        for place, part in enumerate(path.split("."))
+        if part != "_orig_mod" and (place, part) != (0, "module")
+    )
 
 
 def _states(model: nn.Module) -> dict[str, tuple[int, int]]:

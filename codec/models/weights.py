@@ -17,6 +17,7 @@ from torch import nn
 from codec.errors import ModelError
 from codec.format.constants import HASH_BYTES
 from codec.models.boundary import dtype_name, first_line
+from codec.models.tracing import unwrapped_name
 
 __all__ = ["WEIGHT_FILES", "load_weights", "read_state_dict", "weights_hash", "weights_in_header"]
 
@@ -93,7 +94,7 @@ def load_weights(
     expected = model.state_dict()
     # `num_batches_tracked` matters to training only, and older files lack it.
     tracked = {key: own for key, own in expected.items() if key.endswith("num_batches_tracked")}
-    found = {**tracked, **found}
+    found = {**tracked, **_as_unwrapped(found, expected)}
     _check_keys(expected, found, name, path)
     for key, own in expected.items():
         _check_entry(key, own, found[key], name, path, finite=finite)
@@ -102,16 +103,22 @@ def load_weights(
     )
 
 
+def _as_unwrapped(
+    found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """Give weights their names without the `module.` of DataParallel or the `_orig_mod.` of
+    torch.compile, if these are what the network calls them.
+    """
+    plain = {unwrapped_name(key): tensor for key, tensor in found.items()}
+    fits = len(plain) == len(found) and not any(key in expected for key in found)
+    return plain if fits else found
+
+
 def _check_keys(
     expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], name: str, path: Path
 ) -> None:
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
-    if missing and any(key.startswith("module.") for key in found):
-        raise ModelError(
-            f"{path}: the names of its weights begin with 'module.', as DataParallel saves them; "
-            "save model.module.state_dict()"
-        )
     if missing or unexpected:
         parts = [
             f"{len(keys)} {word} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
