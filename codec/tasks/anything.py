@@ -94,13 +94,7 @@ class _RelativeError:
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = {}
 
-    def update(
-        self,
-        reference: object,
-        outputs: object,
-        geometry: Geometry,
-        number: int = 0,
-    ) -> None:
+    def update(self, reference: object, outputs: object, geometry: Geometry) -> None:
         expected, found = float_tensors(reference), float_tensors(outputs)
         _check_names(expected, found)
         for name, wanted in expected.items():

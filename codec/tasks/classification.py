@@ -131,9 +131,7 @@ class _Fidelity:
     def __init__(self, task: Classification) -> None:
         self._task, self._fidelity = task, TaskFidelity()
 
-    def update(
-        self, reference: object, outputs: object, geometry: Geometry, number: int = 0
-    ) -> None:
+    def update(self, reference: object, outputs: object, geometry: Geometry) -> None:
         expected, found = (self._task.logits(each).detach().cpu() for each in (reference, outputs))
         same_shape(expected, found, "of classes")
         self._fidelity.update(expected, found)

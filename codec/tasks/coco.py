@@ -160,7 +160,7 @@ class AveragePrecision:
 
         def mean(values: Any) -> float:  # noqa: ANN401
             counted = values[values > -1]
-            return float(counted.mean()) if counted.size else 0.0
+            return float(counted.mean()) if counted.size else 1.0  # nothing that counts was there
 
         return {"ap": mean(precision), "ap50": mean(precision[0])}
 

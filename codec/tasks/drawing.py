@@ -14,7 +14,7 @@ from codec.errors import TaskError
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
-    from codec.tasks.instances import Instances
+    from codec.tasks.found import Instances
 
 __all__ = ["DECODED", "UNCODED", "blend", "colour_of", "draw_instances", "text_on"]
 

@@ -1,4 +1,4 @@
-"""Things found in a frame, each with its class and score: boxes, masks, key points.
+"""The task of a detector: boxes, masks or key points, by average precision.
 
 What a network's outputs say about them is the affair of a `Decoder`: `tasks.distribution_boxes`,
 `tasks.movenet`, `tasks.torchvision_instances`, or one's own.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,64 +16,22 @@ from torch import Tensor
 
 from codec.tasks.boxes import matches
 from codec.tasks.coco import AveragePrecision, IouType, Truth
-from codec.tasks.rle import encode_mask, mask_iou
+from codec.tasks.found import Instances
+from codec.tasks.rle import mask_iou
 from codec.tasks.task import Comparison, Figures, Geometry, Mean, Moment, distortion
 
-__all__ = ["Decoder", "InstanceTask", "Instances", "Kind"]
+__all__ = ["Decoder", "InstanceTask", "Kind"]
 
 Kind = Literal["detection", "masks", "keypoints"]
 _IOU: Final[dict[str, IouType]] = {"detection": "bbox", "masks": "segm", "keypoints": "keypoints"}
 
 
-@dataclass(frozen=True, slots=True)
-class Instances:
-    """Things found in one frame, the most certain first.
-
-    boxes (N, 4) float64: left, top, right, bottom in pixels; scores (N,); labels (N,) int64,
-    category numbers; masks, if any, (N, H, W) bool; points, if any, (N, K, 3): x, y and score.
-    """
-
-    boxes: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    masks: NDArray[np.bool_] | None = None
-    points: NDArray[np.float64] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse parts of different lengths."""
-        count = len(self.boxes)
-        parts = [self.scores, self.labels, self.masks, self.points]
-        if self.boxes.shape != (count, 4) or any(p is not None and len(p) != count for p in parts):
-            raise ValueError("boxes, scores, labels, masks and points are of one number of things")
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self.boxes)
-
-    def rows(self, moment: Moment) -> list[dict[str, Any]]:
-        """Return a row of COCO's results format for each thing; `image_id` is the frame's number.
-
-        Boxes are left, top, width and height, in the pixels that the result is stated in.
-        """
-        rows = []
-        for number in range(len(self)):
-            left, top, right, bottom = (float(value) for value in self.boxes[number])
-            row: dict[str, Any] = {
-                "image_id": moment.number,
-                "category_id": int(self.labels[number]),
-                "bbox": [round(v, 2) for v in (left, top, right - left, bottom - top)],
-                "score": round(float(self.scores[number]), 6),
-            }
-            if self.masks is not None:
-                row["segmentation"] = encode_mask(self.masks[number])
-            if self.points is not None:
-                row["keypoints"] = [round(float(value), 3) for value in self.points[number].ravel()]
-            rows.append(row)
-        return rows
-
-
 class Decoder(Protocol):
     """Reads things out of a network's outputs."""
+
+    @property
+    def target(self) -> float:
+        """Return how much distortion leaves about nine tenths of the average precision."""
 
     def decode(self, outputs: object, geometry: Geometry) -> Instances:
         """Return what was found in one frame.
@@ -106,12 +64,16 @@ class InstanceTask:
     skeleton: tuple[tuple[int, int], ...] = ()
 
     loss = "distortion"
-    target = 0.1
 
     @property
     def name(self) -> str:
         """Return what kind of task it is."""
         return self.kind
+
+    @property
+    def target(self) -> float:
+        """Return that of the decoder."""
+        return self.decoder.target
 
     def finish(self, outputs: object, geometry: Geometry) -> Instances:
         """Return what was found in one frame."""
@@ -158,9 +120,7 @@ class _InstanceComparison:
         self._lost, self._score_error = Mean(), Mean()
         self._overlap, self._masks = 0.0, 0
 
-    def update(
-        self, reference: object, outputs: object, geometry: Geometry, number: int = 0
-    ) -> None:
+    def update(self, reference: object, outputs: object, geometry: Geometry) -> None:
         self._lost.add(self._task.lost(reference, outputs))
         self._score_error.add(self._task.decoder.score_error(reference, outputs))
         wanted, found = (self._task.finish(each, geometry) for each in (reference, outputs))

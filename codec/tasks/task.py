@@ -121,9 +121,7 @@ class Result(Protocol):
 class Comparison(Protocol):
     """Figures of a clip, from what two networks say about its frames."""
 
-    def update(
-        self, reference: object, outputs: object, geometry: Geometry, number: int = 0
-    ) -> None:
+    def update(self, reference: object, outputs: object, geometry: Geometry) -> None:
         """Add a frame: the outputs of the uncoded network, and those from decoded features."""
 
     def figures(self) -> Figures:
