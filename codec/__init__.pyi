@@ -10,6 +10,7 @@ from codec.errors import (
     FeatureError as FeatureError,
     LimitExceededError as LimitExceededError,
     ModelError as ModelError,
+    TaskError as TaskError,
     TruncatedBitstreamError as TruncatedBitstreamError,
     UnsupportedBitstreamError as UnsupportedBitstreamError,
     VideoError as VideoError,

@@ -1,9 +1,9 @@
 """The error tree: who is to blame, and for what.
 
-`BitstreamError` and its leaves blame bytes; `VideoError` and `ModelError` blame a file, a model or
-a weight file that the user named, `FeatureError` the tensors that a model or a caller gave.  A
-caller's programming mistake is a plain `ValueError` or `TypeError`.  Every message says what was
-found, what was expected and, where there is one, the remedy, in one line.
+`BitstreamError` and its leaves blame bytes; `VideoError`, `ModelError` and `TaskError` blame a
+file, a model or a weight file that the user named, `FeatureError` the tensors that a model or a
+caller gave.  A caller's programming mistake is a plain `ValueError` or `TypeError`.  Every message
+says what was found, what was expected and, where there is one, the remedy, in one line.
 """
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "FeatureError",
     "LimitExceededError",
     "ModelError",
+    "TaskError",
     "TruncatedBitstreamError",
     "UnsupportedBitstreamError",
     "VideoError",
@@ -55,3 +56,7 @@ class FeatureError(FeatureCodecError, ValueError):
 
 class ModelError(FeatureCodecError):
     """A model, split point or weight file is unknown, unusable or does not fit the stream."""
+
+
+class TaskError(FeatureCodecError):
+    """A task cannot be made of its description, or compared: its file, annotations or a package."""

@@ -25,6 +25,7 @@ PACKAGES = [
     "encoding",
     "profiling",
     "models",
+    "tasks",
     "files",
     "pipeline",
     "inspection",
@@ -40,6 +41,8 @@ SOLE_IMPORTERS = {
     "av": {"files"},
     "torchvision": {"models"},
     "efficientnet_lite_pytorch": {"models"},
+    "pycocotools": {"tasks"},
+    "PIL": {"tasks"},
 }
 
 
