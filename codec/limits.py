@@ -32,7 +32,7 @@ class Limits:
         if value > limit:
             raise LimitExceededError(
                 f"{name.replace('_', ' ')}: {value} in the stream, limit {limit}; "
-                "pass larger Limits if you trust it"
+                f"pass Limits({name}={value}) if you trust it"
             )
 
 

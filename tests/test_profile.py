@@ -6,17 +6,21 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from strategies import header_of, plausible_profile, profiles, tensor_profiles
 
+from codec.encoding.encoder import Encoder
 from codec.errors import CorruptBitstreamError, UnsupportedBitstreamError
 from codec.format.constants import MAX_CHANNELS
 from codec.format.header import TensorSpec
 from codec.format.primitives import ByteWriter
-from codec.format.profile import Band, Profile, profile_of
+from codec.format.profile import Band, Profile, embedded, profile_of
 from codec.format.tables import DEFAULT_POINTS
+from codec.normative.decoder import Decoder
+from codec.profiling.simple import simple_header
 
 POINT_BYTES = 2 * len(DEFAULT_POINTS)
 
@@ -249,10 +253,42 @@ def test_profile_of_header():
     assert profile_of(header).hash == profile.hash
     with pytest.raises(CorruptBitstreamError, match="hash"):
         profile_of(dataclasses.replace(header, profile_hash=bytes(8)))
-    with pytest.raises(UnsupportedBitstreamError, match="not shipped"):
+    with pytest.raises(
+        UnsupportedBitstreamError, match=f"{profile.hash.hex()}, and this release ships none"
+    ):
         profile_of(dataclasses.replace(header, profile=None))
     other = dataclasses.replace(spec, channels=2)
     with pytest.raises(CorruptBitstreamError, match="channels"):
         profile_of(dataclasses.replace(header, tensors=(other,)))
     with pytest.raises(CorruptBitstreamError, match="channels"):
         profile_of(dataclasses.replace(header, tensors=(spec, dataclasses.replace(spec, name="u"))))
+
+
+def test_a_profile_may_be_given_in_place_of_carried():
+    profile, other = (one(np.random.default_rng(seed)) for seed in (4, 5))
+    spec = TensorSpec("t", 3, 4, 4, 8, 8)
+    carried = header_of((spec,), profile, size=(32, 32))
+    named = dataclasses.replace(carried, profile=embedded(profile, embed=False))
+    assert named.profile is None
+    for header in (carried, named):
+        assert profile_of(header, given=profile) is profile
+        message = f"given has hash {other.hash.hex()}, the stream was written with"
+        with pytest.raises(UnsupportedBitstreamError, match=f"{message} {profile.hash.hex()}"):
+            profile_of(header, given=other)
+    narrow = dataclasses.replace(named, tensors=(dataclasses.replace(spec, channels=2),))
+    with pytest.raises(CorruptBitstreamError, match="channels"):
+        profile_of(narrow, given=profile)
+
+
+def test_streams_decode_with_the_profile_given():
+    spec = TensorSpec("t", 3, 14, 14, 16, 16)
+    features = [torch.randn(spec.shape, generator=torch.Generator().manual_seed(1))]
+    carried = simple_header([spec], [features], 224, 224)
+    profile = profile_of(carried)
+    named = dataclasses.replace(carried, profile=None)
+    encoded = Encoder(named, profile=profile).encode(features)
+    assert encoded.packet == Encoder(carried).encode(features).packet
+    decoded = Decoder(named, profile=profile).decode(encoded.packet)
+    assert torch.equal(decoded.features[0], encoded.features[0])
+    with pytest.raises(UnsupportedBitstreamError, match="give the profile"):
+        Decoder(named)

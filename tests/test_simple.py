@@ -127,9 +127,19 @@ def test_small_variations_around_a_large_mean_are_coded(level):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "size"), [(14, 14, 7), (16, 8, 8), (13, 9, 8), (1, 3, 3)]
+    ("height", "width", "size"),
+    [
+        (14, 14, 7),
+        (56, 56, 7),
+        (16, 8, 8),
+        (272, 480, 8),
+        (52, 52, 4),
+        (13, 13, 4),
+        (13, 9, 4),
+        (1, 3, 3),
+    ],
 )
-def test_block_sizes_divide_where_they_can(height, width, size):
+def test_blocks_fit_tensors(height, width, size):
     spec = TensorSpec("t", 2, height, width, 8, 8)
     profile = measure_profile([spec], [[torch.randn(2, height, width)]])
     assert profile.tensors[0].block_size == size

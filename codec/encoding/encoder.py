@@ -67,6 +67,7 @@ class Encoder:
             chosen by what they do to its output.  Without one, these efforts are like 4.
         device: where the arithmetic runs; the bits do not depend on it, the decisions may.
         limits: those of the decoders that the stream is for.
+        profile: the one that the header names, where it does not carry it.
 
     Raises:
         ValueError: such a decoder would refuse the header.
@@ -86,13 +87,14 @@ class Encoder:
         cloud: CloudFunction | None = None,
         device: torch.device | str = "cpu",
         limits: Limits = DEFAULT_LIMITS,
+        profile: Profile | None = None,
     ) -> None:
         self.header = header
         self.config = config or EncoderConfig()
         self._decisions = self.config.decided_by()
         try:  # what no decoder would read must not be written
             SequenceHeader.from_bytes(header.to_bytes(), limits)
-            self.profile = profile_of(header, limits)
+            self.profile = profile_of(header, limits, profile)
         except BitstreamError as error:
             raise ValueError(f"header: {error}") from error
         self._device = torch.device(device)

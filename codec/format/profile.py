@@ -325,9 +325,12 @@ def _read_tensor(source: ByteReader) -> TensorProfile:
     )
 
 
-def embedded(profile: Profile) -> bytes | None:
-    """Return what a header carries of a profile: nothing of one that is shipped."""
-    return None if shipped_profile(profile.hash.hex()) else profile.to_bytes()
+def embedded(profile: Profile, *, embed: bool = True) -> bytes | None:
+    """Return what a header carries of a profile: nothing of one that is shipped, nor, without
+    `embed`, of one that decoders will be given.
+    """
+    shipped = shipped_profile(profile.hash.hex()) is not None
+    return profile.to_bytes() if embed and not shipped else None
 
 
 def shipped_profile(name: str) -> Profile | None:
@@ -338,17 +341,39 @@ def shipped_profile(name: str) -> Profile | None:
     return None if file is None else Profile.load(folder / file)
 
 
-def profile_of(header: SequenceHeader, limits: Limits = DEFAULT_LIMITS) -> Profile:
-    """Return the profile that a header carries or names, checked against its hash and limits."""
-    profile = (
-        shipped_profile(header.profile_hash.hex())
-        if header.profile is None
-        else Profile.from_bytes(header.profile, limits)
-    )
+def profile_of(
+    header: SequenceHeader, limits: Limits = DEFAULT_LIMITS, given: Profile | None = None
+) -> Profile:
+    """Return the profile that a header carries or names, checked against its hash and limits.
+
+    Args:
+        header: of the stream.
+        limits: what to allocate at most.
+        given: the profile that the stream was written with, for a header that only names it.
+
+    Raises:
+        UnsupportedBitstreamError: the header names one that is neither given nor shipped, or
+            another than the one given.
+        CorruptBitstreamError: what it carries is no profile, or does not fit its tensors.
+        LimitExceededError: more elements than `limits` allows.
+    """
+    name = header.profile_hash.hex()
+    if given is not None and given.hash != header.profile_hash:
+        raise UnsupportedBitstreamError(
+            f"the profile given has hash {given.hash.hex()}, the stream was written with {name}; "
+            "give that one"
+        )
+    profile = given
+    if profile is None:
+        profile = (
+            shipped_profile(name)
+            if header.profile is None
+            else Profile.from_bytes(header.profile, limits)
+        )
     if profile is None:
         raise UnsupportedBitstreamError(
-            f"profile {header.profile_hash.hex()} is not shipped with this release; "
-            "use the release of latent-motion-codec that wrote the stream"
+            f"the stream does not carry its profile, hash {name}, and this release ships none of "
+            "that hash; give the profile that it was written with, or use the release that wrote it"
         )
     if profile.hash != header.profile_hash:
         raise CorruptBitstreamError(

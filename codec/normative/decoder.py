@@ -15,7 +15,7 @@ from torch import Tensor
 from codec.errors import CorruptBitstreamError
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
-from codec.format.profile import profile_of
+from codec.format.profile import Profile, profile_of
 from codec.limits import DEFAULT_LIMITS, Limits
 from codec.normative.reconstruction import Reconstructor, checksum, features_of, md5_of
 from codec.normative.syntax import FrameReader
@@ -49,6 +49,15 @@ class DecodedFrame:
 class Decoder:
     """Decodes the packets of one stream, in order, from any key frame on.
 
+    Args:
+        header: of the stream.
+        profile: what the stream was written with, where its header only names it by hash.
+        device: where features are made; their bits do not depend on it.
+        limits: what to allocate at most.
+
+    Raises:
+        BitstreamError: the profile is missing, another one, damaged, or too large.
+
     >>> with open("clip.lmc", "rb") as file:
     ...     reader = codec.StreamReader(file)
     ...     decoder = codec.Decoder(reader.header)
@@ -61,11 +70,12 @@ class Decoder:
         self,
         header: SequenceHeader,
         *,
+        profile: Profile | None = None,
         device: torch.device | str = "cpu",
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.header = header
-        self.profile = profile_of(header, limits)
+        self.profile = profile_of(header, limits, profile)
         self._reader = FrameReader(header, self.profile)
         self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
         self._started = False

@@ -29,6 +29,7 @@ from codec.files.streams import StreamReader
 from codec.format.constants import VECTOR_UNITS
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import EndPacket, FramePacket
+from codec.format.profile import Profile
 from codec.limits import DEFAULT_LIMITS, Limits
 from codec.normative.decoder import DecodedFrame, Decoder
 
@@ -108,6 +109,7 @@ class Clip:
         source: a path, or a binary file at the start of a stream, which its owner closes.
         limits: what to allocate for a stream at most.
         device: where features are made; their bits do not depend on it.
+        profile: what the stream was written with, where it does not carry it.
 
     Raises:
         OSError: the file cannot be read.
@@ -132,12 +134,15 @@ class Clip:
         *,
         limits: Limits = DEFAULT_LIMITS,
         device: torch.device | str = "cpu",
+        profile: Profile | None = None,
     ) -> None:
         if isinstance(source, str | Path):
             source = self._own = Path(source).open("rb")  # noqa: SIM115 - `close` closes it
         try:
             self._reader = StreamReader(source, limits)
-            self._decoder = Decoder(self._reader.header, device=device, limits=limits)
+            self._decoder = Decoder(
+                self._reader.header, profile=profile, device=device, limits=limits
+            )
             self._seekable = source.seekable()
             self._end, self._no_end = self._find_end()
         except BaseException:
@@ -306,6 +311,7 @@ def open(  # noqa: A001 - of this package: codec.open
     *,
     limits: Limits = DEFAULT_LIMITS,
     device: torch.device | str = "cpu",
+    profile: Profile | None = None,
 ) -> Clip:
     """Open a stream as a sequence of frames; arguments, errors and examples as of `Clip`."""
-    return Clip(source, limits=limits, device=device)
+    return Clip(source, limits=limits, device=device, profile=profile)

