@@ -30,7 +30,8 @@ __all__ = ["decode"]
 )
 @click.option(
     "--task",
-    help="Finish the task and write the top five of every frame as JSON; - is standard output.",
+    help="Finish the task and write its results as JSON: the top five of every frame, or boxes, "
+    "masks and key points as COCO has them; - is standard output.",
 )
 @click.option("--md5", is_flag=True, help="Print the MD5 of every frame's integer latents.")
 @click.option(
@@ -119,7 +120,7 @@ def decode(
                 if tensors is not None:
                     tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)
                 if finish is not None:
-                    results.append(finish(number, frame))
+                    results.extend(finish(number, frame))
                 if compare is not None:
                     compare.update(frame)
                 if md5:

@@ -49,6 +49,16 @@ CONFIG: EncoderConfig = OPTIONS.config
     "of the shipped; default: the shipped profile, or one measured on the first frames.",
 )
 @click.option(
+    "--preprocessing",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML: how frames become the input of a network of your own; known of those by name.",
+)
+@click.option(
+    "--task",
+    help="What the outputs of a network of your own stand for, for --evaluate and for decoding: "
+    "classification, detection, masks, keypoints, segmentation, anything, or a TOML file.",
+)
+@click.option(
     "--native",
     is_flag=True,
     help="Whole frames at their own size instead of the crop that the weights were made for.",
@@ -130,7 +140,8 @@ CONFIG: EncoderConfig = OPTIONS.config
 @click.option(
     "--evaluate",
     is_flag=True,
-    help="Finish the task on both sides and report KL and top-1 agreement.",
+    help="Finish the task on both sides and report what is left of it: KL and top-1 agreement of "
+    "classes, average precision of boxes, and so on.",
 )
 @click.option(
     "--report",
@@ -147,6 +158,8 @@ def encode(
     split: str | None,
     weights: str,
     profile: Path | None,
+    preprocessing: Path | None,
+    task: str | None,
     native: bool,
     frames: tuple[int, int | None] | None,
     damaged: DamagePolicy,
@@ -177,7 +190,12 @@ def encode(
         raise click.UsageError(f"{' and '.join(given)} exclude each other; give one of them")
     check_files(
         {"-o": output, "--report": report},
-        [("VIDEO", video), ("--profile", profile), ("--weights", weight_file(weights))],
+        [
+            ("VIDEO", video),
+            ("--profile", profile),
+            ("--preprocessing", preprocessing),
+            ("--weights", weight_file(weights)),
+        ],
         force=force,
     )
     if video == "-":
@@ -188,6 +206,8 @@ def encode(
         split=split,
         weights=weights,
         profile=profile,
+        preprocessing=preprocessing,
+        task=task,
         native=native,
         frames=frames,
         damaged=damaged,

@@ -19,10 +19,12 @@ from codec.files.video import Frame, VideoReader
 from codec.format.header import SequenceHeader
 from codec.metrics import FeatureNrmse
 from codec.models.preprocessing import normalise
-from codec.models.sources import labels, load_model
+from codec.models.sources import load_model
 from codec.models.submodels import SplitModel, split_model
 from codec.models.weights import weights_hash
 from codec.normative.decoder import DecodedFrame, Decoder
+from codec.pipeline.network_tasks import labelled, task_of
+from codec.tasks.task import Geometry, Moment
 
 __all__ = ["FeatureReference", "TaskOutput", "decode_frames", "model_of"]
 
@@ -97,36 +99,29 @@ def model_of(
 
 
 class TaskOutput:
-    """Finishes the task: decoded frame -> the most probable classes."""
+    """Finishes the task: decoded frame -> rows of its result, as they are written to JSON."""
 
-    def __init__(self, header: SequenceHeader, split: SplitModel, *, count: int = 5) -> None:
-        self._header, self._split, self._count = header, split, count
-        self._labels: list[str] | None = None
+    def __init__(self, header: SequenceHeader, split: SplitModel) -> None:
+        self._header, self._split = header, split
+        self._task = task_of(header.task, header.model)
+        self._named = False
 
-    def __call__(self, number: int, frame: DecodedFrame) -> dict[str, Any]:
-        """Return frame number, pts, time in seconds, and the top classes with probabilities."""
+    def __call__(self, number: int, frame: DecodedFrame) -> list[dict[str, Any]]:
+        """Return the rows of one frame; for classes one, for things found one each.
+
+        Places are in pixels of the network's input.
+
+        Raises:
+            ModelError: the outputs are not what the task expects.
+        """
+        header = self._header
         with torch.no_grad():
-            output = self._split.cloud([tensor[None] for tensor in frame.features])
-        if output.ndim != 2:
-            raise ModelError(
-                f"the model's output has shape {tuple(output.shape)}; classes were expected"
-            )
-        if self._labels is None:
-            self._labels = labels(self._header.model, output.shape[1])
-        best = torch.softmax(output[0].double(), 0).topk(min(self._count, output.shape[1]))
-        return {
-            "frame": number,
-            "pts": frame.pts,
-            "time": float(frame.pts * self._header.time_base),
-            "top5": [
-                {
-                    "class": int(index),
-                    "label": self._labels[int(index)],
-                    "probability": round(float(value), 6),
-                }
-                for value, index in zip(best.values, best.indices, strict=True)
-            ],
-        }
+            outputs = self._split.cloud([tensor[None] for tensor in frame.features])
+        if not self._named:
+            self._task, self._named = labelled(self._task, header.model, outputs), True
+        geometry = Geometry.of_input(header.input_width, header.input_height)
+        moment = Moment(number, frame.pts, float(frame.pts * header.time_base))
+        return self._task.finish(outputs, geometry).rows(moment)
 
 
 class FeatureReference:

@@ -27,15 +27,16 @@ from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
 from codec.errors import ModelError, VideoError
 from codec.files.video import Frame, VideoReader
-from codec.format.header import SequenceHeader
+from codec.format.header import Preprocessing, SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, embedded
 from codec.metrics import FeatureNrmse
-from codec.models.preprocessing import default_preprocessing, normalise
+from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.sources import load_model
 from codec.models.submodels import SplitModel, split_model
 from codec.models.weights import weights_hash, weights_in_header
 from codec.pipeline.metering import Meter
+from codec.pipeline.network_tasks import described
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, profile_of_file, shipped_for
 
@@ -65,7 +66,8 @@ class VideoEncoder:
         self._seconds: dict[str, float] = defaultdict(float)
         self._payload = 0
         self._key_frames = 0
-        self._preprocessing = default_preprocessing(options.model, options.native, options.weights)
+        self._preprocessing = _preprocessing_of(options)
+        task = described(options.task)
         self._reader = VideoReader(
             source,
             self._preprocessing,
@@ -90,7 +92,7 @@ class VideoEncoder:
                     f"the {self._reader.codec_name} stream gives no motion vectors "
                     "(H.264 and MPEG-4 do); use --motion search"
                 )
-            self.header = self._header(first, weights_hash(model))
+            self.header = self._header(first, weights_hash(model), task)
             self._frames = chain(first, self._frames)
             try:
                 self._encoder = Encoder(
@@ -127,7 +129,7 @@ class VideoEncoder:
             elements=sum(spec.elements for spec in self.split.tensors),
         )
 
-    def _header(self, first: list[Frame], digest: bytes) -> SequenceHeader:
+    def _header(self, first: list[Frame], digest: bytes, task: str) -> SequenceHeader:
         options, reader = self._options, self._reader
         profile = self._profile(first, digest)
         return SequenceHeader(
@@ -144,6 +146,7 @@ class VideoEncoder:
             weights=weights_in_header(options.weights),
             weights_hash=digest,
             preprocessing=self._preprocessing,
+            task=task,
         )
 
     def _profile(self, first: list[Frame], digest: bytes) -> Profile:
@@ -313,3 +316,15 @@ class VideoEncoder:
             met = abs(report["nrmse"] / options.target_nrmse - 1) <= NRMSE_TOLERANCE
             return {"target_nrmse": options.target_nrmse, "target_met": met}
         return {"qp": options.config.qp}
+
+
+def _preprocessing_of(options: VideoOptions) -> Preprocessing:
+    if options.preprocessing is None:
+        return default_preprocessing(options.model, options.native, options.weights)
+    found = read_preprocessing(options.preprocessing)
+    if options.native:
+        raise ModelError(
+            f"{options.preprocessing} says how frames are resized, so there is no native size; "
+            'leave it out, or let it say resize = "none"'
+        )
+    return found

@@ -15,8 +15,10 @@ from codec.encoding.encoder import EncodedFrame
 from codec.encoding.payloads import FrameWriter
 from codec.format.header import SequenceHeader
 from codec.format.profile import profile_of
-from codec.metrics import FeatureNrmse, TaskFidelity
+from codec.metrics import FeatureNrmse
 from codec.normative.reconstruction import md5_of
+from codec.pipeline.network_tasks import task_of
+from codec.tasks.task import Geometry
 
 __all__ = ["Meter"]
 
@@ -26,11 +28,14 @@ class Meter:
 
     Args:
         header: of the stream.
-        cloud: the cloud sub-model, to finish the task on both sides; None: features only.
+        cloud: the cloud sub-model, to finish the header's task on both sides; None: features only.
+
+    Raises:
+        TaskError: the header's task is none.
     """
 
     def __init__(
-        self, header: SequenceHeader, cloud: Callable[[Sequence[Tensor]], Tensor] | None = None
+        self, header: SequenceHeader, cloud: Callable[[Sequence[Tensor]], Any] | None = None
     ) -> None:
         self.nrmse = FeatureNrmse(len(header.tensors))
         self._header, self._cloud = header, cloud
@@ -38,13 +43,15 @@ class Meter:
         self._bits: dict[str, float] = defaultdict(float)
         self._payload = 0
         self._md5: list[str] = []
-        self._fidelity = TaskFidelity()
+        self._comparison = task_of(header.task, header.model).comparison()
+        self._geometry = Geometry.of_input(header.input_width, header.input_height)
 
     def update(self, features: Sequence[Tensor], encoded: EncodedFrame) -> None:
         """Add a frame: its features as the edge sub-model gave them, and what became of it.
 
         Raises:
-            ValueError: values that are not finite, or an output that is no logits.
+            ValueError: values that are not finite.
+            ModelError: outputs that are not what the task expects.
         """
         self._payload += len(encoded.packet.payload)
         self._md5.append(md5_of(encoded.latents))
@@ -56,7 +63,7 @@ class Meter:
         if self._cloud is not None:
             reference = self._cloud([tensor[None] for tensor in features])
             output = self._cloud([tensor[None] for tensor in recovered])
-            self._fidelity.update(reference.cpu(), output.cpu())
+            self._comparison.update(reference, output, self._geometry)
 
     def report(self) -> dict[str, Any]:
         """Return what the frames came to, flat.
@@ -74,7 +81,6 @@ class Meter:
             for spec, value in zip(self._header.tensors, self.nrmse.per_tensor(), strict=True):
                 report[f"nrmse_{spec.name}"] = value
         if self._cloud is not None:
-            report["kl"] = self._fidelity.kl()
-            report["top1_agreement"] = self._fidelity.top1_agreement()
+            report |= self._comparison.figures()
         report["frame_md5"] = self._md5
         return report

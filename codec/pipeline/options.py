@@ -35,8 +35,11 @@ class VideoOptions:
     `bitrate` (kbit/s, of the whole file) or `target_nrmse` (of the whole clip) is kept by choosing
     the qp of every frame, in place of `config.qp`.  `damaged` is what becomes of a damaged video:
     "stop" at the first damage, "skip" to the next key frame and count what was lost, or "conceal":
-    take what a lenient decoder makes of it.  `measure`: report NRMSE, the MD5 of every frame and
-    what each syntax element costs; `evaluate`: finish the task on both sides as well.
+    take what a lenient decoder makes of it.  `preprocessing` is a TOML file that says how frames
+    become the input of a network of one's own (`read_preprocessing`); `task` is what its outputs
+    stand for: a name, or a TOML file (`tasks.description`); known of classifiers.  `measure`:
+    report NRMSE, the MD5 of every frame and what each syntax element costs; `evaluate`: finish the
+    task on both sides as well.
     """
 
     model: str = DEFAULT_MODEL
@@ -52,6 +55,8 @@ class VideoOptions:
     evaluate: bool = False
     device: str = "cpu"
     profile: Path | None = None
+    preprocessing: Path | None = None
+    task: str | None = None
     config: EncoderConfig = field(default_factory=EncoderConfig)
     bitrate: float | None = None
     target_nrmse: float | None = None

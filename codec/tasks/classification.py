@@ -55,7 +55,7 @@ class Classification:
     target: Final = 0.07
 
     def __init__(self, labels: Sequence[str] = (), output: int | str = 0) -> None:
-        self._labels, self._output = tuple(labels), output
+        self.labels, self._output = tuple(labels), output
 
     def logits(self, outputs: object) -> Tensor:
         """Return the logits, (N, classes).
@@ -68,9 +68,9 @@ class Classification:
             raise ModelError(
                 f"the model's output has shape {tuple(found.shape)}; classes were expected"
             )
-        if self._labels and len(self._labels) != found.shape[1]:
+        if self.labels and len(self.labels) != found.shape[1]:
             raise ModelError(
-                f"the model's output has {found.shape[1]} classes, the task {len(self._labels)} "
+                f"the model's output has {found.shape[1]} classes, the task {len(self.labels)} "
                 "labels; give one label for each class"
             )
         return found
@@ -122,7 +122,7 @@ class Classification:
         return text_on(rgb, f"{label} {probability:.2f}", line, colour or DECODED)
 
     def _label(self, number: int) -> str:
-        return self._labels[number] if self._labels else f"class {number}"
+        return self.labels[number] if self.labels else f"class {number}"
 
 
 class _Fidelity:

@@ -1,0 +1,54 @@
+"""Which task a network is asked to finish: said by the user, carried by the stream, or known by the
+network's name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from codec.models.sources import labels, list_models
+from codec.tasks.anything import Anything
+from codec.tasks.classification import Classification
+from codec.tasks.description import TASK_NAMES, TaskDescription
+from codec.tasks.task import Task
+
+__all__ = ["described", "labelled", "task_of"]
+
+INSTANCES = {"detection", "masks", "keypoints"}
+
+
+def described(task: str | None) -> str:
+    """Return what a header says of a task: one JSON object, or nothing.
+
+    Args:
+        task: a name of `TASK_NAMES`, whose outputs have the form of torchvision's, or a TOML file.
+
+    Raises:
+        TaskError: it is neither, or does not say what it should.
+    """
+    if task is None:
+        return ""
+    if task not in TASK_NAMES:
+        return TaskDescription.from_file(Path(task)).to_json()
+    values = {"task": task} | ({"decoder": "torchvision"} if task in INSTANCES else {})
+    return TaskDescription.from_json(json.dumps(values), task).to_json()
+
+
+def task_of(description: str, model: str) -> Task:
+    """Return the task of a stream: the one that its header describes; else classification for the
+    classifiers that are known by name, and for any other network nothing but its outputs.
+
+    Raises:
+        TaskError: the description is none.
+    """
+    if description:
+        return TaskDescription.from_json(description, "the stream's task").task()
+    return Classification() if model in list_models() else Anything()
+
+
+def labelled(task: Task, model: str, outputs: object) -> Task:
+    """Return a classification with the labels of a network that is known by name."""
+    if not isinstance(task, Classification) or task.labels or model not in list_models():
+        return task
+    return Classification(labels(model, task.logits(outputs).shape[1]))
