@@ -97,7 +97,7 @@ def test_the_end_of_a_payload_reads_as_zeros(payload):
 
 
 def test_a_number_outside_the_tables_is_corrupt():
-    """The first quotient of a payload of ones is 2^24 and more: no symbol has it (FORMAT.md 7.1)."""
+    """The first quotient of a payload of ones is over 2^24: no symbol has it (FORMAT.md 7.1)."""
     reads = (
         lambda reader: reader.levels(1, 0),
         lambda reader: reader.level(0),

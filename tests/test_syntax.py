@@ -236,7 +236,7 @@ def test_vectors_out_of_range_are_corrupt(vector):
         FrameWriter(header, profile).write(frame)
 
 
-# --- adaptation where streams hardly go -------------------------------------------------------------
+# --- adaptation where streams hardly go -----------------------------------------------------------
 
 
 def test_counts_of_a_kind_wait_while_no_block_is_of_it():
