@@ -94,3 +94,16 @@ def test_the_end_of_a_payload_reads_as_zeros(payload):
         except CorruptBitstreamError:
             found.append(None)
     assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+def test_a_number_outside_the_tables_is_corrupt():
+    """The first quotient of a payload of ones is over 2^24: no symbol has it (FORMAT.md 7.1)."""
+    reads = (
+        lambda reader: reader.levels(1, 0),
+        lambda reader: reader.level(0),
+        lambda reader: reader.flag(0),
+        lambda reader: reader.bit(),
+    )
+    for read in reads:
+        with pytest.raises(CorruptBitstreamError, match="payload"):
+            read(SymbolReader(b"\xff" * 8))

@@ -19,6 +19,7 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import INTER, INTRA, Band, Profile, TensorProfile, profile_of
 from codec.format.tables import DEFAULT_POINTS, ESCAPE, tables
+from codec.normative.contexts import TensorContexts, VectorContexts
 from codec.normative.range_coder import SymbolReader
 from codec.normative.symbols import (
     MODE_INTER,
@@ -233,6 +234,39 @@ def test_vectors_out_of_range_are_corrupt(vector):
     frame.vectors[0, 0, 0] = vector
     with pytest.raises(CorruptBitstreamError, match="vector"):
         FrameWriter(header, profile).write(frame)
+
+
+# --- adaptation where streams hardly go -----------------------------------------------------------
+
+
+def test_counts_of_a_kind_wait_while_no_block_is_of_it():
+    """Counts may be over 256 where a frame had more blocks; a frame without such blocks leaves them
+    (FORMAT.md 7.7).
+    """
+    band = Band(np.array([8192], np.int16), 13, np.array([[20], [12]], np.int8))
+    tensor = TensorProfile(
+        6,
+        1,
+        np.array([0], np.int32),
+        (band,),
+        np.zeros(1, np.uint8),
+        np.full(1, 1),
+        np.zeros((2, 1), np.int8),
+        np.array(DEFAULT_POINTS, np.int8),
+    )
+    contexts = TensorContexts(tensor, TensorSpec("t", 1, 20, 20, 8, 8), 20)
+    zeros = np.zeros((1, 400), np.int32)
+    contexts.code_levels(contexts.all_intra(), lambda *_: zeros)
+    contexts.code_levels(np.full(400, MODE_INTER, np.uint8), lambda *_: zeros)
+    assert contexts._counts == [400, 400]
+
+
+def test_means_of_vectors_fall_to_one_and_no_further():
+    contexts = VectorContexts()
+    for _ in range(400):
+        contexts.walk((2, 2), 0, lambda *_: 0)
+    # only the first two kinds of the quiet context are met where nothing moves
+    assert contexts._means[:2] == [1, 1]
 
 
 # --- golden bits ----------------------------------------------------------------------------------
