@@ -370,6 +370,40 @@ def test_average_precision():
     assert precision.figures() == pytest.approx({"ap": 51 / 101, "ap50": 51 / 101})
 
 
+def test_equal_sides_are_perfect_however_many_things_there_are():
+    pytest.importorskip("pycocotools")
+    corner = np.random.default_rng(0).uniform(0, 400, (150, 2))
+    boxes = np.concatenate([corner, corner + 20], 1)
+    rows = instances(boxes, np.linspace(0.9, 0.1, 150), np.ones(150)).rows(Moment(0))
+    precision = AveragePrecision("bbox")
+    precision.expect(0, rows)
+    precision.add(0, rows)
+    assert precision.figures() == pytest.approx({"ap": 1, "ap50": 1})
+
+
+def test_boxes_without_area_are_not_found_and_cost_nothing():
+    outputs = boxes_outputs(np.random.default_rng(0))
+    outputs[0]["boxes"][0, 2] = outputs[0]["boxes"][0, 0]
+    task = of_torchvision("detection")
+    assert len(task.finish(outputs, GEOMETRY)) == 2
+    assert task.lost(outputs, outputs) == 0
+
+
+def test_masks_of_annotations_may_be_polygons(tmp_path):
+    pytest.importorskip("pycocotools")
+    path = tmp_path / "truth.json"
+    annotation = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [4, 4, 8, 8], "area": 64}
+    annotation["segmentation"] = [[4, 4, 12, 4, 12, 12, 4, 12]]
+    truth = {"images": [{"id": 0, "file_name": "0.png"}], "annotations": [annotation]}
+    path.write_text(json.dumps(truth), encoding="utf-8")
+    precision = of_torchvision("masks").against(Truth.from_file(path))
+    masks = np.zeros((1, SIZE, SIZE), bool)
+    masks[0, 4:12, 4:12] = True
+    found = Instances(np.array([[4.0, 4, 12, 12]]), np.ones(1), np.ones(1, np.int64), masks)
+    precision.add(0, found.rows(Moment(0)))
+    assert precision.figures() == pytest.approx({"ap": 1, "ap50": 1})
+
+
 def test_average_precision_of_nothing():
     thing = instances([[0, 0, 10, 10]], [0.9], [1]).rows(Moment(0))
     for wanted, found, value in (([], [], 1.0), ([], thing, 0.0), (thing, [], 0.0)):

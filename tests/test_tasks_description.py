@@ -103,6 +103,7 @@ def test_labels_of_a_file_travel_along(tmp_path):
         ),
         (DETECTION.replace("0.35", "35"), "score_threshold is 35; expected a number from 0 to 1"),
         (DETECTION.replace("0.35", "nan"), "score_threshold is NaN; expected a number from 0 to 1"),
+        (DETECTION.replace("-0.5", "1" + 400 * "0"), "expected a number"),
         (DETECTION.replace("[8, 16, 32]", "[8, 16]"), "3 scores, 3 boxes, 2 strides; expected as"),
         (DETECTION.replace("[8, 16, 32]", "[8, 16, 0]"), "expected a list of positive integers"),
         (DETECTION.replace("[0, 1, 2]", "[0, 1, -2]"), "expected a list of outputs"),
@@ -137,7 +138,9 @@ def test_a_file_that_is_not_there(tmp_path):
         TaskDescription.from_file(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", '{"task": "detection"}', '{"task": []}'])
+@pytest.mark.parametrize(
+    "text", ["[1]", "{", "[" * 100_000, '{"task": "detection"}', '{"task": []}']
+)
 def test_json_is_checked_too(text):
     with pytest.raises(TaskError, match=r"expected|no JSON"):
         TaskDescription.from_json(text)

@@ -58,7 +58,10 @@ class Anything:
         return Tensors({name: value.detach() for name, value in float_tensors(outputs).items()})
 
     def residuals(self, reference: object, outputs: object) -> list[Tensor]:
-        """Return errors by the deviation of the reference: every output counts alike."""
+        """Return errors by the deviation of the reference, so that every output counts alike.
+
+        Which dimension the frames of a batch are in is not known: they count as one frame.
+        """
         expected, found = float_tensors(reference), float_tensors(outputs)
         _check_names(expected, found)
         residuals = []

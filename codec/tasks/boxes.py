@@ -53,6 +53,7 @@ def matches(
 ) -> list[tuple[int, int]]:
     """Pair boxes of one class, the largest overlaps first, each box once."""
     overlap = box_iou(reference, boxes)
+    overlap[(reference[:, None] == boxes[None]).all(2)] = 1  # of no area, too
     overlap[reference_labels[:, None] != labels[None, :]] = 0
     pairs: list[tuple[int, int]] = []
     while overlap.size:

@@ -27,6 +27,8 @@ __all__ = ["AveragePrecision", "IouType", "Truth"]
 IouType = Literal["bbox", "segm", "keypoints"]
 VISIBLE: Final = 0.2
 """Score from which on a key point of the uncoded network is taken to be there."""
+MOST: Final[dict[IouType, int]] = {"bbox": 100, "segm": 100, "keypoints": 20}
+"""Things of a frame that COCO looks at, the most certain."""
 _PERSON_POINTS: Final = 17
 _OTHER_SIGMA: Final = 0.05
 """Deviation, by the root of the area, of key points that are not COCO's."""
@@ -53,7 +55,7 @@ class Truth:
             read = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise TaskError(f"{path}: {error.strerror or error}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TaskError(f"{path}: is no JSON: {error}") from error
         if not isinstance(read, dict) or not {"images", "annotations"} <= read.keys():
             raise TaskError(f"{path}: expected COCO annotations: images, annotations, categories")
@@ -97,8 +99,8 @@ class AveragePrecision:
         self._found: dict[int, list[dict[str, Any]]] = {}
 
     def expect(self, frame: int, rows: list[dict[str, Any]]) -> None:
-        """Take the results of a network for the truth about a frame."""
-        self._expected[frame] = [_annotation(row, self._kind) for row in rows]
+        """Take the results of a network, the most certain first, for the truth about a frame."""
+        self._expected[frame] = [_annotation(row, self._kind) for row in rows[: MOST[self._kind]]]
 
     def add(self, frame: int, rows: list[dict[str, Any]]) -> None:
         """Add results of a frame; one that is not annotated is left out."""

@@ -38,6 +38,7 @@ TASK_NAMES: Final = (
     "anything",
 )
 _TORCHVISION_THRESHOLD: Final = 0.5
+_LARGE: Final = 1e9
 _MISSING: Final = object()
 
 
@@ -93,7 +94,7 @@ class TaskDescription:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise TaskError(f"{path}: {error.strerror or error}") from error
-        except ValueError as error:  # of TOML or of UTF-8
+        except (ValueError, RecursionError) as error:  # of TOML or of UTF-8; of lists in lists
             raise TaskError(f"{path}: is no TOML: {error}") from error
         labels = values.get("labels")
         if isinstance(labels, str) and labels != "coco":
@@ -111,7 +112,7 @@ class TaskDescription:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TaskError(f"{source}: is no JSON: {error}") from error
         if not isinstance(values, dict):
             raise TaskError(f"{source}: expected keys and values, found {_kind_of(values)}")
@@ -160,7 +161,7 @@ class _Fields:
         )
 
     def number(self, key: str, default: object = _MISSING) -> float:
-        return float(self._take(key, "a number", _number, default))
+        return float(self._take(key, "a number", lambda v: _number(v) and abs(v) < _LARGE, default))
 
     def count(self, key: str, default: object = _MISSING) -> int:
         return int(self._take(key, "a positive integer", _positive, default))
@@ -365,5 +366,5 @@ def _kind_of(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = json.dumps(value, default=str)
     return text if len(text) <= 60 else f"{_kind_of(value)} ({text[:50]}…)"

@@ -66,13 +66,17 @@ def draw_instances(
         for mask, each in zip(found.masks, colours, strict=True):
             rgb = blend(rgb, mask, each)
     picture, canvas, font, size = _canvas(rgb)
-    width = max(1, size // 7)
+    # the uncoded network's lines show around those of the decoded one, its labels below the boxes
+    below = colour == UNCODED
+    width = max(1, size // 7) + 2 * below
     for number, each in enumerate(colours):
         left, top, right, bottom = (float(value) for value in found.boxes[number])
         canvas.rectangle((left, top, max(left, right), max(top, bottom)), outline=each, width=width)
         label = int(found.labels[number])
         text = f"{names.get(label, f'class {label}')} {found.scores[number]:.2f}"
         place = (left + width, max(0.0, top - size - 3))
+        if below:
+            place = (left + width, min(bottom, rgb.shape[0] - size - 3.0))
         canvas.rectangle(canvas.textbbox(place, text, font=font), fill=(0, 0, 0))
         canvas.text(place, text, fill=each, font=font)
         if found.points is None:

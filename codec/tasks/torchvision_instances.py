@@ -49,10 +49,12 @@ class TorchvisionInstances:
     def decode(self, outputs: object, geometry: Geometry) -> Instances:
         """Return what was found in one frame."""
         found = self._parts(outputs)
-        scores = _array(found["scores"])
-        kept = np.flatnonzero(scores >= self.score_threshold)
+        scores, corners = _array(found["scores"]), _array(found["boxes"])
+        # what has no area is nothing that was found
+        there = (corners[:, 2:] > corners[:, :2]).all(1) & (scores >= self.score_threshold)
+        kept = np.flatnonzero(there)
         kept = kept[np.argsort(-scores[kept], kind="stable")]
-        boxes = geometry.to_frame(_array(found["boxes"])[kept])
+        boxes = geometry.to_frame(corners[kept])
         labels = _array(found["labels"]).astype(np.int64)[kept]
         masks = points = None
         if self.kind == "masks":
