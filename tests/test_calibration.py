@@ -221,6 +221,25 @@ def test_small_budgets(photographs):
     assert profile.tensors[0].bands[0].matrix.ndim == 1
 
 
+class FirstClass:
+    """A task that asks for the first class alone."""
+
+    loss, target = "first_class", 0.01
+
+    def residuals(self, reference: object, outputs: object) -> list[torch.Tensor]:
+        return [outputs[:, 0] - reference[:, 0]]
+
+    def lost(self, reference: object, outputs: object) -> float:
+        return 0.5 * float(self.residuals(reference, outputs)[0].square().sum())
+
+
+def test_a_task_says_what_counts(photographs):
+    options = CalibrationOptions(views=1, probes=1)
+    profile = calibrate(split(), photographs[:2], PREPROCESSING, options, task=FirstClass())
+    assert "first_class_at_qp_28" in profile.provenance
+    assert profile != calibrate(split(), photographs[:2], PREPROCESSING, options)
+
+
 def test_what_cannot_be_calibrated_on_is_refused(photographs, tmp_path):
     with pytest.raises(ValueError, match="at least one"):
         calibrate(split(), [], PREPROCESSING, OPTIONS)

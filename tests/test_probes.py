@@ -9,7 +9,7 @@ from torch import nn
 
 from codec.errors import ModelError
 from codec.models.submodels import CloudSubmodel
-from codec.profiling.probes import is_classification, output_tensors, probe_gradients
+from codec.profiling.probes import Criterion, is_classification, output_tensors, probe_gradients
 
 
 def cloud_of(function) -> CloudSubmodel:
@@ -27,9 +27,11 @@ def test_outputs_of_any_nesting():
     assert not is_classification([torch.zeros(1, 7, 2, 2)])
 
 
-def outer_of_probes(cloud: CloudSubmodel, features: torch.Tensor, count: int) -> torch.Tensor:
+def outer_of_probes(
+    cloud: CloudSubmodel, features: torch.Tensor, count: int, task: Criterion | None = None
+) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    (gradients,) = probe_gradients(cloud, [features], count, generator)
+    (gradients,) = probe_gradients(cloud, [features], count, generator, task)
     flat = gradients.reshape(count, -1)
     return flat.t() @ flat / count
 
@@ -54,6 +56,26 @@ def test_probes_of_dense_outputs_have_the_gauss_newton_matrix():
     # standardised, the second output is the first one again
     expected = 2 * matrix.t() @ matrix / (2 * variance)
     np.testing.assert_allclose(found, expected, rtol=0.1, atol=0.05)
+
+
+class OnlyFirst:
+    """A task to which the first of two outputs matters, by weights of its own."""
+
+    loss, target = "cost", 0.1
+    weights = torch.tensor([3.0, 0.5])
+
+    def residuals(self, reference: object, outputs: object) -> list[torch.Tensor]:
+        assert not reference[0].requires_grad
+        return [(outputs[0] - reference[0]).flatten() * self.weights]
+
+    def lost(self, reference: object, outputs: object) -> float:
+        return 0.5 * float(self.residuals(reference, outputs)[0].square().sum())
+
+
+def test_a_task_says_what_errors_cost():
+    features = torch.tensor([1.0, -2.0]).reshape(2, 1, 1)
+    found = outer_of_probes(cloud_of(lambda x: [x, x.flip(1) * 100]), features, 500, OnlyFirst())
+    np.testing.assert_allclose(found, torch.diag(OnlyFirst.weights**2), atol=0.2)
 
 
 def test_a_module_is_a_cloud():

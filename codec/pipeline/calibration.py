@@ -44,7 +44,7 @@ from codec.models.submodels import SplitModel
 from codec.normative.motion import compensate, latent_displacement
 from codec.pipeline.checkpoint import CHECKPOINT_SECONDS, Checkpoint
 from codec.pipeline.views import OVERSCAN, pairs_of_frames, views_of
-from codec.profiling.probes import is_classification, output_tensors, probe_gradients
+from codec.profiling.probes import Criterion, is_classification, output_tensors, probe_gradients
 from codec.profiling.statistics import BUDGET, FEW, TensorStatistics
 from codec.profiling.weighted import WeightedTransform
 
@@ -91,6 +91,7 @@ def calibrate(
     preprocessing: Preprocessing,
     options: CalibrationOptions | None = None,
     *,
+    task: Criterion | None = None,
     weights_hash: bytes = bytes(HASH_BYTES),
     device: str = "cpu",
     budget: int = BUDGET,
@@ -103,12 +104,13 @@ def calibrate(
     """Measure the profile of a split model.
 
     Args:
-        split: the sub-models, on `device`.  Outputs: (N, classes) logits, for which the Fisher
-            information of the softmax counts; or any other tensor, dict, list or tuple of tensors,
-            for which the Gauss-Newton matrix of the standardised values does.
+        split: the sub-models, on `device`.
         sources: photographs and videos; a file of one frame is a photograph.
         preprocessing: what makes frames of the size that the model was split for.
         options: how much to measure.
+        task: what errors of the output cost.  None: (N, classes) logits count by the Fisher
+            information of the softmax; any other tensor, dict, list or tuple of tensors by the
+            Gauss-Newton matrix of the standardised values, so that every tensor counts alike.
         weights_hash: of the whole model, for the provenance.
         device: where the model runs.
         budget: size of the profile that is aimed at, bytes.
@@ -128,7 +130,7 @@ def calibrate(
     options = options or CalibrationOptions()
     if not sources:
         raise ValueError("a profile is measured on at least one photograph or video; none came")
-    measurement = _Measurement(split, preprocessing, options, device, budget)
+    measurement = _Measurement(split, preprocessing, options, device, budget, task)
     hashes = [_file_hash(source) for source in sources]
     job = {
         "method": METHOD,
@@ -139,7 +141,7 @@ def calibrate(
         "inputs_sha256": hashlib.sha256("".join(hashes).encode()).hexdigest(),
         **asdict(options),
     }
-    key = json.dumps([job, device, budget, split.input_size, asdict(preprocessing)])
+    key = json.dumps([job, device, budget, split.input_size, asdict(preprocessing), repr(task)])
     kept = Checkpoint(checkpoint, key, checkpoint_seconds, force=force)
     done = measurement.add_all(sources, kept, advance)
     few = [each for each in measurement.statistics if each.few]
@@ -170,9 +172,10 @@ class _Measurement:
         options: CalibrationOptions,
         device: str,
         budget: int,
+        task: Criterion | None,
     ) -> None:
         self.split, self.preprocessing, self.options = split, preprocessing, options
-        self.device = device
+        self.device, self.task = device, task
         squares = [spec.channels**2 for spec in split.tensors]
         self.statistics = [
             TensorStatistics(spec, budget * square // sum(squares), device)
@@ -241,7 +244,9 @@ class _Measurement:
             shift = latent_displacement(vectors, self.header.grid, each.spec)
             predicted = compensate(torch.round(old.double() * scale), shift) / scale
             each.add_residual((new.double() - predicted).float())
-        gradients = probe_gradients(self.split.cloud, after, self.options.probes, generator)
+        gradients = probe_gradients(
+            self.split.cloud, after, self.options.probes, generator, self.task
+        )
         TensorStatistics.add_gradients(self.statistics, gradients)
 
     def add_all(
@@ -301,7 +306,10 @@ def _tuned_unit(
         for _ in range(UNIT_STEPS):
             unit = math.sqrt(low * high)
             loss, criterion = _loss_at(measurement, transform, unit, features, references)
-            target = TARGET_KL if criterion == "kl" else TARGET_ERROR
+            if measurement.task is not None:
+                target = measurement.task.target
+            else:
+                target = TARGET_KL if criterion == "kl" else TARGET_ERROR
             low, high = (unit, high) if loss < target else (low, unit)
     return unit, loss, criterion
 
@@ -326,7 +334,10 @@ def _loss_at(
     for tensors, reference in zip(features, references, strict=True):
         decoded = encoder.encode(tensors, key=True, qp=qp).features
         output = measurement.split.cloud([tensor[None] for tensor in decoded])
-        loss, criterion = task_loss(reference, output)
+        if measurement.task is not None:
+            loss, criterion = measurement.task.lost(reference, output), measurement.task.loss
+        else:
+            loss, criterion = task_loss(reference, output)
         total += loss
     return total / len(features), criterion
 

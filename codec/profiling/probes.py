@@ -1,14 +1,16 @@
 """Random gradients of the cloud sub-model: what an error in the features costs the task.
 
-Their mean outer product is the *sensitivity*: the Fisher information of the output's distribution
-for classes, the Gauss-Newton matrix of the standardised values for anything else.  No labels.
+Their mean outer product is the *sensitivity*: what a task says of errors, where one is given; else
+the Fisher information of the output's distribution for classes, the Gauss-Newton matrix of the
+standardised values for anything else.  No labels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,10 +18,30 @@ from torch import Tensor
 from codec.errors import ModelError
 from codec.normative.exact import as_written
 
-__all__ = ["Cloud", "is_classification", "output_tensors", "probe_gradients"]
+__all__ = ["Cloud", "Criterion", "is_classification", "output_tensors", "probe_gradients"]
 
 Cloud = Callable[[Sequence[Tensor]], Any]
 """The cloud sub-model: batches of coded tensors -> a tensor, or a dict, list or tuple of them."""
+
+
+class Criterion(Protocol):
+    """What a task says of the errors of its outputs."""
+
+    @property
+    def loss(self) -> str:
+        """Return the name of the figure that `lost` returns."""
+
+    @property
+    def target(self) -> float:
+        """Return how much of it inputs may lose at the reference qp."""
+
+    def residuals(self, reference: object, outputs: object) -> list[Tensor]:
+        """Return residuals of which half the squared length is what the error costs,
+        differentiable by `outputs`.
+        """
+
+    def lost(self, reference: object, outputs: object) -> float:
+        """Return what one input lost."""
 
 
 def output_tensors(output: object) -> list[Tensor]:
@@ -51,12 +73,17 @@ def is_classification(outputs: Sequence[Tensor]) -> bool:
 
 @as_written()
 def probe_gradients(
-    cloud: Cloud, features: Sequence[Tensor], count: int, generator: torch.Generator
+    cloud: Cloud,
+    features: Sequence[Tensor],
+    count: int,
+    generator: torch.Generator,
+    task: Criterion | None = None,
 ) -> list[Tensor]:
     """Return `count` random gradients whose mean outer product is the sensitivity.
 
-    Classes: w = sqrt(p) eps - p <sqrt(p), eps> with random signs eps has the softmax's Fisher
-    information diag(p) - p p^T as its covariance, so grad <w, logits> has that of the features.
+    A task: random signs on its residuals.  Without one, classes: w = sqrt(p) eps - p <sqrt(p), eps>
+    with random signs eps has the softmax's Fisher information diag(p) - p p^T as its covariance, so
+    grad <w, logits> has that of the features.
     Anything else: random signs on outputs divided by their standard deviations and the root of
     their number, so that every output tensor counts alike.
 
@@ -65,20 +92,28 @@ def probe_gradients(
         features: (C, H, W) for each tensor of the split.
         count: how many.
         generator: of the signs, on the CPU.
+        task: what errors of the output cost; None: taken from the shape of the output.
 
     Returns:
         (count, C, H, W) for each tensor.
     """
     inputs = [tensor.detach()[None].requires_grad_() for tensor in features]
     draws: list[list[Tensor]] = []
+    reference = None if task is None else cloud([tensor.detach() for tensor in inputs])
     with torch.enable_grad():
-        outputs = output_tensors(cloud(inputs))
-        if not any(output.requires_grad for output in outputs):
+        outputs = cloud(inputs)
+        if task is None:
+            values = output_tensors(outputs)
+            weights = [partial(_probe, values, value.detach()) for value in values]
+        else:
+            values = task.residuals(reference, outputs)
+            weights = [partial(_signs, value) for value in values]
+        if not any(value.requires_grad for value in values):
             raise ModelError("the model's output does not depend on the features")
         for _ in range(count):  # one forward pass serves them all
-            total = torch.zeros((), dtype=torch.float32, device=outputs[0].device)
-            for output in outputs:
-                total = total + (output * _probe(outputs, output.detach(), generator)).sum()
+            total = torch.zeros((), dtype=torch.float32, device=values[0].device)
+            for value, draw in zip(values, weights, strict=True):
+                total = total + (value * draw(generator)).sum()
             gradients = torch.autograd.grad(total, inputs, retain_graph=True, allow_unused=True)
             draws.append(
                 [
@@ -89,10 +124,14 @@ def probe_gradients(
     return [torch.cat(of_tensor) for of_tensor in zip(*draws, strict=True)]
 
 
+def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
+    signs = torch.randint(0, 2, like.shape, generator=generator, device="cpu") * 2 - 1
+    return signs.to(like)
+
+
 def _probe(outputs: Sequence[Tensor], output: Tensor, generator: torch.Generator) -> Tensor:
     """Draw the weights of one output: see `probe_gradients`."""
-    signs = torch.randint(0, 2, output.shape, generator=generator, device="cpu") * 2 - 1
-    signs = signs.to(output)
+    signs = _signs(output, generator)
     if is_classification(outputs):
         p = torch.softmax(output, 1)
         weights = p.sqrt() * signs
