@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import click
@@ -13,10 +14,11 @@ from codec.cli.streams import open_stream
 from codec.cli.terminal import check_files, progress, say, write_json
 from codec.errors import BitstreamError, FeatureCodecError
 from codec.files.damage import DAMAGE_POLICIES, DamagePolicy
-from codec.files.outputs import one_line
+from codec.files.outputs import one_line, open_output
 
 if TYPE_CHECKING:
     from codec.files.streams import StreamReader
+    from codec.format.header import SequenceHeader
 
 __all__ = ["decode"]
 
@@ -32,6 +34,11 @@ __all__ = ["decode"]
     "--task",
     help="Finish the task and write its results as JSON: the top five of every frame, or boxes, "
     "masks and key points as COCO has them; - is standard output.",
+)
+@click.option(
+    "--draw",
+    help="Write an MP4 of the frames of --reference with what the uncoded network finds in them, "
+    "and over it what is found in the decoded tensors; needs Pillow.",
 )
 @click.option("--md5", is_flag=True, help="Print the MD5 of every frame's integer latents.")
 @click.option(
@@ -69,6 +76,7 @@ def decode(
     stream: str,
     output: str | None,
     task: str | None,
+    draw: str | None,
     md5: bool,
     salvage: bool,
     reference: str | None,
@@ -87,6 +95,7 @@ def decode(
     summary printed.  Of a stream that is cut, still being written, or damaged, all frames before
     that are decoded and printed, but none are written without --salvage.
     """
+    from codec.files.drawn import PictureWriter
     from codec.files.streams import BeforeFault
     from codec.files.tensors import TensorFile
     from codec.pipeline.decoding import FeatureReference, TaskOutput, decode_frames, model_of
@@ -95,7 +104,9 @@ def decode(
     if piped and md5:
         raise click.UsageError("--md5 prints on standard output, where another output goes")
     inputs = [("STREAM", stream), ("--reference", reference), ("--weights", weight_file(weights))]
-    check_files({"-o": output, "--task": task}, inputs, force=force)
+    if draw is not None and (reference is None or draw == "-"):
+        raise click.UsageError("--draw names a file, and needs the frames of --reference")
+    check_files({"-o": output, "--task": task, "--draw": draw}, inputs, force=force)
     with ExitStack() as stack:
         reader = stack.enter_context(open_stream(stream))
         header = reader.header
@@ -103,7 +114,7 @@ def decode(
         finish = compare = tensors = None
         if task is not None or reference is not None:
             split = model_of(header, weights=weights, any_weights=any_weights, device=place)
-            if task is not None:
+            if task is not None or draw is not None:
                 finish = TaskOutput(header, split)
             if reference is not None:
                 span = _shifted(frames, reference_frames)
@@ -112,6 +123,12 @@ def decode(
         if output is not None:
             names = [spec.name for spec in header.tensors]
             tensors = stack.enter_context(TensorFile(output, names, force=force))
+        pictures = None
+        if draw is not None:
+            file = stack.enter_context(open_output(draw, force=force))
+            pictures = stack.enter_context(
+                PictureWriter(file, (header.input_width, header.input_height), _rate(header))
+            )
         results = []
         count = 0
         with progress(_frame_count(reader, frames), quiet=quiet) as advance:
@@ -119,10 +136,12 @@ def decode(
             for number, frame in decoded:
                 if tensors is not None:
                     tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)
-                if finish is not None:
+                if task is not None and finish is not None:
                     results.extend(finish(number, frame))
                 if compare is not None:
-                    compare.update(frame)
+                    rgb, features = compare.update(frame)
+                    if pictures is not None and finish is not None:
+                        pictures.add(finish.drawn(frame, rgb, features))
                 if md5:
                     say(f"{frame.md5()}  {number}")
                 count += 1
@@ -151,6 +170,11 @@ def decode(
             say(f"{count} frames: {shapes}", err=piped)
         if decoded.error is not None:
             raise decoded.error
+
+
+def _rate(header: SequenceHeader) -> Fraction:
+    duration = header.frame_duration * header.time_base
+    return 1 / duration if duration else Fraction(25)
 
 
 def _frame_count(reader: StreamReader, frames: tuple[int, int | None] | None) -> int | None:

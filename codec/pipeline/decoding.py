@@ -7,10 +7,13 @@ Nothing here is normative, nothing prints; files other than a reference clip are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from codec.errors import CorruptBitstreamError, ModelError, VideoError
 from codec.files.damage import DamagePolicy
@@ -24,7 +27,8 @@ from codec.models.submodels import SplitModel, split_model
 from codec.models.weights import weights_hash
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.pipeline.network_tasks import labelled, task_of
-from codec.tasks.task import Geometry, Moment
+from codec.tasks.drawing import DECODED, UNCODED
+from codec.tasks.task import Geometry, Moment, Result
 
 __all__ = ["FeatureReference", "TaskOutput", "decode_frames", "model_of"]
 
@@ -99,29 +103,45 @@ def model_of(
 
 
 class TaskOutput:
-    """Finishes the task: decoded frame -> rows of its result, as they are written to JSON."""
+    """Finishes the task: decoded frame -> rows of its result, as they are written to JSON.
+
+    Places are in pixels of the network's input.
+    """
 
     def __init__(self, header: SequenceHeader, split: SplitModel) -> None:
         self._header, self._split = header, split
         self._task = task_of(header.task, header.model)
+        self._geometry = Geometry.of_input(header.input_width, header.input_height)
         self._named = False
 
     def __call__(self, number: int, frame: DecodedFrame) -> list[dict[str, Any]]:
         """Return the rows of one frame; for classes one, for things found one each.
 
-        Places are in pixels of the network's input.
-
         Raises:
             ModelError: the outputs are not what the task expects.
         """
-        header = self._header
+        moment = Moment(number, frame.pts, float(frame.pts * self._header.time_base))
+        return self._finished(frame.features).rows(moment)
+
+    def drawn(
+        self, frame: DecodedFrame, rgb: NDArray[np.uint8], features: Sequence[Tensor]
+    ) -> NDArray[np.uint8]:
+        """Draw what the uncoded network finds, and over it what is found in the decoded frame.
+
+        Args:
+            frame: decoded.
+            rgb: the network's input, (H, W, 3).
+            features: of it, uncoded, (C, H, W) each.
+        """
+        picture = self._task.draw(self._finished(features), rgb, UNCODED)
+        return self._task.draw(self._finished(frame.features), picture, DECODED)
+
+    def _finished(self, features: Sequence[Tensor]) -> Result:
         with torch.no_grad():
-            outputs = self._split.cloud([tensor[None] for tensor in frame.features])
+            outputs = self._split.cloud([tensor[None] for tensor in features])
         if not self._named:
-            self._task, self._named = labelled(self._task, header.model, outputs), True
-        geometry = Geometry.of_input(header.input_width, header.input_height)
-        moment = Moment(number, frame.pts, float(frame.pts * header.time_base))
-        return self._task.finish(outputs, geometry).rows(moment)
+            self._task, self._named = labelled(self._task, self._header.model, outputs), True
+        return self._task.finish(outputs, self._geometry)
 
 
 class FeatureReference:
@@ -159,8 +179,10 @@ class FeatureReference:
         self._frames: Iterable[Frame] = iter(self._reader)
         self._nrmse = FeatureNrmse(len(header.tensors))
 
-    def update(self, frame: DecodedFrame) -> None:
-        """Compare the next frame of the clip with a decoded one."""
+    def update(self, frame: DecodedFrame) -> tuple[NDArray[np.uint8], list[Tensor]]:
+        """Compare the next frame of the clip with a decoded one; return its picture, and its
+        features.
+        """
         reference = next(iter(self._frames), None)
         if reference is None:
             raise VideoError(
@@ -179,6 +201,7 @@ class FeatureReference:
                 self._nrmse.update(number, actual[0].cpu().numpy(), recovered.cpu().numpy())
             except ValueError as error:
                 raise ModelError(f"the reference's features: {error}") from error
+        return reference.rgb, [tensor[0] for tensor in features]
 
     def nrmse(self) -> float:
         """Return the NRMSE so far; over all frames it is the encoder's figure."""
