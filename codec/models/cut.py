@@ -24,7 +24,7 @@ from codec.models.boundary import dtype_name, first_line
 from codec.models.geometry import Geometry
 from codec.models.tracing import TracedModel, ancestors, is_tensors, unwrapped_name
 
-__all__ = ["Cut", "cloud_graph", "cut_behind", "edge_graph", "find_node"]
+__all__ = ["Cut", "Locate", "cloud_graph", "cut_behind", "edge_graph", "find_node"]
 
 # Gives a node's counterpart in a new graph, or the constant in its place.
 _Resolve = Callable[[fx.Node], Any]
@@ -39,8 +39,26 @@ class Cut:
     tensors: tuple[TensorSpec, ...]
 
 
-def cut_behind(traced: TracedModel, geometries: Mapping[fx.Node, Geometry], split: str) -> Cut:
+# Gives the geometry of a node that no rule knows, or refuses it.
+Locate = Callable[[TracedModel, "Cut"], Geometry]
+
+
+def cut_behind(
+    traced: TracedModel,
+    geometries: Mapping[fx.Node, Geometry],
+    split: str,
+    *,
+    given: Mapping[str, Geometry] | None = None,
+    locate: Locate | None = None,
+) -> Cut:
     """Cut a graph behind what `split` names, one value or several joined by `+`.
+
+    Args:
+        traced: the graph.
+        geometries: of its nodes, as derived.
+        split: the names.
+        given: geometries by the names of tensors, which come before derived ones.
+        locate: finds that of a tensor without one, by the cut that gives it alone.
 
     Raises:
         ModelError: it names nothing, what crosses there cannot be coded, or several names do not
@@ -81,11 +99,35 @@ def cut_behind(traced: TracedModel, geometries: Mapping[fx.Node, Geometry], spli
         raise ModelError(f"split {split!r}: nothing crosses it; cut in front of the model's output")
     if len(named) > 1:
         crossing = _as_named(crossing, items, named, split)
-    specs = tuple(
-        _spec(traced, geometries.get(node), node, split, named.get(node, node.name))
-        for node in crossing
+    specs = []
+    for node in crossing:
+        name = named.get(node, node.name)
+        _refuse_shape(traced, node, split)
+        geometry = (given or {}).get(name) or geometries.get(node)
+        if geometry is None or geometry.dims != (-2, -1):
+            geometry = _located(traced, Cut(edge, [node], ()), split, locate)
+        specs.append(_spec(traced, geometry, node, split, name))
+    unknown = set(given or {}) - {spec.name for spec in specs}
+    if unknown:
+        raise ModelError(
+            f"geometry of {min(unknown)!r}, which does not cross split {split!r}: that are "
+            f"{', '.join(spec.name for spec in specs)}"
+        )
+    return Cut(edge, crossing, tuple(specs))
+
+
+def _located(traced: TracedModel, cut: Cut, split: str, locate: Locate | None) -> Geometry:
+    """Ask where the samples of a tensor lie that no rule has placed."""
+    (node,) = cut.crossing
+    why = "global pooling, attention or an unknown operation lies before it"
+    if locate is not None:
+        try:
+            return locate(traced, cut)
+        except ModelError as error:
+            why += f"; {first_line(error)}; where it has one, say so by geometry="
+    raise ModelError(
+        f"split {split!r}: the samples of {node.name} have no place in the frame ({why})"
     )
-    return Cut(edge, crossing, specs)
 
 
 def _as_named(
@@ -151,9 +193,7 @@ def _spelled(path: str) -> str:
     return path.removeprefix("_")
 
 
-def _spec(
-    traced: TracedModel, geometry: Geometry | None, node: fx.Node, split: str, name: str
-) -> TensorSpec:
+def _refuse_shape(traced: TracedModel, node: fx.Node, split: str) -> None:
     value = traced.values[node.name]
     if not isinstance(value, torch.Tensor) or value.ndim != 4 or value.dtype != torch.float32:
         found = (
@@ -165,12 +205,12 @@ def _spec(
             f"split {split!r}: {node.name} crosses it, "
             f"which is not a float32 tensor N,C,H,W but {found}"
         )
-    if geometry is None or geometry.dims != (-2, -1):
-        raise ModelError(
-            f"split {split!r}: the samples of {node.name} have no place in the frame "
-            "(global pooling, attention or an unknown operation lies before it)"
-        )
-    _, channels, height, width = value.shape
+
+
+def _spec(
+    traced: TracedModel, geometry: Geometry, node: fx.Node, split: str, name: str
+) -> TensorSpec:
+    _, channels, height, width = traced.values[node.name].shape
     y, x = geometry.y, geometry.x
     if y.stride.denominator != 1 or x.stride.denominator != 1:
         raise ModelError(
@@ -230,6 +270,8 @@ def _shape_value(
 ) -> Any:  # noqa: ANN401 - a node or a constant
     """Give a number or shape to the cloud: a constant, or made from a coded batch's size."""
     two, three = traced.values[node.name], traced.other_values[node.name]
+    if isinstance(two, (torch.SymInt, torch.SymFloat, torch.SymBool)):  # known when it runs
+        return graph.node_copy(node, resolve)
     if isinstance(two, torch.device):  # here that of the meta tensors
         return graph.call_function(getattr, (witness, "device"))
     if two == three:

@@ -80,11 +80,16 @@ def geometries_of(traced: TracedModel) -> dict[fx.Node, Geometry]:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Sample j is centred on input pixel j * stride + offset2 / 2 and sees `field` of them."""
+    """Sample j is centred on input pixel j * stride + offset2 / 2 and sees `field` of them.
+
+    `grain` is the stride of the sparsest samples that it was made from: more than its own behind
+    an up-sampling.
+    """
 
     stride: Fraction | int = 1
     offset2: Fraction | int = 0
     field: Fraction | int = 1
+    grain: Fraction | int = 1
 
     def windowed(self, kernel: int, stride: int, pad: int, dilation: int) -> Axis:
         """Behind a convolution or pool."""
@@ -93,6 +98,7 @@ class Axis:
             self.stride * stride,
             self.offset2 + self.stride * (span - 2 * pad),
             self.field + self.stride * span,
+            max(self.grain, self.stride * stride),
         )
 
     def padded(self, before: int) -> Axis:
@@ -103,17 +109,28 @@ class Axis:
         """Behind a transposed convolution."""
         span = (kernel - 1) * dilation
         finer = Fraction(self.stride) / stride
-        return Axis(finer, self.offset2 + finer * (2 * pad - span), self.field + finer * span)
+        return replace(
+            self,
+            stride=finer,
+            offset2=self.offset2 + finer * (2 * pad - span),
+            field=self.field + finer * span,
+        )
 
     def scaled(self, before: int, after: int) -> Axis:
         """Behind a resize from `before` samples to `after` that keeps the edges of the frame."""
         stride = Fraction(self.stride) * before / after
-        return Axis(stride, self.offset2 + stride - self.stride, self.field + self.stride)
+        return replace(
+            self,
+            stride=stride,
+            offset2=self.offset2 + stride - self.stride,
+            field=self.field + self.stride,
+            grain=max(self.grain, stride),
+        )
 
     def thinned(self, first: int, step: int | Fraction) -> Axis:
         """Of every `step`-th sample from `first` on."""
         moved = self.padded(-first)
-        return replace(moved, stride=self.stride * step)
+        return replace(moved, stride=self.stride * step, grain=max(self.grain, self.stride * step))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +181,22 @@ def _pair(value: object) -> tuple[int, int]:
 def _merged(geometries: Iterable[Geometry]) -> Geometry | None:
     """Where the samples of a sum or concatenation lie: None if the branches disagree in stride.
 
-    Where branches of one stride differ in offset, the one with the largest receptive field
-    decides, per axis: it is the branch that looks at its surroundings, and most of what moves in
-    the tensor comes from it.
+    Where branches of one stride differ in offset, one that comes straight from the frame decides
+    before one that was up-sampled from sparser samples (in a pyramid), and of several such the one
+    with the largest receptive field, per axis: it is the branch that looks at its surroundings, and
+    most of what moves in the tensor comes from it.
     """
+
+    def weight(axis: Axis) -> tuple[Fraction | int, Fraction | int]:
+        return -axis.grain, axis.field
+
     first, *others = geometries
     y, x = first.y, first.x
     for other in others:
         if (other.y.stride, other.x.stride, other.dims) != (y.stride, x.stride, first.dims):
             return None
-        y = max(y, other.y, key=lambda axis: axis.field)
-        x = max(x, other.x, key=lambda axis: axis.field)
+        y = max(y, other.y, key=weight)
+        x = max(x, other.x, key=weight)
     return Geometry(y, x, first.dims)
 
 

@@ -16,7 +16,7 @@ from codec.models.cut import cut_behind, find_node
 from codec.models.geometry import Geometry, geometries_of
 from codec.models.preprocessing import default_preprocessing
 from codec.models.sources import build, own_defaults
-from codec.models.tracing import TracedModel
+from codec.models.tracing import TracedModel, trace
 
 __all__ = ["BUNDLED_SPLITS", "SplitPoint", "describe_splits", "list_splits"]
 
@@ -44,7 +44,7 @@ def describe_splits(name: str, input_size: tuple[int, int] | None = None) -> lis
         except NotImplementedError:
             # RegNet computes its widths with tensors, which must hold values.
             model = build(name).eval()
-    traced = TracedModel(model, input_size)
+    traced = trace(model, input_size)
     geometries = geometries_of(traced)
     if name == DEFAULT_MODEL:
         return [(split, cut_behind(traced, geometries, split).tensors) for split in BUNDLED_SPLITS]

@@ -22,7 +22,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from codec.errors import ModelError
 from codec.models.boundary import as_model_error, quiet
 
-__all__ = ["TracedModel", "ancestors", "is_tensors", "unwrapped", "unwrapped_name"]
+__all__ = [
+    "TracedModel",
+    "ancestors",
+    "image_inputs",
+    "is_tensors",
+    "trace",
+    "unwrapped",
+    "unwrapped_name",
+]
 
 _IN_PLACE: Final = re.compile(r"[a-z0-9_]*[a-z0-9]_")
 
@@ -88,46 +96,27 @@ class _Recorder(fx.Interpreter):
         self.values[n.name] = value = super().run_node(n)
         return value
 
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:  # noqa: ANN401 - likewise
+        value = super().get_attr(target, args, kwargs)
+        return value.to("meta") if isinstance(value, torch.Tensor) else value
+
 
 class TracedModel:
-    """A model's graph with the value of every node in it, on meta tensors of one input size.
+    """A graph with one image as its input, and the value of every node in it at one input size.
 
     `values` are those of a batch of two, `other_values` of a batch of three: they tell what depends
-    on the batch (a size) from what does not (a constant).  `input_free` are the nodes that are
-    computed from weights and constants alone.
+    on the batch (a size) from what does not (a constant).  Values have a shape and a type, and no
+    elements.  `input_free` are the nodes that are computed from weights and constants alone.
     """
 
-    def __init__(self, model: nn.Module, input_size: tuple[int, int]) -> None:
-        kind = type(model).__name__
-        with (
-            quiet(),
-            as_model_error(
-                f"{kind} cannot be traced by torch.fx",
-                "; cut a part of it that decides nothing by its values, or a variant of it",
-            ),
-        ):
-            states = _states(model)
-            tracer = _Tracer()
-            with _NoChance():  # type: ignore[no-untyped-call]
-                graph = tracer.trace(model)
-            traced = fx.GraphModule(tracer.root, graph, kind)
-        for path, state in _states(model).items():
-            if states.get(path, state) != state:
-                raise ModelError(
-                    f"{kind} changes its {path} when it runs, which its halves would not do "
-                    "alike; a model that is cut must not change"
-                )
-        written = _make_functional(traced)
-        self.module = traced
-        self.nodes = list(traced.graph.nodes)
-        self.inputs = [node for node in self.nodes if node.op == "placeholder"]
-        if len(self.inputs) != 1:
-            raise ModelError(
-                f"{type(model).__name__} takes {len(self.inputs)} inputs, not one image"
-            )
+    def __init__(
+        self, module: fx.GraphModule, values: dict[str, Any], other_values: dict[str, Any]
+    ) -> None:
+        self.module = module
+        self.nodes = list(module.graph.nodes)
+        self.inputs = image_inputs(module)
         self.output = self.nodes[-1]
-        self.values, self.other_values = (self._values_at(batch, input_size) for batch in (2, 3))
-        self._refuse_hidden_writes(written)
+        self.values, self.other_values = values, other_values
         self.input_free: set[fx.Node] = set()
         for node in self.nodes:
             if node.op != "placeholder" and all(
@@ -135,55 +124,108 @@ class TracedModel:
             ):
                 self.input_free.add(node)
 
-    def _values_at(self, batch: int, input_size: tuple[int, int]) -> dict[str, Any]:
-        """Run the graph on meta tensors: shapes without arithmetic or a copy of the weights."""
-        memo: dict[int, Any] = {}
-        for parameter in self.module.parameters():
-            memo[id(parameter)] = nn.Parameter(
-                torch.empty_like(parameter, device="meta"), requires_grad=False
+
+def image_inputs(module: fx.GraphModule) -> list[fx.Node]:
+    """Return the one input of a graph.
+
+    Raises:
+        ModelError: it has another number of them.
+    """
+    inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
+    if len(inputs) != 1:
+        raise ModelError(f"{type(module).__name__} takes {len(inputs)} inputs, not one image")
+    return inputs
+
+
+def trace(model: nn.Module, input_size: tuple[int, int]) -> TracedModel:
+    """Trace a network by torch.fx.
+
+    Raises:
+        ModelError: it cannot be traced, does not run at this size, or is one whose halves could not
+            equal it.
+    """
+    kind = type(model).__name__
+    with (
+        quiet(),
+        as_model_error(
+            f"{kind} cannot be traced by torch.fx",
+            "; cut a part of it that decides nothing by its values, a variant of it, or what "
+            "torch.export makes of it (a .pt2 file)",
+        ),
+    ):
+        states = _states(model)
+        tracer = _Tracer()
+        with _NoChance():  # type: ignore[no-untyped-call]
+            graph = tracer.trace(model)
+        module = fx.GraphModule(tracer.root, graph, kind)
+    for path, state in _states(model).items():
+        if states.get(path, state) != state:
+            raise ModelError(
+                f"{kind} changes its {path} when it runs, which its halves would not do "
+                "alike; a model that is cut must not change"
             )
-        for buffer in self.module.buffers():
-            memo[id(buffer)] = torch.empty_like(buffer, device="meta")
-        height, width = input_size
-        with (
-            quiet(),
-            torch.inference_mode(mode=False),
-            torch.no_grad(),
-            torch.device("meta"),  # for what the model makes on its way
-            _NoChance(),  # type: ignore[no-untyped-call]
-            as_model_error(
-                f"the model does not run on {width}x{height} input, float32 RGB",
-                "; give frames of a size that it takes (where it has one, without --native)",
-            ),
-        ):
-            recorder = _Recorder(copy.deepcopy(self.module, memo))
-            recorder.run(torch.empty(batch, 3, height, width, dtype=torch.float32, device="meta"))
-        return recorder.values
+    written = _make_functional(module)
+    image_inputs(module)
+    values = _values_at(module, 2, input_size)
+    _refuse_hidden_writes(module, values, written)
+    return TracedModel(module, values, _values_at(module, 3, input_size))
 
-    def _refuse_hidden_writes(self, written: dict[fx.Node, fx.Node]) -> None:
-        """Refuse in-place operations that reach further than `_make_functional` can follow.
 
-        Args:
-            written: in-place node -> what it overwrites.
-        """
-        order = {node: index for index, node in enumerate(self.nodes)}
-        places = defaultdict(set)
-        for node in self.nodes:
-            value = self.values[node.name]
-            if isinstance(value, torch.Tensor):
-                places[_storage(value)].add(node)
-        for node, overwritten in written.items():
-            value = self.values[overwritten.name]
-            if not isinstance(value, torch.Tensor):
-                continue
-            # `_make_functional` has seen to the readers of the name itself, but for `a += b`
-            followed = set() if node.target in _AUGMENTED.values() else {overwritten}
-            for other in places[_storage(value)] - followed:
-                if order[other] < order[node] and any(order[u] > order[node] for u in other.users):
-                    raise ModelError(
-                        f"{node.name} writes into memory that {other.name} shares and that is read "
-                        "later; write the model without in-place operations there"
-                    )
+def _values_at(module: fx.GraphModule, batch: int, input_size: tuple[int, int]) -> dict[str, Any]:
+    """Run the graph on meta tensors: shapes without arithmetic or a copy of the weights."""
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(
+            torch.empty_like(parameter, device="meta"), requires_grad=False
+        )
+    for buffer in module.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    height, width = input_size
+    with (
+        quiet(),
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        torch.device("meta"),  # for what the model makes on its way
+        _NoChance(),  # type: ignore[no-untyped-call]
+        as_model_error(
+            f"the model does not run on {width}x{height} input, float32 RGB",
+            "; give frames of a size that it takes (where it has one, without --native)",
+        ),
+    ):
+        recorder = _Recorder(copy.deepcopy(module, memo))
+        recorder.run(torch.empty(batch, 3, height, width, dtype=torch.float32, device="meta"))
+    return recorder.values
+
+
+def _refuse_hidden_writes(
+    module: fx.GraphModule, values: dict[str, Any], written: dict[fx.Node, fx.Node]
+) -> None:
+    """Refuse in-place operations that reach further than `_make_functional` can follow.
+
+    Args:
+        module: the graph.
+        values: of its nodes.
+        written: in-place node -> what it overwrites.
+    """
+    nodes = list(module.graph.nodes)
+    order = {node: index for index, node in enumerate(nodes)}
+    places = defaultdict(set)
+    for node in nodes:
+        value = values[node.name]
+        if isinstance(value, torch.Tensor):
+            places[_storage(value)].add(node)
+    for node, overwritten in written.items():
+        value = values[overwritten.name]
+        if not isinstance(value, torch.Tensor):
+            continue
+        # `_make_functional` has seen to the readers of the name itself, but for `a += b`
+        followed = set() if node.target in _AUGMENTED.values() else {overwritten}
+        for other in places[_storage(value)] - followed:
+            if order[other] < order[node] and any(order[u] > order[node] for u in other.users):
+                raise ModelError(
+                    f"{node.name} writes into memory that {other.name} shares and that is read "
+                    "later; write the model without in-place operations there"
+                )
 
 
 def _make_functional(traced: fx.GraphModule) -> dict[fx.Node, fx.Node]:
