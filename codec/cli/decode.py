@@ -63,6 +63,7 @@ __all__ = ["decode"]
 @click.option(
     "--frames", type=FrameRange(), help="N: the first N; A:B: from A to B - 1, seeking to A."
 )
+@click.option("--model", help="File of the network, if the stream was made with one of its own.")
 @click.option(
     "--weights", help="Weight file for --task and --reference, if the stream was made with one."
 )
@@ -83,6 +84,7 @@ def decode(
     reference_frames: tuple[int, int | None] | None,
     damaged: DamagePolicy,
     frames: tuple[int, int | None] | None,
+    model: str | None,
     weights: str | None,
     any_weights: bool,
     quiet: bool,
@@ -103,7 +105,12 @@ def decode(
     piped = "-" in (output, task)
     if piped and md5:
         raise click.UsageError("--md5 prints on standard output, where another output goes")
-    inputs = [("STREAM", stream), ("--reference", reference), ("--weights", weight_file(weights))]
+    inputs = [
+        ("STREAM", stream),
+        ("--reference", reference),
+        ("--model", model),
+        ("--weights", weight_file(weights)),
+    ]
     if draw is not None and (reference is None or draw == "-"):
         raise click.UsageError("--draw names a file, and needs the frames of --reference")
     check_files({"-o": output, "--task": task, "--draw": draw}, inputs, force=force)
@@ -113,7 +120,9 @@ def decode(
         place = usable_device(device)
         finish = compare = tensors = None
         if task is not None or reference is not None:
-            split = model_of(header, weights=weights, any_weights=any_weights, device=place)
+            split = model_of(
+                header, model=model, weights=weights, any_weights=any_weights, device=place
+            )
             if task is not None or draw is not None:
                 finish = TaskOutput(header, split)
             if reference is not None:

@@ -101,12 +101,16 @@ def split_or_default(model: str, split: str | None) -> str:
     Raises:
         click.UsageError: neither; ModelError: no such model.
     """
+    from codec.models.networks import is_file
     from codec.models.preprocessing import default_preprocessing
 
     if split is not None:
         return split
     if model != DEFAULT_MODEL:
-        default_preprocessing(model, native=False)  # a name that is none is the first to be said
+        if not is_file(model):
+            default_preprocessing(
+                model, native=False
+            )  # a name that is none is the first to be said
         raise click.UsageError(
             f"--split is needed for {model}; `lmc models {model}` lists its split points"
         )

@@ -21,10 +21,9 @@ from codec.files.streams import StreamReader
 from codec.files.video import Frame, VideoReader
 from codec.format.header import SequenceHeader
 from codec.metrics import FeatureNrmse
+from codec.models.networks import is_file, open_network
 from codec.models.preprocessing import normalise
-from codec.models.sources import load_model
 from codec.models.submodels import SplitModel, split_model
-from codec.models.weights import weights_hash
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.pipeline.network_tasks import labelled, task_of
 from codec.tasks.drawing import DECODED, UNCODED
@@ -58,12 +57,18 @@ def decode_frames(
 
 
 def model_of(
-    header: SequenceHeader, *, weights: str | None, any_weights: bool, device: str
+    header: SequenceHeader,
+    *,
+    model: str | None = None,
+    weights: str | None,
+    any_weights: bool,
+    device: str,
 ) -> SplitModel:
     """Return the sub-models that a stream was made with.
 
     Args:
         header: names model, split and the hash of the weights.
+        model: what to use in place of the name in the header; needed when that is a file's.
         weights: file to use in place of what the header names; needed when the weights were a local
             file.
         any_weights: accept weights of another hash.
@@ -77,22 +82,25 @@ def model_of(
             "the stream was coded from its writer's own tensors and names no model; "
             "decode to features"
         )
-    wanted = weights or header.weights
+    if model is None and is_file(header.model):
+        raise ModelError(
+            f"the stream was made with the network in a file {header.model!r}; pass it with "
+            "--model FILE"
+        )
+    wanted = weights or ("default" if is_file(header.model) else header.weights)
     if weights is None and wanted != "default" and not wanted.startswith("random:"):
         raise ModelError(
             f"the stream was made with the weight file {wanted!r}; pass it with --weights FILE"
         )
-    model = load_model(header.model, wanted, device=device)
-    found = weights_hash(model)
-    if found != header.weights_hash and not any_weights:
+    network = open_network(model or header.model, wanted, device=device)
+    if network.hash != header.weights_hash and not any_weights:
         raise ModelError(
-            f"weights of hash {found.hex()}, the stream was made with "
-            f"{header.weights_hash.hex()} ({header.weights}); "
-            "pass the right file with --weights, or --any-weights to go on regardless"
+            f"weights of hash {network.hash.hex()}, the stream was made with "
+            f"{header.weights_hash.hex()} ({header.weights or header.model}); "
+            "pass the right file, or --any-weights to go on regardless"
         )
-    split = split_model(
-        model, header.split, (header.input_height, header.input_width), header.model
-    )
+    size = (header.input_height, header.input_width)
+    split = split_model(network.module, header.split, size, network.name)
     shapes = [spec.shape for spec in split.tensors]
     expected = [spec.shape for spec in header.tensors]
     if shapes != expected:

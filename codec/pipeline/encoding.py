@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codec.encoding.config import DEFAULT_EFFORT
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
@@ -31,12 +32,11 @@ from codec.format.header import Preprocessing, SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, embedded
 from codec.metrics import FeatureNrmse
+from codec.models.networks import Network, is_file, open_network
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
-from codec.models.sources import load_model
 from codec.models.submodels import SplitModel, split_model
-from codec.models.weights import weights_hash, weights_in_header
 from codec.pipeline.metering import Meter
-from codec.pipeline.network_tasks import described
+from codec.pipeline.network_tasks import described, task_of
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, profile_of_file, shipped_for
 
@@ -76,10 +76,14 @@ class VideoEncoder:
             damaged=options.damaged,
         )
         try:
-            model = load_model(options.model, options.weights, device=options.device)
+            network = open_network(options.model, options.weights, device=options.device)
             self.split: SplitModel = split_model(
-                model, options.split, (self._reader.height, self._reader.width), options.model
+                network.module,
+                options.split,
+                (self._reader.height, self._reader.width),
+                network.name,
             )
+            _check_effort(options, task, network.name)
             self._frames = self._read()
             first = list(islice(self._frames, MEASURED_FRAMES))
             if not first:
@@ -92,7 +96,7 @@ class VideoEncoder:
                     f"the {self._reader.codec_name} stream gives no motion vectors "
                     "(H.264 and MPEG-4 do); use --motion search"
                 )
-            self.header = self._header(first, weights_hash(model), task)
+            self.header = self._header(first, network, task)
             self._frames = chain(first, self._frames)
             try:
                 self._encoder = Encoder(
@@ -129,9 +133,9 @@ class VideoEncoder:
             elements=sum(spec.elements for spec in self.split.tensors),
         )
 
-    def _header(self, first: list[Frame], digest: bytes, task: str) -> SequenceHeader:
+    def _header(self, first: list[Frame], network: Network, task: str) -> SequenceHeader:
         options, reader = self._options, self._reader
-        profile = self._profile(first, digest)
+        profile = self._profile(first, network)
         return SequenceHeader(
             tensors=self.split.tensors,
             input_height=reader.height,
@@ -141,19 +145,19 @@ class VideoEncoder:
             grid=options.grid,
             time_base=reader.time_base,
             frame_duration=max(round(1 / (reader.frame_rate * reader.time_base)), 1),
-            model=options.model,
+            model=network.name,
             split=options.split,
-            weights=weights_in_header(options.weights),
-            weights_hash=digest,
+            weights=network.weights,
+            weights_hash=network.hash,
             preprocessing=self._preprocessing,
             task=task,
         )
 
-    def _profile(self, first: list[Frame], digest: bytes) -> Profile:
+    def _profile(self, first: list[Frame], network: Network) -> Profile:
         options = self._options
         if options.profile is not None:
-            return profile_of_file(options.profile, options.model, options.split, digest)
-        profile = shipped_for(options.model, options.split, digest)
+            return profile_of_file(options.profile, network.name, options.split, network.hash)
+        profile = shipped_for(network.name, options.split, network.hash)
         if profile is not None:
             return profile
         with torch.no_grad():
@@ -290,7 +294,7 @@ class VideoEncoder:
         for stage in ("video", "edge", "motion", "coding", "measuring"):
             report[f"seconds_{stage}"] = self._seconds[stage]
         report |= {
-            "model": options.model,
+            "model": self.header.model,
             "split": options.split,
             "weights": self.header.weights,
             **self._report_control(report),
@@ -318,7 +322,23 @@ class VideoEncoder:
         return {"qp": options.config.qp}
 
 
+def _check_effort(options: VideoOptions, task: str, model: str) -> None:
+    asks = options.config.decided_by().rounds > 0
+    name = task_of(task, model).name
+    if asks and name != "classification":
+        raise ModelError(
+            f"efforts from {DEFAULT_EFFORT + 1} on choose levels by the probabilities of classes, "
+            f"and the task of {model} is {name}; use effort {DEFAULT_EFFORT}, or say with --task "
+            "classification that it classifies"
+        )
+
+
 def _preprocessing_of(options: VideoOptions) -> Preprocessing:
+    if options.preprocessing is None and is_file(options.model):
+        raise ModelError(
+            f"{options.model}: how frames become its input is not known; say it in a TOML file, "
+            "--preprocessing FILE"
+        )
     if options.preprocessing is None:
         return default_preprocessing(options.model, options.native, options.weights)
     found = read_preprocessing(options.preprocessing)
