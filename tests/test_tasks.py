@@ -612,7 +612,7 @@ def test_annotations_without_what_the_task_needs():
     box = {"category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
     scoring = task.against(Truth({0: [box]}))
     scoring.add(0, task.finish(outputs, GEOMETRY))
-    with pytest.raises(TaskError, match="cannot use the annotations .* keypoints needs all"):
+    with pytest.raises(TaskError, match=r"cannot use the annotations .* keypoints needs all"):
         scoring.figures()
 
 
