@@ -16,16 +16,17 @@ from codec.errors import ModelError, TaskError
 from codec.metrics import kl_divergence
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
-from codec.tasks.coco import AveragePrecision, Truth
+from codec.tasks.coco import AveragePrecision
 from codec.tasks.distribution_boxes import DistributionBoxes
 from codec.tasks.found import Instances
 from codec.tasks.instances import InstanceTask
 from codec.tasks.movenet import Movenet
 from codec.tasks.outputs import float_tensors, named_tensors, one_output
-from codec.tasks.rle import decode_mask
+from codec.tasks.rle import decode_mask, encode_mask
 from codec.tasks.segmentation import UNSEEN, LabelMap, Segmentation
 from codec.tasks.task import Geometry, Moment, Sketch, distortion, probe
 from codec.tasks.torchvision_instances import TorchvisionInstances
+from codec.tasks.truth import Truth
 
 SIZE = 32
 GEOMETRY = Geometry.of_input(SIZE, SIZE)
@@ -400,7 +401,7 @@ def test_masks_of_annotations_may_be_polygons(tmp_path):
     masks = np.zeros((1, SIZE, SIZE), bool)
     masks[0, 4:12, 4:12] = True
     found = Instances(np.array([[4.0, 4, 12, 12]]), np.ones(1), np.ones(1, np.int64), masks)
-    precision.add(0, found.rows(Moment(0)))
+    precision.add(0, found)
     assert precision.figures() == pytest.approx({"ap": 1, "ap50": 1})
 
 
@@ -434,7 +435,7 @@ def test_annotations(tmp_path):
     precision = detector().against(truth)
     found = instances([[0, 0, 10, 10]], [0.9], [1])
     for number in range(5):  # only frame 3 and 4 are annotated
-        precision.add(number, found.rows(Moment(number)))
+        precision.add(number, found)
     assert precision.figures() == pytest.approx({"ap": 0.5, "ap50": 0.5})
 
 
@@ -577,3 +578,45 @@ def test_probes_of_classes_are_those_of_calibration():
     for gradient in expected:
         found = torch.autograd.grad(probe(residuals, generator), leaf, retain_graph=True)[0][0]
         assert torch.equal(found, gradient)
+
+
+def test_label_maps_against_annotations():
+    pytest.importorskip("pycocotools")
+    polygon = {"category_id": 1, "area": 64, "segmentation": [[4, 4, 12, 4, 12, 12, 4, 12]]}
+    inner = np.zeros((SIZE, SIZE), bool)
+    inner[6:8, 6:8] = True
+    runs = {"category_id": 2, "area": 4, "segmentation": encode_mask(inner)}
+    labels = np.zeros((SIZE, SIZE), np.uint8)
+    labels[4:12, 4:12] = 1
+    labels[6:8, 6:8] = 2
+    task = Segmentation("abc", activation="softmax")
+    scoring = task.against(Truth({7: [runs, polygon]}))
+    scoring.add(6, LabelMap(labels))
+    scoring.add(7, LabelMap(labels))
+    assert scoring.figures() == {"miou": 1.0, "pixel_agreement": 1.0}
+    other = {**polygon, "category_id": 300}
+    scoring = task.against(Truth({0: [other, runs]}))
+    scoring.add(0, LabelMap(labels))
+    assert scoring.figures() == {"miou": 1.0, "pixel_agreement": 1.0}
+    scoring = task.against(Truth({8: [{**runs, "segmentation": []}]}))
+    with pytest.raises(TaskError, match="has no segmentation"):
+        scoring.add(8, LabelMap(labels))
+    with pytest.raises(TaskError, match="32x32, frames of 16x16"):
+        task.against(Truth({7: [runs]})).add(7, LabelMap(labels[:16, :16]))
+
+
+def test_annotations_without_what_the_task_needs():
+    pytest.importorskip("pycocotools")
+    outputs = boxes_outputs(np.random.default_rng(0))
+    task = of_torchvision("keypoints")
+    box = {"category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    scoring = task.against(Truth({0: [box]}))
+    scoring.add(0, task.finish(outputs, GEOMETRY))
+    with pytest.raises(TaskError, match=r"cannot use the annotations .* keypoints needs all"):
+        scoring.figures()
+
+
+def test_what_annotations_say_nothing_about():
+    for task in (Classification(), Anything()):
+        with pytest.raises(TaskError, match=f"nothing about {task.name}"):
+            task.against(Truth({}))

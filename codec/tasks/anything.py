@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.errors import ModelError
+from codec.errors import ModelError, TaskError
 from codec.tasks.outputs import float_tensors
-from codec.tasks.task import Comparison, Figures, Geometry, Moment, distortion, same_shape
+from codec.tasks.task import Comparison, Figures, Geometry, Moment, Scoring, distortion, same_shape
+from codec.tasks.truth import Truth
 
 __all__ = ["Anything", "Tensors"]
 
@@ -80,6 +81,14 @@ class Anything:
     def comparison(self) -> Comparison:
         """Begin a comparison."""
         return _RelativeError()
+
+    def against(self, truth: Truth) -> Scoring:
+        """Refuse: annotations are of things in frames.
+
+        Raises:
+            TaskError: always.
+        """
+        raise TaskError(f"annotations say nothing about {self.name}; leave them out")
 
     def draw(
         self,

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.errors import ModelError
+from codec.errors import ModelError, TaskError
 from codec.metrics import TaskFidelity, kl_divergence
 from codec.tasks.outputs import one_output
-from codec.tasks.task import Comparison, Figures, Geometry, Moment, same_shape
+from codec.tasks.task import Comparison, Figures, Geometry, Moment, Scoring, same_shape
+from codec.tasks.truth import Truth
 
 __all__ = ["Classes", "Classification"]
 
@@ -107,6 +108,14 @@ class Classification:
     def comparison(self) -> Comparison:
         """Begin a comparison."""
         return _Fidelity(self)
+
+    def against(self, truth: Truth) -> Scoring:
+        """Refuse: annotations are of things in frames.
+
+        Raises:
+            TaskError: always.
+        """
+        raise TaskError(f"annotations say nothing about {self.name}; leave them out")
 
     def draw(
         self,

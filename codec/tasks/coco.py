@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import re
 from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -21,8 +17,9 @@ import numpy as np
 from codec.errors import TaskError
 from codec.tasks.rle import decode_mask
 from codec.tasks.task import Figures
+from codec.tasks.truth import Truth
 
-__all__ = ["AveragePrecision", "IouType", "Truth"]
+__all__ = ["AveragePrecision", "IouType", "judge"]
 
 IouType = Literal["bbox", "segm", "keypoints"]
 VISIBLE: Final = 0.2
@@ -32,55 +29,6 @@ MOST: Final[dict[IouType, int]] = {"bbox": 100, "segm": 100, "keypoints": 20}
 _PERSON_POINTS: Final = 17
 _OTHER_SIGMA: Final = 0.05
 """Deviation, by the root of the area, of key points that are not COCO's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """Annotations of a clip in COCO's format, by frame number."""
-
-    annotations: dict[int, list[dict[str, Any]]]
-
-    @classmethod
-    def from_file(cls, path: Path, *, by_file_name: bool = False) -> Truth:
-        """Read a file of annotations.
-
-        Args:
-            path: of a JSON file with `images`, `annotations` and `categories`.
-            by_file_name: an image's frame is the last number in its `file_name`; else it is its id.
-
-        Raises:
-            TaskError: the file is no such file.
-        """
-        try:
-            read = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise TaskError(f"{path}: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
-            raise TaskError(f"{path}: is no JSON: {error}") from error
-        if not isinstance(read, dict) or not {"images", "annotations"} <= read.keys():
-            raise TaskError(f"{path}: expected COCO annotations: images, annotations, categories")
-        try:
-            frames = {each["id"]: _frame(each, by_file_name) for each in read["images"]}
-            found: dict[int, list[dict[str, Any]]] = {frame: [] for frame in frames.values()}
-            for annotation in read["annotations"]:
-                _, _, width, height = annotation["bbox"]
-                row = {"area": width * height, "iscrowd": 0, **annotation}
-                found[frames[annotation["image_id"]]].append(row)
-        except (KeyError, TypeError, ValueError) as error:
-            raise TaskError(
-                f"{path}: COCO annotations lack or misuse {error}; expected images with id and "
-                "file_name, annotations with image_id, category_id and bbox"
-            ) from error
-        return cls(found)
-
-
-def _frame(image: dict[str, Any], by_file_name: bool) -> int:
-    if not by_file_name:
-        return int(image["id"])
-    numbers = re.findall(r"\d+", Path(image["file_name"]).stem)
-    if not numbers:
-        raise ValueError(f"the file name {image['file_name']!r}, which holds no number")
-    return int(numbers[-1])
 
 
 class AveragePrecision:
@@ -114,7 +62,7 @@ class AveragePrecision:
         """Return the figures.
 
         Raises:
-            TaskError: pycocotools is not there, or what it finds wrong with annotations.
+            TaskError: pycocotools is not there, or cannot use the annotations.
             ValueError: no frame was added.
         """
         if not self._found:
@@ -129,20 +77,20 @@ class AveragePrecision:
         if not expected or not found:
             value = float(not expected and not found)
             return {"ap": value, "ap50": value}
-        return self._evaluated(expected, found)
+        try:
+            return self._evaluated(expected, found)
+        except (AssertionError, LookupError, TypeError, ValueError) as error:
+            raise TaskError(
+                f"pycocotools cannot use the annotations ({type(error).__name__}: {error}); "
+                f"{self._kind} needs all that COCO's own files have"
+            ) from error
 
     def _evaluated(self, expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> Figures:
-        try:
-            from pycocotools.coco import COCO  # noqa: PLC0415 - an extra
-            from pycocotools.cocoeval import COCOeval  # noqa: PLC0415
-        except ImportError as error:
-            raise TaskError(
-                "average precision needs pycocotools; pip install 'latent-motion-codec[tasks]'"
-            ) from error
+        pycocotools = judge()
         categories = {row["category_id"] for row in (*expected, *found)}
         size = next((m["size"] for r in found if (m := r.get("segmentation"))), [0, 0])
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            truth = COCO()
+            truth = pycocotools.coco.COCO()
             truth.dataset = {
                 "info": {},
                 "images": [{"id": f, "height": size[0], "width": size[1]} for f in self._found],
@@ -150,7 +98,7 @@ class AveragePrecision:
                 "categories": [{"id": each} for each in sorted(categories)],
             }
             truth.createIndex()
-            evaluation = COCOeval(truth, truth.loadRes(found), self._kind)
+            evaluation = pycocotools.cocoeval.COCOeval(truth, truth.loadRes(found), self._kind)
             if self._kind == "keypoints":
                 count = len(found[0]["keypoints"]) // 3
                 if count != _PERSON_POINTS:
@@ -165,6 +113,23 @@ class AveragePrecision:
             return float(counted.mean()) if counted.size else 1.0  # nothing that counts was there
 
         return {"ap": mean(precision), "ap50": mean(precision[0])}
+
+
+def judge() -> Any:  # noqa: ANN401 - it ships no types
+    """Return pycocotools, which is an extra, with its modules.
+
+    Raises:
+        TaskError: it is not there.
+    """
+    try:
+        import pycocotools.coco  # noqa: PLC0415
+        import pycocotools.cocoeval  # noqa: PLC0415
+        import pycocotools.mask  # noqa: PLC0415
+    except ImportError as error:
+        raise TaskError(
+            "figures by COCO's rules need pycocotools; pip install 'latent-motion-codec[tasks]'"
+        ) from error
+    return pycocotools
 
 
 def _annotation(row: dict[str, Any], kind: IouType) -> dict[str, Any]:

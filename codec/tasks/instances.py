@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.tasks.boxes import matches
-from codec.tasks.coco import AveragePrecision, IouType, Truth
+from codec.tasks.coco import AveragePrecision, IouType
 from codec.tasks.found import Instances
 from codec.tasks.rle import mask_iou
-from codec.tasks.task import Comparison, Figures, Geometry, Mean, Moment, distortion
+from codec.tasks.task import Comparison, Figures, Geometry, Mean, Moment, Scoring, distortion
+from codec.tasks.truth import Truth
 
 __all__ = ["Decoder", "InstanceTask", "Kind"]
 
@@ -91,9 +92,9 @@ class InstanceTask:
         """Begin a comparison with the uncoded network."""
         return _InstanceComparison(self)
 
-    def against(self, truth: Truth) -> AveragePrecision:
+    def against(self, truth: Truth) -> Scoring:
         """Begin a comparison with annotations."""
-        return AveragePrecision(_IOU[self.kind], truth)
+        return _InstanceScoring(AveragePrecision(_IOU[self.kind], truth))
 
     def draw(
         self,
@@ -105,6 +106,19 @@ class InstanceTask:
         from codec.tasks.drawing import draw_instances  # noqa: PLC0415 - needs Pillow
 
         return draw_instances(result, rgb, self.names, self.skeleton, colour)
+
+
+class _InstanceScoring:
+    """Figures `ap` and `ap50`."""
+
+    def __init__(self, precision: AveragePrecision) -> None:
+        self._precision = precision
+
+    def add(self, number: int, result: Instances) -> None:
+        self._precision.add(number, result.rows(Moment(number)))
+
+    def figures(self) -> Figures:
+        return self._precision.figures()
 
 
 class _InstanceComparison:

@@ -14,18 +14,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.errors import ModelError
+from codec.errors import ModelError, TaskError
+from codec.tasks.coco import judge
 from codec.tasks.outputs import one_output
-from codec.tasks.rle import encode_mask
+from codec.tasks.rle import decode_mask, encode_mask
 from codec.tasks.task import (
     Comparison,
     Figures,
     Geometry,
     Mean,
     Moment,
+    Scoring,
     distortion,
     same_shape,
 )
+from codec.tasks.truth import Truth
 
 __all__ = ["UNSEEN", "LabelMap", "Overlap", "Segmentation"]
 
@@ -150,6 +153,10 @@ class Segmentation:
         """Begin a comparison."""
         return _MapComparison(self)
 
+    def against(self, truth: Truth) -> Scoring:
+        """Begin a comparison with annotations whose category is the number of a label."""
+        return _MapScoring(len(self.labels), truth)
+
     def draw(
         self,
         result: LabelMap,
@@ -220,3 +227,41 @@ class _MapComparison:
 
     def figures(self) -> Figures:
         return {"distortion": self._lost.value(), **self._overlap.figures()}
+
+
+class _MapScoring:
+    """Figures `miou` and `pixel_agreement` with annotations; the smaller of two lies on top."""
+
+    def __init__(self, classes: int, truth: Truth) -> None:
+        self._classes, self._truth, self._overlap = classes, truth, Overlap(classes)
+
+    def add(self, number: int, result: LabelMap) -> None:
+        if number not in self._truth.annotations:
+            return
+        painted = np.zeros(result.labels.shape, np.uint8)
+        for each in sorted(self._truth.annotations[number], key=lambda each: -float(each["area"])):
+            known = 0 <= each["category_id"] < self._classes
+            label = each["category_id"] if known else UNSEEN  # what the task has no label for
+            painted[_mask_of(each.get("segmentation"), painted.shape)] = label
+        self._overlap.add(painted, result.labels)
+
+    def figures(self) -> Figures:
+        return self._overlap.figures()
+
+
+def _mask_of(written: object, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return the mask that polygons or run lengths describe."""
+    height, width = shape
+    if isinstance(written, dict):
+        mask = decode_mask(written)
+    elif isinstance(written, list) and written:
+        masks = judge().mask
+        merged = masks.merge(masks.frPyObjects(written, height, width))
+        mask = decode_mask({"size": merged["size"], "counts": merged["counts"].decode()})
+    else:
+        raise TaskError("an annotation has no segmentation; expected polygons or run lengths")
+    if mask.shape != shape:
+        raise TaskError(
+            f"an annotated mask is of {mask.shape[1]}x{mask.shape[0]}, frames of {width}x{height}"
+        )
+    return mask

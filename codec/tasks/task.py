@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.errors import ModelError
+from codec.tasks.truth import Truth
 
 __all__ = [
     "Comparison",
@@ -33,6 +34,7 @@ __all__ = [
     "Mean",
     "Moment",
     "Result",
+    "Scoring",
     "Sketch",
     "Task",
     "distortion",
@@ -132,6 +134,20 @@ class Comparison(Protocol):
         """
 
 
+class Scoring(Protocol):
+    """Figures of a clip, from what a network says about its frames and what is true."""
+
+    def add(self, number: int, result: Any) -> None:  # noqa: ANN401 - of the task's `finish`
+        """Add a frame by its number; one that is not annotated is left out."""
+
+    def figures(self) -> Figures:
+        """Return the figures of all frames so far.
+
+        Raises:
+            ValueError: there was none.
+        """
+
+
 class Task(Protocol):
     """What outputs mean.  See the module."""
 
@@ -168,7 +184,14 @@ class Task(Protocol):
         """Return what one frame lost, in the unit of `loss`; the distortion or close to it."""
 
     def comparison(self) -> Comparison:
-        """Begin a comparison."""
+        """Begin a comparison with the uncoded network."""
+
+    def against(self, truth: Truth) -> Scoring:
+        """Begin a comparison with annotations.
+
+        Raises:
+            TaskError: annotations do not say what this task is about.
+        """
 
     def draw(
         self,
