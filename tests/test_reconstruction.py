@@ -16,7 +16,7 @@ from codec.encoding.payloads import FrameWriter
 from codec.format.constants import LATENT_LIMIT
 from codec.format.header import SequenceHeader
 from codec.format.profile import Profile, profile_of
-from codec.normative import exact
+from codec.normative import stripes
 from codec.normative.motion import compensate, latent_displacement
 from codec.normative.quantization import step_size
 from codec.normative.reconstruction import Reconstructor, checksum, features_of, integers_of, md5_of
@@ -90,14 +90,14 @@ def test_stripes_change_nothing(header, seed, elements):
     payloads = FrameWriter(header, profile)
     whole = Reconstructor(header.tensors, profile, header.grid)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact, "STRIPE", elements)
+        patch.setattr(stripes, "STRIPE", elements)
         striped = Reconstructor(header.tensors, profile, header.grid)
         for frame in random_symbols(np.random.default_rng(seed), header, profile, 4):
             payloads.write(frame)
             found = striped.reconstruct(striped.predict(frame.vectors), frame)
-            patch.setattr(exact, "STRIPE", 1 << 20)
+            patch.setattr(stripes, "STRIPE", 1 << 20)
             expected = whole.reconstruct(whole.predict(frame.vectors), frame)
-            patch.setattr(exact, "STRIPE", elements)
+            patch.setattr(stripes, "STRIPE", elements)
             assert all(map(torch.equal, found, expected))
 
 

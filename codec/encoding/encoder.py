@@ -30,9 +30,10 @@ from codec.format.packets import FramePacket
 from codec.format.profile import INTER, INTRA, Profile, profile_of
 from codec.limits import DEFAULT_LIMITS, Limits
 from codec.normative.contexts import TensorContexts
-from codec.normative.exact import as_written, stripes
+from codec.normative.exact import as_written
 from codec.normative.quantization import step_size
 from codec.normative.reconstruction import Reconstructor, checksum, features_of
+from codec.normative.stripes import stripes
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols
 from codec.normative.transform import split_blocks
 

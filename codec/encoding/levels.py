@@ -22,7 +22,7 @@ from codec.encoding.config import Decisions
 from codec.format.constants import MAX_LEVEL, POINT_UNITS
 from codec.format.tables import MAX_DIRECT_LEVEL
 from codec.normative.contexts import TensorContexts
-from codec.normative.exact import stripes
+from codec.normative.stripes import stripes
 from codec.normative.symbols import MODE_INTER, MODE_SKIP, TensorSymbols
 
 __all__ = ["LevelChoice", "TensorPlan", "estimated_cost", "level_bits", "recovered_values"]

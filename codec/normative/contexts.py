@@ -24,7 +24,7 @@ from codec.format.constants import MAX_VECTOR
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import INTER, INTRA, Profile, TensorProfile
 from codec.format.tables import BINARY_TABLES, MEAN_BITS, classify, expected_level, tables
-from codec.normative.exact import stripes
+from codec.normative.stripes import stripes
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP
 
 __all__ = ["MAX_PRECISION", "Flag", "FrameContexts", "TensorContexts", "VectorContexts"]

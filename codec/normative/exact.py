@@ -12,23 +12,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
-__all__ = ["EXACT_LIMIT", "as_written", "clip", "exact_matmul", "round_shift", "stripes"]
+__all__ = ["EXACT_LIMIT", "as_written", "clip", "exact_matmul", "round_shift"]
 
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 EXACT_LIMIT = 1 << 53
 """Integers of smaller magnitude are exact in float64."""
-STRIPE = 1 << 20
-"""Elements that are computed at a time: temporary copies in float64 take a few times 8 MiB,
-however large a tensor is."""
-
-
-def stripes(count: int, elements: int) -> list[tuple[int, int]]:
-    """Divide `count` rows, `elements` altogether, into half-open ranges of about `STRIPE` elements,
-    at least one row each.
-    """
-    rows = max(count * STRIPE // max(elements, 1), 1)
-    return [(first, min(first + rows, count)) for first in range(0, count, rows)]
 
 
 def round_shift(values: Tensor, bits: int) -> Tensor:

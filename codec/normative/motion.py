@@ -14,7 +14,8 @@ from torch import Tensor
 
 from codec.format.constants import LATENT_LIMIT, VECTOR_UNITS
 from codec.format.header import TensorSpec
-from codec.normative.exact import clip, round_shift, stripes
+from codec.normative.exact import clip, round_shift
+from codec.normative.stripes import stripes
 
 __all__ = ["compensate", "interpolation_filters", "latent_displacement"]
 

@@ -21,9 +21,10 @@ from torch import Tensor
 from codec.format.constants import LATENT_LIMIT
 from codec.format.header import TensorSpec
 from codec.format.profile import Profile, TensorProfile
-from codec.normative.exact import clip, stripes
+from codec.normative.exact import clip
 from codec.normative.motion import compensate, latent_displacement
 from codec.normative.quantization import dequantise, step_size
+from codec.normative.stripes import stripes
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
 from codec.normative.transform import InverseTransform, join_blocks, split_blocks
 

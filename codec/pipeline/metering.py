@@ -14,7 +14,6 @@ from torch import Tensor
 from codec.encoding.encoder import EncodedFrame
 from codec.encoding.payloads import FrameWriter
 from codec.format.header import SequenceHeader
-from codec.format.profile import profile_of
 from codec.metrics import FeatureNrmse, TaskFidelity
 from codec.normative.reconstruction import md5_of
 
@@ -34,7 +33,7 @@ class Meter:
     ) -> None:
         self.nrmse = FeatureNrmse(len(header.tensors))
         self._header, self._cloud = header, cloud
-        self._lengths = FrameWriter(header, profile_of(header))
+        self._lengths: FrameWriter | None = None
         self._bits: dict[str, float] = defaultdict(float)
         self._payload = 0
         self._md5: list[str] = []
@@ -48,6 +47,8 @@ class Meter:
         """
         self._payload += len(encoded.packet.payload)
         self._md5.append(md5_of(encoded.latents))
+        if self._lengths is None:
+            self._lengths = FrameWriter(self._header, encoded.profile)
         for element, bits in self._lengths.code_lengths(encoded.symbols).items():
             self._bits["levels" if element.startswith("levels") else element] += bits
         recovered = encoded.features

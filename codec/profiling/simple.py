@@ -22,7 +22,8 @@ from codec.format.constants import LATENT_LIMIT
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import MAX_FRACTION_BITS, Band, Profile, TensorProfile
 from codec.format.tables import DEFAULT_POINTS
-from codec.normative.exact import as_written, stripes
+from codec.normative.exact import as_written
+from codec.normative.stripes import stripes
 from codec.normative.transform import SPECTRUM_BITS, split_blocks
 from codec.profiling.fixed_point import (
     MAX_MATRIX,
