@@ -67,7 +67,7 @@ def inspected(reader: StreamReader) -> StreamContents:
 
 
 def _frames(reader: StreamReader) -> Iterator[FrameContents]:
-    profile = profile_of(reader.header)
+    profile = profile_of(reader.header, reader.limits)
     syntax, lengths = FrameReader(reader.header, profile), FrameWriter(reader.header, profile)
     for packet in reader:
         symbols = syntax.read(packet)

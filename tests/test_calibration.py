@@ -214,11 +214,21 @@ def test_residuals_are_smaller_than_features(photographs):
 
 
 def test_small_budgets(photographs):
-    profile = calibrate(split(), photographs[:1], PREPROCESSING, OPTIONS, budget=5000)
+    said: list[str] = []
+
+    def calibrated(budget: int) -> Profile:
+        options = CalibrationOptions(views=2, probes=2, budget=budget)
+        return calibrate(split(), photographs[:1], PREPROCESSING, options, warn=said.append)
+
+    profile = calibrated(5000)
     assert len(profile.to_bytes()) <= 5000
     assert profile.tensors[0].bands[0].matrix.ndim == 2
-    profile = calibrate(split(), photographs[:1], PREPROCESSING, OPTIONS, budget=1000)
-    assert profile.tensors[0].bands[0].matrix.ndim == 1
+    assert not [line for line in said if "budget" in line]
+    assert calibrated(700).tensors[0].bands[0].matrix.ndim == 1
+    (line,) = [line for line in said if "budget" in line]
+    assert line.startswith("budget of 700 bytes: none of it is left for a matrix of second")
+    enough = int(line.split()[-5])
+    assert calibrated(enough).tensors[0].bands[0].matrix.ndim == 2
 
 
 class FirstClass:

@@ -346,4 +346,4 @@ def test_a_stream_at_the_limits_of_its_latents_does_not_drift(qp):
         found = decoder.decode(frame.packet)
         assert torch.equal(found.latents[0], frame.latents[0])
         assert float(found.latents[0].abs().max()) <= LATENT_LIMIT
-        assert torch.equal(found.features[0].double() * 64, found.latents[0])
+        assert torch.equal(found.features[0] * 64, found.latents[0])

@@ -6,14 +6,17 @@ import hashlib
 import zlib
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from strategies import SEEDS, random_symbols, stream_headers
 
 from codec.encoding.payloads import FrameWriter
 from codec.format.constants import LATENT_LIMIT
 from codec.format.header import SequenceHeader
 from codec.format.profile import Profile, profile_of
+from codec.normative import stripes
 from codec.normative.motion import compensate, latent_displacement
 from codec.normative.quantization import step_size
 from codec.normative.reconstruction import Reconstructor, checksum, features_of, integers_of, md5_of
@@ -77,6 +80,25 @@ def test_loop_equals_the_scalar_loop(header, seed):
         for mine, trial, theirs in zip(found, tried, expected, strict=True):
             np.testing.assert_array_equal(mine.numpy(), theirs)
             np.testing.assert_array_equal(trial.numpy(), theirs)
+
+
+@settings(max_examples=15)
+@given(stream_headers(max_tensors=2), SEEDS, st.integers(1, 60))
+def test_stripes_change_nothing(header, seed, elements):
+    """However many elements are computed at a time."""
+    profile = profile_of(header)
+    payloads = FrameWriter(header, profile)
+    whole = Reconstructor(header.tensors, profile, header.grid)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stripes, "STRIPE", elements)
+        striped = Reconstructor(header.tensors, profile, header.grid)
+        for frame in random_symbols(np.random.default_rng(seed), header, profile, 4):
+            payloads.write(frame)
+            found = striped.reconstruct(striped.predict(frame.vectors), frame)
+            patch.setattr(stripes, "STRIPE", 1 << 20)
+            expected = whole.reconstruct(whole.predict(frame.vectors), frame)
+            patch.setattr(stripes, "STRIPE", elements)
+            assert all(map(torch.equal, found, expected))
 
 
 @settings(max_examples=25)

@@ -33,6 +33,7 @@ from codec.normative.contexts import TensorContexts
 from codec.normative.exact import as_written
 from codec.normative.quantization import step_size
 from codec.normative.reconstruction import Reconstructor, checksum, features_of
+from codec.normative.stripes import stripes
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols
 from codec.normative.transform import split_blocks
 
@@ -187,15 +188,18 @@ class Encoder:
         specs = self.header.tensors
         latents = []
         for tensor, spec, profile in zip(features, specs, self.profile.tensors, strict=True):
-            exact = tensor.to(self._device, torch.float64)
             unit = 0.5**profile.fraction_bits
-            checked_range(
-                exact,
-                spec,
-                LATENT_LIMIT * unit,
-                "measure the profile on frames like this one, or scale features and profile",
-            )
-            latents.append(torch.round(exact / unit).to(torch.float32))
+            latent = torch.empty(spec.shape, dtype=torch.float32, device=self._device)
+            for first, last in stripes(spec.channels, spec.elements):
+                exact = tensor[first:last].to(self._device, torch.float64)
+                checked_range(
+                    exact,
+                    spec,
+                    LATENT_LIMIT * unit,
+                    "measure the profile on frames like this one, or scale features and profile",
+                )
+                latent[first:last] = torch.round(exact / unit)
+            latents.append(latent)
         return latents
 
     def _checked(self, vectors: NDArray[np.int32] | None) -> NDArray[np.int32] | None:
@@ -298,11 +302,11 @@ class Encoder:
         fields = [vectors]
         if vectors is not None and self._decisions.field_or_none:
             fields.append(None)
-        found = []
+        best: tuple[float, _Residuals] | None = None
         for field in fields:
             predictions = self._reconstructor.predict(field)
             values = [
-                self._values(number, latent - prediction.to(torch.float32), qp)
+                self._values(number, latent - prediction, qp)
                 for number, (latent, prediction) in enumerate(
                     zip(latents, predictions, strict=True)
                 )
@@ -311,8 +315,10 @@ class Encoder:
             total = sum(float(cost.sum()) for cost in costs)
             if field is not None and len(fields) > 1:
                 total += self._decisions.price * self._payloads.vector_bits(field)
-            found.append((total, _Residuals(field, predictions, values, costs)))
-        return min(found, key=lambda one: one[0])[1]
+            if best is None or total < best[0]:
+                best = total, _Residuals(field, predictions, values, costs)
+        assert best is not None  # noqa: S101 - there is always a field, or none
+        return best[1]
 
     def _intra_frame(self, latents: list[Tensor], qp: int, *, key: bool) -> list[TensorPlan]:
         """Plan a frame all of whose blocks are intra, a key frame or not."""
@@ -362,10 +368,16 @@ class Encoder:
 
     def _values(self, number: int, residual: Tensor, qp: int) -> NDArray[np.float32]:
         """Transform a residual: (P, N) coefficients in scan order, in steps."""
-        blocks = split_blocks(residual, self.profile.tensors[number].block_size)
-        coefficients = self._forward[number](blocks)
-        values = coefficients.reshape(-1, coefficients.shape[2])[self._positions[number]]
-        return np.asarray((values * (1 / step_size(qp))).cpu().numpy())
+        size, (_, height, width) = self.profile.tensors[number].block_size, residual.shape
+        rows, columns = self.profile.tensors[number].blocks(height, width)
+        scan = self._positions[number]
+        values = np.empty((len(scan), rows * columns), np.float32)
+        for first, last in stripes(rows, residual.numel()):  # rows of blocks
+            blocks = split_blocks(residual[:, first * size : last * size], size)
+            coefficients = self._forward[number](blocks)
+            found = coefficients.reshape(-1, coefficients.shape[2])[scan] * (1 / step_size(qp))
+            values[:, first * columns : last * columns] = found.cpu().numpy()
+        return values
 
     def _choice(
         self,

@@ -9,8 +9,10 @@ is left to `encoder`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from codec.encoding.config import Decisions
 from codec.format.constants import MAX_LEVEL, POINT_UNITS
 from codec.format.tables import MAX_DIRECT_LEVEL
 from codec.normative.contexts import TensorContexts
+from codec.normative.stripes import stripes
 from codec.normative.symbols import MODE_INTER, MODE_SKIP, TensorSymbols
 
 __all__ = ["LevelChoice", "TensorPlan", "estimated_cost", "level_bits", "recovered_values"]
@@ -48,9 +51,24 @@ def recovered_values(levels: NDArray[np.int32], points: NDArray[np.int8]) -> NDA
 
 def estimated_cost(values: NDArray[np.float32], price: float) -> NDArray[np.float32]:
     """Estimate J of each block without choosing levels: (P, N) coefficients in steps -> (N,)."""
-    energy = np.square(values)
-    coded = price * (BITS_OF_ONE + np.log2(np.maximum(energy, 1.0))) + 1 / 12
-    return np.asarray(np.minimum(energy, coded).sum(0))
+
+    def costs(rows: slice) -> NDArray[np.float32]:
+        energy = np.square(values[rows])
+        coded = price * (BITS_OF_ONE + np.log2(np.maximum(energy, 1.0))) + 1 / 12
+        return np.asarray(np.minimum(energy, coded))
+
+    return _summed(values.shape, costs)
+
+
+def _summed(
+    shape: tuple[int, ...], rows_of: Callable[[slice], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """Add up (P, N) values over P, made some rows at a time."""
+    parts = [
+        np.asarray(rows_of(slice(first, last)).sum(0))
+        for first, last in stripes(shape[0], math.prod(shape))
+    ]
+    return reduce(np.add, parts)
 
 
 class LevelChoice:
@@ -78,7 +96,7 @@ class LevelChoice:
         decisions: Decisions,
     ) -> None:
         self.values, self._points, self._price = values, points, decisions.price
-        self.energy = np.square(values).sum(0)
+        self.energy = _summed(values.shape, lambda rows: np.square(values[rows]))
         self.distortion = self.energy.copy()
         self.rate = np.zeros_like(self.energy)
         self.levels = np.zeros(values.shape, np.int32)
@@ -86,12 +104,18 @@ class LevelChoice:
         choose = self._choose
         if decisions.rounding is not None:
             choose = partial(self._round, decisions.rounding)
+
+        def in_stripes(first: int, last: int, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
+            for begin, end in stripes(last - first, classes.size):
+                choose(first + begin, first + end, classes[begin:end])
+            return self.levels[first:last]
+
         blocks = np.arange(contexts.blocks)
-        contexts.walk_levels(blocks, np.full(len(blocks), kind), contexts.means_at(qp), choose)
+        contexts.walk_levels(blocks, np.full(len(blocks), kind), contexts.means_at(qp), in_stripes)
         self.cost = self.distortion + self._price * self.rate
 
     def _round(
-        self, rounding: float, first: int, last: int, classes: NDArray[np.intp]
+        self, rounding: float, first: int, last: int, classes: NDArray[np.uint8]
     ) -> NDArray[np.int32]:
         """Quantise with a dead zone, whatever it costs."""
         values, levels = self.values[first:last], self.levels[first:last]
@@ -103,7 +127,7 @@ class LevelChoice:
         self.rate += level_bits()[classes, np.minimum(magnitude, MAX_DIRECT_LEVEL + 1)].sum(0)
         return levels
 
-    def _choose(self, first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
+    def _choose(self, first: int, last: int, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
         values, levels = self.values[first:last], self.levels[first:last]
         self.classes[first:last] = classes
         rates = level_bits()
@@ -151,7 +175,8 @@ class TensorPlan:
 
     def symbols(self) -> TensorSymbols:
         """Keep the levels of the blocks that are not skipped."""
-        coded = np.ascontiguousarray(self.levels[:, self.modes != MODE_SKIP])
+        chosen = self.modes != MODE_SKIP
+        coded = self.levels if chosen.all() else np.ascontiguousarray(self.levels[:, chosen])
         return TensorSymbols(self.modes, coded, np.zeros(coded.shape, np.uint8))
 
     def with_levels(self, levels: NDArray[np.int32]) -> TensorPlan:
@@ -169,8 +194,12 @@ class TensorPlan:
 
     def bits(self) -> float:
         """Return about how many bits the levels of the coded blocks take."""
-        magnitude = np.minimum(np.abs(self.levels), MAX_DIRECT_LEVEL + 1)
-        each = level_bits()[self.classes, magnitude].sum(0)
+
+        def lengths(rows: slice) -> NDArray[np.float32]:
+            magnitude = np.minimum(np.abs(self.levels[rows]), MAX_DIRECT_LEVEL + 1)
+            return np.asarray(level_bits()[self.classes[rows], magnitude])
+
+        each = _summed(self.levels.shape, lengths)
         return float(each[self.modes != MODE_SKIP].sum())
 
     def zero_bits(self) -> NDArray[np.float32]:

@@ -153,7 +153,7 @@ def _put_levels(sink: Sink, tensor: TensorContexts, symbols: TensorSymbols) -> N
         raise ValueError(f"levels of shape {symbols.levels.shape}, expected {shape}")
     symbols.classes = np.zeros(shape, np.uint8)
 
-    def levels(first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
+    def levels(first: int, last: int, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
         symbols.classes[first:last] = classes
         _put_pass(sink, symbols.levels[first:last], classes)
         return symbols.levels[first:last]
@@ -161,7 +161,7 @@ def _put_levels(sink: Sink, tensor: TensorContexts, symbols: TensorSymbols) -> N
     tensor.code_levels(symbols.modes, levels)
 
 
-def _put_pass(sink: Sink, levels: NDArray[np.int32], classes: NDArray[np.intp]) -> None:
+def _put_pass(sink: Sink, levels: NDArray[np.int32], classes: NDArray[np.uint8]) -> None:
     order, runs = pass_order(classes)
     flat = levels.ravel()
     escaped = np.abs(flat) > MAX_DIRECT_LEVEL

@@ -372,8 +372,8 @@ def profile_of(
         )
     if profile is None:
         raise UnsupportedBitstreamError(
-            f"the stream does not carry its profile, hash {name}, and this release ships none of "
-            "that hash; give the profile that it was written with, or use the release that wrote it"
+            f"profile {name} is not shipped with this release, and the stream does not carry it; "
+            "give the profile that it was written with, or use the release that wrote it"
         )
     if profile.hash != header.profile_hash:
         raise CorruptBitstreamError(

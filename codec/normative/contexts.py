@@ -24,6 +24,7 @@ from codec.format.constants import MAX_VECTOR
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import INTER, INTRA, Profile, TensorProfile
 from codec.format.tables import BINARY_TABLES, MEAN_BITS, classify, expected_level, tables
+from codec.normative.stripes import stripes
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP
 
 __all__ = ["MAX_PRECISION", "Flag", "FrameContexts", "TensorContexts", "VectorContexts"]
@@ -51,7 +52,7 @@ VectorVisitor = Callable[[int, int, int, int, int], int]
 """(row, column, axis, prediction, scale class) -> the difference to the prediction."""
 ModeVisitor = Callable[[int, "Flag"], int]
 """(block, its skip flag) -> its mode."""
-LevelVisitor = Callable[[int, int, NDArray[np.intp]], NDArray[np.int32]]
+LevelVisitor = Callable[[int, int, NDArray[np.uint8]], NDArray[np.int32]]
 """(first, last, scale classes) of a pass -> its levels, (last - first, blocks)."""
 
 
@@ -219,15 +220,20 @@ class TensorContexts:
         if not len(coded):
             return
         kinds = np.where(modes[coded] == MODE_INTRA, INTRA, INTER)
-        levels: list[NDArray[np.int32]] = []
+        totals = np.zeros((2, self.positions), np.int64)
 
-        def kept(first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
-            levels.append(visit(first, last, classes))
-            return levels[-1]
+        def kept(first: int, last: int, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
+            levels = visit(first, last, classes)
+            for begin, end in stripes(last - first, levels.size):
+                magnitude = np.minimum(np.abs(levels[begin:end]), LEVEL_CAP)
+                for kind in (INTRA, INTER):
+                    total = magnitude[:, kinds == kind].sum(1, dtype=np.int64)
+                    totals[kind, first + begin : first + end] = total
+            return levels
 
         found, expected = self.walk_levels(coded, kinds, self._means, kept)
         self._activity[:, coded] = np.stack([found, expected]) >> 1
-        self._update(np.concatenate(levels), kinds)
+        self._update(totals << MEAN_BITS, kinds)
 
     def walk_levels(
         self,
@@ -246,24 +252,26 @@ class TensorContexts:
         for first, last in pairwise(self._scan.bounds):
             if first == last:
                 continue
-            base = means[:, first:last].T[:, kinds]
+            base = means[:, first:last].T
             ratio = ((found + ACTIVITY_PRIOR) << RATIO_BITS) // (expected + ACTIVITY_PRIOR)
             ratio = np.clip(ratio, RATIO_LOW, RATIO_HIGH)
-            levels = visit(first, last, classify(base * ratio >> RATIO_BITS))
-            found = found + (
-                np.minimum(np.abs(levels), LEVEL_CAP).sum(0, dtype=np.int64) << MEAN_BITS
-            )
-            expected = expected + base.sum(0)
+            classes = np.empty((last - first, len(kinds)), np.uint8)
+            for begin, end in stripes(len(classes), classes.size):
+                classes[begin:end] = classify(base[begin:end, kinds] * ratio >> RATIO_BITS)
+            levels = visit(first, last, classes)
+            total = np.zeros(len(kinds), np.int64)
+            for begin, end in stripes(len(classes), classes.size):
+                total += np.minimum(np.abs(levels[begin:end]), LEVEL_CAP).sum(0, dtype=np.int64)
+            found = found + (total << MEAN_BITS)
+            expected = expected + base.sum(0)[kinds]
         return found, expected
 
-    def _update(self, levels: NDArray[np.int32], kinds: NDArray[np.intp]) -> None:
-        """Move the means towards the magnitudes of this frame's levels."""
-        magnitude = np.minimum(np.abs(levels), LEVEL_CAP)
+    def _update(self, totals: NDArray[np.int64], kinds: NDArray[np.intp]) -> None:
+        """Move the means towards the magnitudes of this frame's levels, (2, P) sums over blocks."""
         for kind in (INTRA, INTER):
-            chosen = kinds == kind
-            blocks = int(chosen.sum())
+            blocks = int((kinds == kind).sum())
             if not blocks:
                 continue
             self._counts[kind] = min(self._counts[kind] + blocks, max(COUNT_LIMIT, blocks))
-            total = magnitude[:, chosen].sum(1, dtype=np.int64) << MEAN_BITS
+            total = totals[kind]
             self._means[kind] += (total - blocks * self._means[kind]) // self._counts[kind]

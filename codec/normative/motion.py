@@ -15,6 +15,7 @@ from torch import Tensor
 from codec.format.constants import LATENT_LIMIT, VECTOR_UNITS
 from codec.format.header import TensorSpec
 from codec.normative.exact import clip, round_shift
+from codec.normative.stripes import stripes
 
 __all__ = ["compensate", "interpolation_filters", "latent_displacement"]
 
@@ -93,13 +94,13 @@ def compensate(reference: Tensor, displacement: NDArray[np.int64]) -> Tensor:
     """Predict a tensor by sampling the reference latent at displaced positions, all channels alike.
 
     Args:
-        reference: (C, H, W) float64 integers, magnitude at most `LATENT_LIMIT`.
+        reference: (C, H, W) integers, magnitude at most `LATENT_LIMIT`, float32 or float64.
         displacement: (H, W, 2) from `latent_displacement`.
 
     Returns:
-        (C, H, W) float64 integers.  Positions outside the tensor read its nearest edge sample.
-        Weights have magnitudes below 1.25 · 2^10 in sum, so partial sums stay below 2^23 · (1.25 ·
-        2^10)^2 < 2^45.
+        (C, H, W) integers of that type, magnitude at most `LATENT_LIMIT`, which is 2^23.  Positions
+        outside the tensor read its nearest edge sample.  Sums are float64: weights have magnitudes
+        below 1.25 · 2^10 in sum, so partial sums stay below 2^23 · (1.25 · 2^10)^2 < 2^45.
     """
     channels, height, width = reference.shape
     if not displacement.any():
@@ -109,15 +110,19 @@ def compensate(reference: Tensor, displacement: NDArray[np.int64]) -> Tensor:
     taps = ys.shape[-1]
     index = (ys[..., :, None] * width + xs[..., None, :]).reshape(height * width, taps * taps)
     weight = (wy[..., :, None] * wx[..., None, :]).reshape(height * width, taps * taps)
-    rows = reference.reshape(channels, height * width).t().contiguous()
-    total = torch.nn.functional.embedding_bag(
-        torch.from_numpy(index).to(rows.device),
-        rows,
-        per_sample_weights=torch.from_numpy(weight).to(rows),
-        mode="sum",
-    )
-    predicted = clip(round_shift(total, 2 * FILTER_BITS), LATENT_LIMIT)
-    return predicted.t().reshape(channels, height, width)
+    flat = reference.reshape(channels, height * width)
+    places = torch.from_numpy(index).to(flat.device)
+    weights = torch.from_numpy(weight).to(flat.device, torch.float64)
+    predicted = torch.empty_like(flat)
+    for first, last in stripes(channels, flat.numel()):
+        total = torch.nn.functional.embedding_bag(
+            places,
+            flat[first:last].t().to(torch.float64).contiguous(),
+            per_sample_weights=weights,
+            mode="sum",
+        )
+        predicted[first:last] = clip(round_shift(total, 2 * FILTER_BITS), LATENT_LIMIT).t()
+    return predicted.reshape(channels, height, width)
 
 
 def _taps(

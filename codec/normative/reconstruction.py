@@ -24,6 +24,7 @@ from codec.format.profile import Profile, TensorProfile
 from codec.normative.exact import clip
 from codec.normative.motion import compensate, latent_displacement
 from codec.normative.quantization import dequantise, step_size
+from codec.normative.stripes import stripes
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
 from codec.normative.transform import InverseTransform, join_blocks, split_blocks
 
@@ -34,7 +35,8 @@ class Reconstructor:
     """The loop for all tensors of a stream, on one device.
 
     Invariants:
-      * `latents` are float64 integers up to `LATENT_LIMIT`, what both sides predict from;
+      * `latents` are float32 integers up to `LATENT_LIMIT`, 2^23, which float32 holds exactly: what
+        both sides predict from;
       * `predict` then `reconstruct`, once a frame, in this order.
     """
 
@@ -52,11 +54,12 @@ class Reconstructor:
             for spec, tensor in zip(self._specs, profile.tensors, strict=True)
         ]
         self.latents: list[Tensor] = [
-            loop.mean.expand(spec.shape) for loop, spec in zip(self._loops, specs, strict=True)
+            loop.mean.float().expand(spec.shape)
+            for loop, spec in zip(self._loops, specs, strict=True)
         ]
 
     def predict(self, vectors: NDArray[np.int32] | None) -> list[Tensor]:
-        """Return the inter prediction of every tensor, (C, H, W) float64 integers; no vectors: no
+        """Return the inter prediction of every tensor, (C, H, W) float32 integers; no vectors: no
         motion.
         """
         if vectors is None:
@@ -92,27 +95,40 @@ class _TensorLoop:
         self._inverse = InverseTransform(profile, device)
         self.mean = torch.from_numpy(profile.mean.astype(np.float64)).to(device)[:, None, None]
         self._position = torch.from_numpy(profile.scan.position).to(device)
+        self._stripes = stripes(profile.blocks(spec.height, spec.width)[0], spec.elements)
 
     def reconstruct(self, prediction: Tensor, symbols: TensorSymbols, step: int) -> Tensor:
         coded = np.flatnonzero(symbols.modes != MODE_SKIP)
         if not len(coded):
             return prediction
-        blocks = split_blocks(prediction, self._profile.block_size)
-        intra = np.flatnonzero(symbols.modes == MODE_INTRA)
-        if len(intra):
-            blocks[torch.from_numpy(intra).to(self._device)] = self.mean
-        coded_blocks = torch.from_numpy(coded).to(self._device)
-        blocks[coded_blocks] = clip(
-            blocks[coded_blocks] + self._inverse(self._coefficients(symbols, step)), LATENT_LIMIT
-        )
-        return join_blocks(blocks, self._height, self._width).contiguous()
+        latent = prediction.clone(memory_format=torch.contiguous_format)
+        size = self._profile.block_size
+        _, columns = self._profile.blocks(self._height, self._width)
+        for first, last in self._stripes:  # rows of blocks
+            top, bottom = first * size, min(last * size, self._height)
+            begin, end = np.searchsorted(coded, (first * columns, last * columns))
+            if begin == end:
+                continue
+            blocks = split_blocks(prediction[:, top:bottom], size).double()
+            chosen = coded[begin:end]
+            intra = chosen[symbols.modes[chosen] == MODE_INTRA] - first * columns
+            if len(intra):
+                blocks[torch.from_numpy(intra).to(self._device)] = self.mean
+            place = torch.from_numpy(chosen - first * columns).to(self._device)
+            residual = self._inverse(self._coefficients(symbols, slice(begin, end), step))
+            blocks[place] = clip(blocks[place] + residual, LATENT_LIMIT)
+            latent[:, top:bottom] = join_blocks(blocks, bottom - top, self._width)
+        return latent
 
-    def _coefficients(self, symbols: TensorSymbols, step: int) -> Tensor:
-        """Dequantise and bring from scan order into (frequency, component, block)."""
+    def _coefficients(self, symbols: TensorSymbols, blocks: slice, step: int) -> Tensor:
+        """Dequantise some of the coded blocks and bring them from scan order into (frequency,
+        component, block).
+        """
         profile = self._profile
-        magnitude_over_one = (np.abs(symbols.levels) > 1).astype(np.intp)
-        points = profile.points[symbols.classes, magnitude_over_one]
-        levels = torch.from_numpy(symbols.levels.astype(np.float64)).to(self._device)
+        coded, classes = symbols.levels[:, blocks], symbols.classes[:, blocks]
+        magnitude_over_one = (np.abs(coded) > 1).astype(np.intp)
+        points = profile.points[classes, magnitude_over_one]
+        levels = torch.from_numpy(coded.astype(np.float64)).to(self._device)
         values = dequantise(
             levels, torch.from_numpy(points.astype(np.float64)).to(self._device), step
         )
@@ -125,7 +141,7 @@ class _TensorLoop:
 def features_of(latents: Sequence[Tensor], profile: Profile) -> list[Tensor]:
     """Return float32 features, (C, H, W): latents times 2^-fraction_bits, exactly."""
     return [
-        (latent * 0.5**tensor.fraction_bits).to(torch.float32)
+        latent.to(torch.float32) * 0.5**tensor.fraction_bits
         for latent, tensor in zip(latents, profile.tensors, strict=True)
     ]
 

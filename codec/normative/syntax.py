@@ -127,7 +127,7 @@ def _read_levels(
     shape = (tensor.positions, int((modes != MODE_SKIP).sum()))
     symbols = TensorSymbols(modes, np.zeros(shape, np.int32), np.zeros(shape, np.uint8))
 
-    def levels(first: int, last: int, classes: NDArray[np.intp]) -> NDArray[np.int32]:
+    def levels(first: int, last: int, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
         symbols.classes[first:last] = classes
         symbols.levels[first:last] = _read_pass(reader, classes)
         return symbols.levels[first:last]
@@ -136,7 +136,7 @@ def _read_levels(
     return symbols
 
 
-def _read_pass(reader: SymbolReader, classes: NDArray[np.intp]) -> NDArray[np.int32]:
+def _read_pass(reader: SymbolReader, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Read the levels of one pass, all of one class together, and then what escaped."""
     order, runs = pass_order(classes)
     symbols = np.empty(classes.size, np.int32)
@@ -148,7 +148,7 @@ def _read_pass(reader: SymbolReader, classes: NDArray[np.intp]) -> NDArray[np.in
     return levels.reshape(classes.shape)
 
 
-def pass_order(classes: NDArray[np.intp]) -> tuple[NDArray[np.intp], list[tuple[int, int, int]]]:
+def pass_order(classes: NDArray[np.uint8]) -> tuple[NDArray[np.intp], list[tuple[int, int, int]]]:
     """Return the order of the symbols of a pass, indices into its levels in C order, and the runs
     of one class in it: (class, first, last).  FORMAT.md 7.6.
     """

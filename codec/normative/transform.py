@@ -94,7 +94,8 @@ def split_blocks(tensor: Tensor, size: int) -> Tensor:
         tensor = pad(tensor[None], (0, right, 0, below), mode="replicate")[0]
     blocks = tensor.reshape(channels, rows, size, columns, size).permute(1, 3, 0, 2, 4)
     # a copy even where the shape would allow a view: the loop writes into blocks
-    return blocks.reshape(rows * columns, channels, size, size).clone()
+    copied = blocks.clone(memory_format=torch.contiguous_format)
+    return copied.reshape(rows * columns, channels, size, size)
 
 
 def join_blocks(blocks: Tensor, height: int, width: int) -> Tensor:

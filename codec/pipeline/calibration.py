@@ -73,16 +73,22 @@ PRECISION_BITS: Final = 20
 class CalibrationOptions:
     """How much to measure: views of each photograph or pairs of frames of each video, probes of the
     cloud for each of them; and the seed of everything random.
+
+    `budget`: size of the profile that is aimed at, bytes.  A tensor of C channels takes 2 C² for
+    every matrix, at most one for each frequency of its blocks.
     """
 
     views: int = 8
     probes: int = 8
     seed: int = 0
+    budget: int = BUDGET
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges."""
-        if self.views < 1 or self.probes < 1 or self.seed < 0:
-            raise ValueError(f"views and probes are positive, the seed not negative: {self}")
+        if self.views < 1 or self.probes < 1 or self.budget < 1 or self.seed < 0:
+            raise ValueError(
+                f"views, probes and budget are positive, the seed not negative: {self}"
+            )
 
 
 def calibrate(
@@ -94,7 +100,6 @@ def calibrate(
     task: Criterion | None = None,
     weights_hash: bytes = bytes(HASH_BYTES),
     device: str = "cpu",
-    budget: int = BUDGET,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     force: bool = False,
@@ -113,13 +118,12 @@ def calibrate(
             Gauss-Newton matrix of the standardised values, so that every tensor counts alike.
         weights_hash: of the whole model, for the provenance.
         device: where the model runs.
-        budget: size of the profile that is aimed at, bytes.
         checkpoint: file to go on from if it is of the same job, and to write the sums to in between
             and at the end; to be removed by the caller once the profile is where it belongs.
         checkpoint_seconds: least time between two checkpoints.
         force: overwrite a file that is there in place of the checkpoint and is none of this job.
         advance: called with the number of inputs done since the last call.
-        warn: called with a line of text if the inputs are too few.
+        warn: called with a line of text if the budget is too small, or the inputs are too few.
 
     Raises:
         FileExistsError: there is something else in place of the checkpoint, and no `force`.
@@ -130,7 +134,20 @@ def calibrate(
     options = options or CalibrationOptions()
     if not sources:
         raise ValueError("a profile is measured on at least one photograph or video; none came")
-    measurement = _Measurement(split, preprocessing, options, device, budget, task)
+    measurement = _Measurement(split, preprocessing, options, device, task)
+    diagonal = [each.spec for each in measurement.statistics if not each.dense]
+    if diagonal and warn is not None:
+        squares = [spec.channels**2 for spec in split.tensors]
+        # for a matrix in each of these tensors, and what the profile holds beside matrices
+        least = max(
+            -(-(3 * spec.channels**2 + 8192) * sum(squares) // spec.channels**2)
+            for spec in diagonal
+        )
+        warn(
+            f"budget of {options.budget} bytes: none of it is left for a matrix of "
+            f"{', '.join(spec.name for spec in diagonal)}, which raises the rate; "
+            f"a budget of {least} or more has one"
+        )
     hashes = [_file_hash(source) for source in sources]
     job = {
         "method": METHOD,
@@ -141,7 +158,7 @@ def calibrate(
         "inputs_sha256": hashlib.sha256("".join(hashes).encode()).hexdigest(),
         **asdict(options),
     }
-    key = json.dumps([job, device, budget, split.input_size, asdict(preprocessing), repr(task)])
+    key = json.dumps([job, device, split.input_size, asdict(preprocessing), repr(task)])
     kept = Checkpoint(checkpoint, key, checkpoint_seconds, force=force)
     done = measurement.add_all(sources, kept, advance)
     few = [each for each in measurement.statistics if each.few]
@@ -171,14 +188,13 @@ class _Measurement:
         preprocessing: Preprocessing,
         options: CalibrationOptions,
         device: str,
-        budget: int,
         task: Criterion | None,
     ) -> None:
         self.split, self.preprocessing, self.options = split, preprocessing, options
         self.device, self.task = device, task
         squares = [spec.channels**2 for spec in split.tensors]
         self.statistics = [
-            TensorStatistics(spec, budget * square // sum(squares), device)
+            TensorStatistics(spec, options.budget * square // sum(squares), device)
             for spec, square in zip(split.tensors, squares, strict=True)
         ]
         height, width = split.input_size

@@ -39,7 +39,7 @@ class Meter:
     ) -> None:
         self.nrmse = FeatureNrmse(len(header.tensors))
         self._header, self._cloud = header, cloud
-        self._lengths = FrameWriter(header, profile_of(header))
+        self._lengths: FrameWriter | None = None
         self._bits: dict[str, float] = defaultdict(float)
         self._payload = 0
         self._md5: list[str] = []
@@ -55,6 +55,8 @@ class Meter:
         """
         self._payload += len(encoded.packet.payload)
         self._md5.append(md5_of(encoded.latents))
+        if self._lengths is None:
+            self._lengths = FrameWriter(self._header, encoded.profile)
         for element, bits in self._lengths.code_lengths(encoded.symbols).items():
             self._bits["levels" if element.startswith("levels") else element] += bits
         recovered = encoded.features

@@ -23,6 +23,7 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import MAX_FRACTION_BITS, Band, Profile, TensorProfile
 from codec.format.tables import DEFAULT_POINTS
 from codec.normative.exact import as_written
+from codec.normative.stripes import stripes
 from codec.normative.transform import SPECTRUM_BITS, split_blocks
 from codec.profiling.fixed_point import (
     MAX_MATRIX,
@@ -139,29 +140,44 @@ class _Moments:
 
     @as_written()
     def update(self, tensor: Tensor) -> None:
-        exact = tensor.to("cpu", torch.float64)
-        checked_range(
-            exact,
-            self._spec,
-            LATENT_LIMIT,
-            "divide them by a constant, and multiply what the decoder gives by it",
-        )
-        self._low = min(self._low, float(exact.min()))
-        self._high = max(self._high, float(exact.max()))
-        if not self.count:
-            means = exact.mean((1, 2))
-            spread = float((exact - means[:, None, None]).square().mean().sqrt())
-            if self._low < self._high and float(means.abs().max()) > CENTRED * spread:
+        parts = stripes(self._spec.channels, self._spec.elements)
+        means = torch.empty(self._spec.channels, dtype=torch.float64, device="cpu")
+        squares = 0.0  # around the means
+        for first, last in parts:
+            exact = tensor[first:last].to("cpu", torch.float64)
+            checked_range(
+                exact,
+                self._spec,
+                LATENT_LIMIT,
+                "divide them by a constant, and multiply what the decoder gives by it",
+            )
+            self._low = min(self._low, float(exact.min()))
+            self._high = max(self._high, float(exact.max()))
+            if not self.count:
+                means[first:last] = exact.mean((1, 2))
+                centred = exact - means[first:last, None, None]
+                squares += float(centred.square().mean()) * (last - first)
+        if not self.count and self._low < self._high:
+            spread = math.sqrt(squares / self._spec.channels)
+            if float(means.abs().max()) > CENTRED * spread:
                 self._origin = means
-        tensor = (exact - self._origin[:, None, None]).float()
-        blocks = split_blocks(tensor, self._size)
-        # the forward transform of the neutral profile scales by SPECTRUM_UNITS: see `profile`
-        spectrum = self._forward(blocks).double()
-        self.count += blocks.shape[0]
+        centred = torch.empty(self._spec.shape, dtype=torch.float32, device="cpu")
+        sums = torch.empty_like(means)
+        for first, last in parts:
+            exact = tensor[first:last].to("cpu", torch.float64)
+            centred[first:last] = exact - self._origin[first:last, None, None]
+            sums[first:last] = centred[first:last].double().mean((1, 2))
+        rows = -(-self._spec.height // self._size)
+        blocks = rows * -(-self._spec.width // self._size)
+        self.count += blocks
         # not in place, which is refused where the sums were begun in inference mode
-        self._sum = self._sum + tensor.double().mean((1, 2)) * blocks.shape[0]
-        self._squares = self._squares + spectrum.square().sum(2)
-        self._direct = self._direct + spectrum[0].sum(1)
+        self._sum = self._sum + sums * blocks
+        for first, last in stripes(rows, self._spec.elements):
+            # the forward transform of the neutral profile scales by SPECTRUM_UNITS: see `profile`
+            part = centred[:, first * self._size : last * self._size]
+            spectrum = self._forward(split_blocks(part, self._size)).double()
+            self._squares = self._squares + spectrum.square().sum(2)
+            self._direct = self._direct + spectrum[0].sum(1)
 
     def profile(
         self, unit: float | None, weight: NDArray[np.float64] | None = None

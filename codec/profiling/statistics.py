@@ -25,12 +25,11 @@ from codec.profiling.fixed_point import block_size_for
 __all__ = ["BUDGET", "FEW", "TensorStatistics", "bands_for"]
 
 BUDGET: Final = 1_500_000
-"""Largest size of a profile, bytes."""
+"""Size of a profile that is aimed at unless another is asked for, bytes; decoders take up to
+`Limits.profile_bytes`, 64 MiB."""
 FEW: Final = 10
 """Blocks per channel below which a covariance is not taken for what it says: with fewer blocks than
 channels there are directions that it has never seen."""
-LEAST_DENSE_BANDS: Final = 4
-"""Tensors whose budget holds fewer matrices than this get a diagonal profile."""
 SUMS: Final = ("sensitivity", "intra", "inter", "mean", "direct", "counts")
 
 
@@ -43,12 +42,13 @@ def bands_for(block_size: int, channels: int, budget: int) -> tuple[NDArray[np.u
 
     Returns:
         (B · B,) uint8, the band of each frequency u · B + v; and whether bands are dense. They are
-        diagonal, one for each frequency, where fewer than `LEAST_DENSE_BANDS` matrices fit.
+        diagonal, one for each frequency, where no matrix fits: on a detector's pyramid, one matrix
+        for all frequencies took a third less rate than none, four half.
     """
     frequencies = block_size**2
     rest = 4 * channels + 6 * frequencies + 256  # means, ranks, frequency scales, points
     most = (budget - rest) // (2 * channels * channels + 2 * channels + 4)
-    if most < min(LEAST_DENSE_BANDS, frequencies):
+    if most < 1:
         return np.arange(frequencies, dtype=np.uint8), False
     groups = [[(u, v)] for u in range(block_size) for v in range(block_size)]
     order = sorted(range(frequencies), key=lambda f: (-sum(groups[f][0]), groups[f][0]))
