@@ -40,6 +40,8 @@ SOLE_IMPORTERS = {
     "constriction": {"normative", "encoding"},
     "av": {"files"},
     "torchvision": {"models"},
+    "timm": {"models"},
+    "onnx2torch": {"models"},
     "efficientnet_lite_pytorch": {"models"},
     "pycocotools": {"tasks"},
     "PIL": {"tasks"},

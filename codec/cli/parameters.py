@@ -101,8 +101,8 @@ def split_or_default(model: str, split: str | None) -> str:
     Raises:
         click.UsageError: neither; ModelError: no such model.
     """
-    from codec.models.networks import is_file
     from codec.models.preprocessing import default_preprocessing
+    from codec.models.sources import is_file
 
     if split is not None:
         return split

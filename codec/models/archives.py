@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -27,7 +28,14 @@ _Refuse = Callable[[str], ModelError]
 
 _PROGRAM: Final = "models/model.json"
 _UNPICKLED_MEMBERS: Final = ("data/weights/", "data/constants/", "data/sample_inputs/")
-_OTHER_MEMBERS: Final = ("extra/", ".data/", "archive_format", "archive_version", "byteorder")
+_OTHER_MEMBERS: Final = (
+    "extra/",
+    ".data/",
+    "archive_format",
+    "archive_version",
+    "byteorder",
+    "version",
+)
 
 _OPERATION: Final = re.compile(
     r"torch\.ops\.(aten|prims|torchvision)\.\w+\.\w+|torch\.sym_\w+|torch\._sym_sqrt|"
@@ -35,12 +43,14 @@ _OPERATION: Final = re.compile(
     r"math\.(ceil|floor|trunc|sqrt)"
 )
 _FILE_OPERATIONS: Final = ("torch.ops.aten.from_file.", "torch.ops.aten.save.")
-# Sizes: 2*s0 + Max(1, s1//4).
+# Sizes: 2*s0 + Max(1, s1//4), or Mul(Integer(4), Symbol('s30', positive=True, integer=True)).
+_SYMBOL: Final = re.compile(r"Symbol\('((?:zu?f?|[suf])\d+)'")
 _SIZE: Final = re.compile(r"[\w\s+\-*/%(),<>=!&|~]*")
 _SIZE_NAME: Final = re.compile(
     r"(zu?f?|[suf])\d+|Max|Min|Mod|PythonMod|Abs|FloorDiv|CeilDiv|CleanDiv|ModularIndexing|Where|"
     r"IntTrueDiv|FloatTrueDiv|ToFloat|TruncToInt|CeilToInt|FloorToInt|RoundToInt|Eq|Ne|Lt|Le|Gt|Ge|"
-    r"And|Or|Not|True|False"
+    r"And|Or|Not|True|False|Symbol|Integer|Rational|Float|Add|Mul|Pow|"
+    r"positive|nonnegative|negative|integer|real|zero|nonzero|infinite|finite"
 )
 _PLAIN: Final = re.compile(r"[\w.+\-: ]*")
 _CONTAINERS: Final = (None, "builtins.tuple", "builtins.list", "builtins.dict")
@@ -60,12 +70,13 @@ def check_archive(content: bytes, file: str) -> None:
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
         members = set(reader.get_all_records())
+        listed = zipfile.ZipFile(io.BytesIO(content)).namelist()
     except Exception as error:  # torch's reader, of any bytes
         raise ModelError(
             f"{file}: not an exported program ({first_line(error)}); "
             "torch.export.save(torch.export.export(model, (images,)), FILE) writes one"
         ) from error
-    if _PROGRAM not in members:
+    if _PROGRAM not in members or "version" in listed:  # that of torch 2.7, which is unpickled
         raise ModelError(
             f"{file}: an archive without {_PROGRAM}; export it anew with torch 2.8 or later"
         )
@@ -122,7 +133,7 @@ def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
     """Walk through all strings of a program with the keys that they stand under, and the keys."""
     if isinstance(value, dict):
         for name, item in value.items():
-            yield "a name", name
+            yield "expr_str" if key == "range_constraints" else "a name", name
             if name not in {"metadata", "guards_code"}:  # never read, for us to see, or by torch
                 yield from _texts(item, name)
     elif isinstance(value, list):
@@ -137,8 +148,9 @@ def _check_text(key: str, text: str, refuse: _Refuse) -> None:
         if text.startswith(_FILE_OPERATIONS) or not _OPERATION.fullmatch(text):
             raise refuse(f"it calls {text[:60]!r}")
     elif key == "expr_str":
-        names = re.findall(r"[A-Za-z_]\w*", text)
-        if not _SIZE.fullmatch(text) or not all(map(_SIZE_NAME.fullmatch, names)):
+        plain = _SYMBOL.sub(r"Symbol(\1", text)
+        names = re.findall(r"[A-Za-z_]\w*", plain)
+        if not _SIZE.fullmatch(plain) or not all(map(_SIZE_NAME.fullmatch, names)):
             raise refuse(f"it has the size {text[:60]!r}")
     elif key in {"in_spec", "out_spec"}:
         _check_containers(text, refuse)

@@ -34,7 +34,7 @@ def as_model_error(what: str, remedy: str = "") -> Iterator[None]:
     try:
         yield
     except ModelError as error:  # fx adds lines about where it was
-        raise ModelError(first_line(error)) from error
+        raise type(error)(first_line(error)) from error
     except Exception as error:  # the model's own code, which may fail in any way
         raise ModelError(f"{what}: {first_line(error)}{remedy}") from error
 

@@ -22,7 +22,13 @@ from codec.errors import ModelError
 from codec.format.header import TensorSpec
 from codec.models.boundary import dtype_name, first_line
 from codec.models.geometry import Geometry
-from codec.models.tracing import TracedModel, ancestors, is_tensors, unwrapped_name
+from codec.models.tracing import (
+    TracedModel,
+    UntraceableError,
+    ancestors,
+    is_tensors,
+    unwrapped_name,
+)
 
 __all__ = ["Cut", "Locate", "cloud_graph", "cut_behind", "edge_graph", "find_node"]
 
@@ -281,7 +287,9 @@ def _shape_value(
     if isinstance(two, tuple) and (two[0], three[0]) == (2, 3) and two[1:] == three[1:]:
         return graph.call_function(_with_batch, (witness, tuple(two[1:])))
     if any(is_tensors(traced.values[source.name]) for source in node.all_input_nodes):
-        raise ModelError(f"the cloud needs {node.name}, which cannot be had from the coded tensors")
+        raise UntraceableError(
+            f"the cloud needs {node.name}, which cannot be had from the coded tensors"
+        )
     return graph.node_copy(node, resolve)
 
 

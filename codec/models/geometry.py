@@ -377,12 +377,18 @@ class _Derivation:
         parts = list(index) if isinstance(index, tuple) else [index]
         if Ellipsis in parts:
             place = parts.index(Ellipsis)
-            parts[place : place + 1] = [slice(None)] * (whole.ndim - len(parts) + 1)
-        if not all(isinstance(part, slice) for part in parts):
-            return None
-        for dim, part in enumerate(parts):
-            first, _, step = part.indices(whole.shape[dim])
-            geometry = _thinned(geometry, dim - whole.ndim, first, step)
+            given = sum(part is not None for part in parts) - 1
+            parts[place : place + 1] = [slice(None)] * (whole.ndim - given)
+        dim = -whole.ndim
+        for part in parts:
+            if isinstance(part, slice):
+                first, _, step = part.indices(whole.shape[dim])
+                geometry = _thinned(geometry, dim, first, step)
+            elif dim > min(geometry.dims) or not (part is None or isinstance(part, int)):
+                return None  # of dimensions in front of the frame's one may be taken or made
+            elif part is not None and dim == min(geometry.dims):
+                return None
+            dim += part is not None
         return geometry
 
     def narrowed(self, operation: _Operation) -> Geometry | None:

@@ -15,7 +15,8 @@ from codec.errors import ModelError
 from codec.format.constants import MAX_EXTENT
 from codec.format.header import Interpolation, Preprocessing, Resize
 from codec.models import DEFAULT_MODEL
-from codec.models.sources import published_entry
+from codec.models.published import preprocessing_of
+from codec.models.sources import classifiers, published_entry
 
 __all__ = ["default_preprocessing", "normalise", "read_preprocessing"]
 
@@ -46,6 +47,8 @@ def default_preprocessing(name: str, native: bool, weights: str = "default") -> 
     """
     if name == DEFAULT_MODEL:
         short_side, crop, mean, scale = 256, 224, (127_000,) * 3, (128_000,) * 3
+    elif name not in classifiers():
+        return _published(name, native, weights)
     else:
         transforms = published_entry(name, weights).transforms()
         short_side, crop = transforms.resize_size[0], transforms.crop_size[0]
@@ -53,6 +56,33 @@ def default_preprocessing(name: str, native: bool, weights: str = "default") -> 
     if native:
         short_side, crop = 0, 0
     return Preprocessing(short_side, crop, 32 if native else 0, mean, scale)
+
+
+def _published(name: str, native: bool, weights: str) -> Preprocessing:
+    """Bring what others publish with their weights into the form of a header."""
+    published = preprocessing_of(name, weights)
+    if published is None:
+        raise ModelError(
+            f"{name}: how frames become its input is not known; say it in a TOML file, "
+            "--preprocessing FILE"
+        )
+    mean, scale = (
+        [round(1000 * value) for value in values] for values in (published.mean, published.scale)
+    )
+    height, width = published.size
+    crop = height if published.short_side and height == width else 0
+    stretched = not native and not crop
+    names = {each.name.lower(): each for each in Interpolation}
+    return Preprocessing(
+        short_side=published.short_side if crop and not native else 0,
+        crop=0 if native else crop,
+        pad_multiple=32 if native else 1,
+        mean_thousandths=(mean[0], mean[1], mean[2]),
+        scale_thousandths=(scale[0], scale[1], scale[2]),
+        resize=Resize.STRETCH if stretched else Resize.SHORT_SIDE,
+        size=(height, width) if stretched else (0, 0),
+        interpolation=names.get(published.interpolation, Interpolation.BICUBIC),
+    )
 
 
 def read_preprocessing(path: Path) -> Preprocessing:

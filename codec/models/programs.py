@@ -9,7 +9,6 @@ Nothing in a file is executed but operations of ATen: `models.archives` looks at
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import io
 from collections.abc import Callable
@@ -21,12 +20,11 @@ from torch import fx, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from codec.errors import ModelError
-from codec.format.constants import HASH_BYTES
 from codec.models.archives import check_archive
 from codec.models.boundary import as_model_error, first_line, quiet
 from codec.models.tracing import TracedModel, image_inputs
 
-__all__ = ["PROGRAM_FILE", "Program", "by_sample", "content_hash", "load_program"]
+__all__ = ["PROGRAM_FILE", "Program", "by_sample", "export", "load_program", "read_file"]
 
 PROGRAM_FILE: Final = ".pt2"
 
@@ -115,7 +113,7 @@ def load_program(
     if not trusted:
         check_archive(content, path.name)
     if b"torch.ops.torchvision." in content:
-        import torchvision  # type: ignore[import-untyped,unused-ignore]  # noqa: F401, PLC0415
+        import torchvision  # noqa: F401, PLC0415 - its operations
     with (
         quiet(),
         torch.device("cpu"),
@@ -124,6 +122,37 @@ def load_program(
     ):
         exported = torch.export.load(io.BytesIO(content))
         return _as_program(exported, path.name, torch.device(device))
+
+
+def export(model: nn.Module, input_size: tuple[int, int], why: str) -> Program:
+    """Make a program of a network that torch.fx cannot follow, for images of one size.
+
+    Args:
+        model: the network, whose weights it shares.
+        input_size: height and width of the images.
+        why: torch.fx cannot, for the message.
+
+    Raises:
+        ModelError: torch.export cannot either.
+    """
+    kind = type(model).__name__
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    with (
+        quiet(),
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+        as_model_error(
+            f"{why}; nor can {kind} be exported",
+            "; cut a part of it that decides nothing by its values, or a variant of it",
+        ),
+    ):
+        try:
+            images = torch.zeros(2, 3, *input_size, device=device)
+            batch = torch.export.Dim("batch")
+            exported = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+        except Exception:  # the network may well be made for one image at a time
+            exported = torch.export.export(model, (images[:1],))
+        return _as_program(exported, kind, device)
 
 
 def _as_program(exported: Any, name: str, device: torch.device) -> Program:  # noqa: ANN401 - torch's
@@ -139,7 +168,7 @@ def _as_program(exported: Any, name: str, device: torch.device) -> Program:  # n
             f"{name}: changes {changed[0]} when it runs, which its halves would not do alike; "
             "export the model in evaluation mode"
         )
-    if device.type != "cpu":
+    if any(tensor.device != device for tensor in exported.state_dict.values()):
         from torch.export.passes import move_to_device_pass  # noqa: PLC0415 - for GPUs only
 
         exported = move_to_device_pass(exported, device)
@@ -242,8 +271,3 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ModelError(f"model {str(path)!r}: {error.strerror or first_line(error)}") from error
-
-
-def content_hash(path: Path) -> bytes:
-    """Return the first eight bytes of the SHA-256 of a file, by which a stream names a program."""
-    return hashlib.sha256(read_file(path)).digest()[:HASH_BYTES]

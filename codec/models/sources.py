@@ -1,6 +1,9 @@
-"""Where networks come from: EfficientNet-Lite0 and torchvision's classifiers, by name.
+"""Where networks come from: EfficientNet-Lite0, torchvision's networks for classification,
+detection and segmentation, and timm's, by name; and files: FILE.pt2, of torch.export, and
+FILE.onnx.
 
-Weights are those that the network's package publishes, drawn at random, or of a file.  What the
+A stream names a network by its name, a file by its own name and the hash of its content.  Weights
+are those that the network's package publishes, drawn at random, or of a file.  What the
 weights expect of their input is the affair of `models.preprocessing`, where a network can be cut
 that of `models.split_points`.
 """
@@ -8,6 +11,7 @@ that of `models.split_points`.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +26,22 @@ from torch import nn
 from codec.errors import ModelError
 from codec.models import DEFAULT_MODEL
 from codec.models.boundary import first_line, quiet
+from codec.models.detectors import Detector
+from codec.models.onnx_files import ONNX_FILE, load_onnx
+from codec.models.programs import PROGRAM_FILE, load_program, read_file
+from codec.models.timm_models import TIMM, build_timm
 from codec.models.weights import WEIGHT_FILES, load_weights, read_state_dict
 
 __all__ = [
     "build",
+    "check_model",
+    "classifiers",
+    "detectors",
+    "is_file",
     "labels",
     "list_models",
     "load_model",
+    "model_name",
     "own_defaults",
     "published_entry",
 ]
@@ -36,14 +49,20 @@ __all__ = [
 
 _RANDOM: Final = "random:"
 _OWN_NETWORK: Final = (
-    "For your own network use the library: codec.split_model cuts any that torch.fx "
-    "traces, and codec.Encoder codes any tensors"
+    "Your own network comes as a FILE.pt2, as torch.export.save writes it, or by the library: "
+    "codec.split_model cuts any module, and codec.Encoder codes any tensors"
 )
+_HASH_DIGITS: Final = 16
 
 # These two have heads for training only, and renormalise their input for the weights that
 # torchvision publishes.
 _INCEPTIONS: Final = ("googlenet", "inception_v3")
-_TRAINING_HEADS: Final = ("aux1.", "aux2.", "AuxLogits.")
+_TRAINING_HEADS: Final = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")
+
+# Detectors whose published weights were trained with batch norms without an epsilon.
+_WITHOUT_EPSILON: Final = tuple(
+    f"{kind}_resnet50_fpn" for kind in ("fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet")
+)
 
 # The files that torchvision publishes for DenseNet still carry the names of its first version
 # ("norm.1").
@@ -51,31 +70,98 @@ _OLD_DENSENET_KEY: Final = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]
 
 
 def list_models() -> list[str]:
-    """Return the names that `load_model` accepts, the default model first."""
+    """Return the names that `load_model` accepts, the default model first; timm's beside them."""
+    return [*classifiers(), *_names("detection"), *_names("segmentation")]
+
+
+def classifiers() -> list[str]:
+    """Return the names of `list_models` whose outputs are the logits of classes."""
+    return [DEFAULT_MODEL, *_names("classification")]
+
+
+def detectors() -> list[str]:
+    """Return the names of `list_models` whose outputs are things found, as torchvision has them."""
+    return _names("detection")
+
+
+def is_file(source: str) -> bool:
+    """Whether a model is a file, and no name."""
+    return source.endswith((PROGRAM_FILE, ONNX_FILE)) and not source.startswith(TIMM)
+
+
+def model_name(source: str) -> str:
+    """Return how a stream's header names a model: by its name; a file by its own name, which is a
+    hint, and the first 16 hexadecimal digits of the SHA-256 of its content, which decide:
+    `nanodet.pt2@3c5e1f0a9b7d2468`.
+
+    Raises:
+        ModelError: there is no such file.
+    """
+    if not is_file(source):
+        return source
+    path = Path(source)
+    digest = hashlib.sha256(read_file(path)).hexdigest()[:_HASH_DIGITS]
+    return f"{_printable(path.name)}@{digest}"
+
+
+def check_model(named: str, source: str) -> None:
+    """Refuse a model that is another one than a header names.
+
+    Args:
+        named: by the header, as `model_name` does.
+        source: what the user gives in its place.
+
+    Raises:
+        ModelError: it is another one.
+    """
+    found = model_name(source)
+    if named.rpartition("@")[2] != found.rpartition("@")[2]:
+        raise ModelError(f"the stream is of model {named}, not of {found}; give that one")
+
+
+def _printable(name: str) -> str:
+    text = name.encode(errors="replace").decode()
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _names(task: str) -> list[str]:
+    """List torchvision's networks for a task."""
     models = _torchvision_models()
-    return [DEFAULT_MODEL, *models.list_models(module=models)]
+    module = models if task == "classification" else getattr(models, task)
+    return list(models.list_models(module=module))
 
 
 def load_model(
-    name: str, weights: str = "default", *, device: str | torch.device = "cpu"
+    name: str,
+    weights: str = "default",
+    *,
+    device: str | torch.device = "cpu",
+    trusted: bool = False,
 ) -> nn.Module:
-    """Build a classifier in evaluation mode, its parameters float32 and without gradients.
+    """Build a network in evaluation mode, its parameters float32 and without gradients.
 
     Args:
-        name: `efficientnet_lite0` or the name of a torchvision classifier.
-        weights: `default` (what the model's package or torchvision publishes), `random:SEED`, or
-            the path of a state dict in a .safetensors, .pth or .pt file; float16, bfloat16 and
-            float64 become float32.
+        name: `efficientnet_lite0`, the name of a classifier, detector or segmentation network of
+            torchvision, `timm:NAME`, or the path of a FILE.pt2 or FILE.onnx.
+        weights: `default` (what the model's package, torchvision or timm publishes, or the file
+            holds), `random:SEED`, or the path of a state dict in a .safetensors, .pth or .pt file;
+            float16, bfloat16 and float64 become float32.
         device: Where the parameters lie.
+        trusted: Read a FILE.pt2 even if that may run code from it, as `torch.export.load` does.
 
     Raises:
-        ModelError: The name is unknown, or the weights cannot be had or do not fit.
+        ModelError: The name is unknown, or the weights cannot be had or do not fit; a file could
+            run code when it is read.
     """
+    if is_file(name):
+        return _load_network(name, weights, torch.device(device), trusted=trusted)
     with own_defaults():
         if weights.startswith(_RANDOM):
             # Not torch.manual_seed, which would also reseed the generators of every GPU.
             torch.default_generator.manual_seed(_seed(weights))
             model = build(name)
+        elif weights != "default" and name.startswith(TIMM):
+            model = build_timm(name, weights)
         elif weights != "default":
             model = build(name, weights)
             _load_file(model, name, Path(weights))
@@ -91,24 +177,44 @@ def labels(name: str, count: int) -> list[str]:
     """Name a model's `count` outputs: ImageNet's categories where they apply, else `class 0` ..."""
     models = _torchvision_models()
     source = "resnet34" if name == DEFAULT_MODEL else name
-    if source in models.list_models(module=models):
+    if source in list_models()[1:]:
         categories = models.get_model_weights(source).DEFAULT.meta.get("categories", ())
         if len(categories) == count:
             return list(categories)
     return [f"class {k}" for k in range(count)]
 
 
+def _load_network(name: str, weights: str, device: torch.device, *, trusted: bool) -> nn.Module:
+    if weights != "default":
+        raise ModelError(
+            f"weights {weights!r}: {Path(name).name} holds its weights; leave them out"
+        )
+    if name.endswith(PROGRAM_FILE):
+        return load_program(Path(name), device=device, trusted=trusted)
+    return load_onnx(Path(name)).requires_grad_(requires_grad=False).to(device)
+
+
 def _load_file(model: nn.Module, name: str, path: Path) -> None:
     found = read_state_dict(path)
     if name.startswith("densenet"):
         found = {_OLD_DENSENET_KEY.sub(r"\1\2", key): tensor for key, tensor in found.items()}
-    if name in _INCEPTIONS:
+    if name in _INCEPTIONS or name in _names("segmentation"):
         found = {
             key: tensor for key, tensor in found.items() if not key.startswith(_TRAINING_HEADS)
         }
     # what torchvision publishes it knows: vgg16_features has no classifier, and says so by NaN
     published = name != DEFAULT_MODEL and path.name == _file_name(published_entry(name, str(path)))
-    load_weights(model, found, name, path, finite=not published)
+    load_weights(
+        model.network if isinstance(model, Detector) else model,
+        found,
+        name,
+        path,
+        finite=not published,
+    )
+    if published and name in _WITHOUT_EPSILON:
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 0.0
 
 
 def _torchvision_models() -> Any:  # noqa: ANN401 - torchvision ships no types
@@ -154,6 +260,8 @@ def build(name: str, file: str = "", *, published: bool = False) -> nn.Module:
     """
     if name == DEFAULT_MODEL:
         return cast("nn.Module", EfficientNet.from_name("efficientnet-lite0"))
+    if name.startswith(TIMM):
+        return build_timm(name, published=published)
     entry = published_entry(name, file)
     options: dict[str, Any] = {"weights": entry, "progress": False} if published else {}
     if name in _INCEPTIONS:
@@ -162,19 +270,26 @@ def build(name: str, file: str = "", *, published: bool = False) -> nn.Module:
             options["init_weights"] = True
     if name.startswith("vit_"):
         options["image_size"] = entry.transforms().crop_size[0]
-    return cast("nn.Module", _torchvision_models().get_model(name, **{"weights": None, **options}))
+    dense = name in _names("segmentation")
+    detector = name in _names("detection")
+    if dense or detector:
+        options["weights_backbone"] = None
+    network = _torchvision_models().get_model(name, **{"weights": None, **options})
+    if dense:
+        network.aux_classifier = None  # a head for training
+    return Detector(network) if detector else cast("nn.Module", network)
 
 
 def published_entry(name: str, weights: str = "default") -> Any:  # noqa: ANN401 - torchvision has no types
-    """Return the weights that torchvision publishes for a classifier: the entry whose file has the
+    """Return the weights that torchvision publishes for a network: the entry whose file has the
     name of the file `weights`, else the default one.
 
     Raises:
-        ModelError: torchvision has no such classifier.
+        ModelError: torchvision has no such network.
     """
     models = _torchvision_models()
-    if name not in models.list_models(module=models):
-        raise ModelError(_no_classifier(name))
+    if name not in list_models()[1:]:
+        raise ModelError(_not_listed(name))
     entries = models.get_model_weights(name)
     file = Path(weights).name
     return next((entry for entry in entries if _file_name(entry) == file), entries.DEFAULT)
@@ -184,14 +299,14 @@ def _file_name(entry: Any) -> str:  # noqa: ANN401 - as above
     return str(entry.url).rpartition("/")[2]
 
 
-def _no_classifier(name: str) -> str:
+def _not_listed(name: str) -> str:
     """Say what is known about a name that is none of `list_models`."""
     models = _torchvision_models()
     if name in models.list_models():
         package = models.get_model_builder(name).__module__.split(".")[2]
         return (
-            f"model {name!r} is one of torchvision's {package} networks; lmc takes its classifiers "
-            f"(lmc models lists them). {_OWN_NETWORK}"
+            f"model {name!r} is one of torchvision's {package} networks; lmc takes those for "
+            f"classification, detection and segmentation (lmc models lists them). {_OWN_NETWORK}"
         )
     if Path(name).suffix in WEIGHT_FILES:
         return (

@@ -19,13 +19,13 @@ from torch import nn
 
 from codec.errors import ModelError
 from codec.format.header import TensorSpec
-from codec.models.boundary import as_model_error, dtype_name
+from codec.models.boundary import as_model_error, dtype_name, first_line
 from codec.models.cut import Cut, Locate, cloud_graph, cut_behind, edge_graph
 from codec.models.detectors import Detector, natural_names
 from codec.models.geometry import Axis, Geometry, geometries_of
 from codec.models.measuring import measured_geometry
-from codec.models.programs import Program, by_sample
-from codec.models.tracing import TracedModel, trace, unwrapped
+from codec.models.programs import Program, by_sample, export
+from codec.models.tracing import TracedModel, UntraceableError, trace, unwrapped
 
 __all__ = ["CloudSubmodel", "EdgeSubmodel", "SplitModel", "graph_of", "split_model"]
 
@@ -173,23 +173,38 @@ def split_model(
         for tensor, (stride_y, stride_x, offset_y2, offset_x2) in (geometry or {}).items()
     }
     with as_model_error(f"{type(model).__name__} cannot be cut at {split!r}"):
-        traced = graph_of(model, input_size)
-        split_here = natural_names(traced, model).get(split, split)
-        cut = cut_behind(
-            traced, geometries_of(traced), split_here, given=given, locate=_located_by(model)
-        )
-        batch = model.batch if isinstance(model, Program) else None
-        cloud: nn.Module = cloud_graph(traced, cut)
-        if isinstance(model, Detector):
-            cloud = model.finished(cloud, input_size)
-        return SplitModel(
-            name,
-            split,
-            input_size,
-            EdgeSubmodel(edge_graph(traced, cut), batch),
-            CloudSubmodel(cloud, len(cut.crossing), batch),
-            cut.tensors,
-        )
+        try:
+            return _halves(model, graph_of(model, input_size), split, input_size, name, given)
+        except UntraceableError as error:
+            if isinstance(model, (Program, Detector)):
+                raise
+            program = export(model, input_size, first_line(error))
+        return _halves(program, program.traced(input_size), split, input_size, name, given)
+
+
+def _halves(
+    model: nn.Module,
+    traced: TracedModel,
+    split: str,
+    input_size: tuple[int, int],
+    name: str,
+    given: Mapping[str, Geometry],
+) -> SplitModel:
+    """Cut a graph and put it together again as two halves."""
+    meant = natural_names(traced, model).get(split, split)
+    cut = cut_behind(traced, geometries_of(traced), meant, given=given, locate=_located_by(model))
+    batch = model.batch if isinstance(model, Program) else None
+    cloud: nn.Module = cloud_graph(traced, cut)
+    if isinstance(model, Detector):
+        cloud = model.finished(cloud, input_size)
+    return SplitModel(
+        name,
+        split,
+        input_size,
+        EdgeSubmodel(edge_graph(traced, cut), batch),
+        CloudSubmodel(cloud, len(cut.crossing), batch),
+        cut.tensors,
+    )
 
 
 def _located_by(model: nn.Module) -> Locate | None:

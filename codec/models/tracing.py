@@ -20,10 +20,11 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from codec.errors import ModelError
-from codec.models.boundary import as_model_error, quiet
+from codec.models.boundary import as_model_error, first_line, quiet
 
 __all__ = [
     "TracedModel",
+    "UntraceableError",
     "ancestors",
     "image_inputs",
     "is_tensors",
@@ -101,6 +102,10 @@ class _Recorder(fx.Interpreter):
         return value.to("meta") if isinstance(value, torch.Tensor) else value
 
 
+class UntraceableError(ModelError):
+    """A network that torch.fx cannot follow, or not in two halves; torch.export may."""
+
+
 class TracedModel:
     """A graph with one image as its input, and the value of every node in it at one input size.
 
@@ -133,7 +138,7 @@ def image_inputs(module: fx.GraphModule) -> list[fx.Node]:
     """
     inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1:
-        raise ModelError(f"{type(module).__name__} takes {len(inputs)} inputs, not one image")
+        raise UntraceableError(f"{type(module).__name__} takes {len(inputs)} inputs, not one image")
     return inputs
 
 
@@ -149,14 +154,19 @@ def trace(model: nn.Module, input_size: tuple[int, int]) -> TracedModel:
         quiet(),
         as_model_error(
             f"{kind} cannot be traced by torch.fx",
-            "; cut a part of it that decides nothing by its values, a variant of it, or what "
-            "torch.export makes of it (a .pt2 file)",
         ),
     ):
         states = _states(model)
         tracer = _Tracer()
-        with _NoChance():  # type: ignore[no-untyped-call]
-            graph = tracer.trace(model)
+        try:
+            with _NoChance():  # type: ignore[no-untyped-call]
+                graph = tracer.trace(model)
+        except ModelError:
+            raise
+        except Exception as error:  # the network's own code, which meets a proxy
+            raise UntraceableError(
+                f"{kind} cannot be traced by torch.fx: {first_line(error)}"
+            ) from error
         module = fx.GraphModule(tracer.root, graph, kind)
     for path, state in _states(model).items():
         if states.get(path, state) != state:

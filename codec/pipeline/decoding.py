@@ -21,8 +21,9 @@ from codec.files.streams import StreamReader
 from codec.files.video import Frame, VideoReader
 from codec.format.header import SequenceHeader
 from codec.metrics import FeatureNrmse
-from codec.models.networks import is_file, open_network
+from codec.models.networks import open_network
 from codec.models.preprocessing import normalise
+from codec.models.sources import check_model
 from codec.models.submodels import SplitModel, split_model
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.pipeline.network_tasks import labelled, task_of
@@ -82,12 +83,14 @@ def model_of(
             "the stream was coded from its writer's own tensors and names no model; "
             "decode to features"
         )
-    if model is None and is_file(header.model):
+    if model is not None:
+        check_model(header.model, model)
+    elif "@" in header.model:
         raise ModelError(
             f"the stream was made with the network in a file {header.model!r}; pass it with "
             "--model FILE"
         )
-    wanted = weights or ("default" if is_file(header.model) else header.weights)
+    wanted = weights or header.weights
     if weights is None and wanted != "default" and not wanted.startswith("random:"):
         raise ModelError(
             f"the stream was made with the weight file {wanted!r}; pass it with --weights FILE"

@@ -32,7 +32,7 @@ from codec.format.header import Preprocessing, SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, embedded
 from codec.metrics import FeatureNrmse
-from codec.models.networks import Network, is_file, open_network
+from codec.models.networks import Network, open_network
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.submodels import SplitModel, split_model
 from codec.pipeline.metering import Meter
@@ -334,11 +334,6 @@ def _check_effort(options: VideoOptions, task: str, model: str) -> None:
 
 
 def _preprocessing_of(options: VideoOptions) -> Preprocessing:
-    if options.preprocessing is None and is_file(options.model):
-        raise ModelError(
-            f"{options.model}: how frames become its input is not known; say it in a TOML file, "
-            "--preprocessing FILE"
-        )
     if options.preprocessing is None:
         return default_preprocessing(options.model, options.native, options.weights)
     found = read_preprocessing(options.preprocessing)

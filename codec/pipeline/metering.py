@@ -14,7 +14,6 @@ from torch import Tensor
 from codec.encoding.encoder import EncodedFrame
 from codec.encoding.payloads import FrameWriter
 from codec.format.header import SequenceHeader
-from codec.format.profile import profile_of
 from codec.metrics import FeatureNrmse
 from codec.normative.reconstruction import md5_of
 from codec.pipeline.network_tasks import task_of

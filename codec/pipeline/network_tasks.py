@@ -7,10 +7,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from codec.models.sources import labels, list_models
+from codec.models.sources import classifiers, detectors, labels
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
-from codec.tasks.description import TASK_NAMES, TaskDescription
+from codec.tasks.description import TASK_NAMES, TaskDescription, task_by_name
 from codec.tasks.task import Task
 
 __all__ = ["described", "labelled", "task_of"]
@@ -36,19 +36,24 @@ def described(task: str | None) -> str:
 
 
 def task_of(description: str, model: str) -> Task:
-    """Return the task of a stream: the one that its header describes; else classification for the
-    classifiers that are known by name, and for any other network nothing but its outputs.
+    """Return the task of a stream: the one that its header describes; else that of classifiers and
+    detectors that are known by name; and for any other network nothing but its outputs.
 
     Raises:
         TaskError: the description is none.
     """
     if description:
         return TaskDescription.from_json(description, "the stream's task").task()
-    return Classification() if model in list_models() else Anything()
+    if model in classifiers():
+        return Classification()
+    kinds = {"keypointrcnn": "keypoints", "maskrcnn": "masks"}
+    if model in detectors():
+        return task_by_name(kinds.get(model.partition("_")[0], "detection"))
+    return Anything()
 
 
 def labelled(task: Task, model: str, outputs: object) -> Task:
     """Return a classification with the labels of a network that is known by name."""
-    if not isinstance(task, Classification) or task.labels or model not in list_models():
+    if not isinstance(task, Classification) or task.labels or model not in classifiers():
         return task
     return Classification(labels(model, task.logits(outputs).shape[1]))

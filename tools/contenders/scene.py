@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -274,7 +274,7 @@ class _Task:
             cloud = halves.cloud
 
             def whole(*features: Tensor) -> Tensor:
-                return cloud(features)
+                return cast(Tensor, cloud(features))
 
         try:
             maps = _Maps(fx.symbolic_trace(network))
@@ -288,7 +288,10 @@ class _Task:
         if halves is None:
             edge = behind.edge
             return cls(lambda images: edge(images)[0], behind.cloud)
-        body = _up_to(halves.cloud.module, maps.names[-1])
+        module = halves.cloud.module
+        if not isinstance(module, fx.GraphModule):
+            return cls(whole, None)
+        body = _up_to(module, maps.names[-1])
         return cls(whole, None) if body is None else cls(body, behind.cloud)
 
     def __call__(

@@ -24,7 +24,7 @@ from codec.models import DEFAULT_MODEL
 from codec.models.preprocessing import default_preprocessing, normalise
 from codec.models.sources import load_model
 from codec.models.split_points import describe_splits
-from codec.models.submodels import split_model
+from codec.models.submodels import SplitModel, split_model
 from codec.models.weights import weights_hash
 from tools.motion_study.settings import NETWORKS, SIZE, Row, Settings
 
@@ -80,9 +80,9 @@ class Network:
             if len(split.tensors) != 1:
                 raise ModelError(f"{name} at {layer}: {len(split.tensors)} tensors cross, not one")
             self.layers[layer] = split.tensors[0]
-            crossing[layer] = _outputs(split.edge.module)[0].name
+            crossing[layer] = _outputs(_graph(split))[0].name
         # the halves are parts of one graph, so the longest edge holds the others
-        longest = max((s.edge.module for s in halves.values()), key=lambda m: len(m.graph.nodes))
+        longest = max((_graph(s) for s in halves.values()), key=lambda m: len(m.graph.nodes))
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         graph.graph_copy(longest.graph, copies)
@@ -107,6 +107,11 @@ class Network:
     def caption(self) -> str:
         """Name and weights, for people."""
         return f"{self.title}, {self.weights}"
+
+
+def _graph(split: SplitModel) -> fx.GraphModule:
+    assert isinstance(split.edge.module, fx.GraphModule)  # of a network that torch.fx traced
+    return split.edge.module
 
 
 def _outputs(module: fx.GraphModule) -> tuple[fx.Node, ...]:

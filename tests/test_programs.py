@@ -1,0 +1,287 @@
+"""Exported programs: files of one's own networks, cut as they stand."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from networks import Pyramid, assert_same, images
+from torch import nn
+
+from codec.errors import ModelError
+from codec.models.programs import Program, load_program
+from codec.models.sources import check_model, load_model, model_name
+from codec.models.split_points import describe_costs, describe_splits
+from codec.models.submodels import split_model
+
+
+class Written(nn.Module):
+    """Overwrites, broadcasts a constant and returns nested results."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.up = nn.ConvTranspose2d(4, 4, 2, 2)
+        self.register_buffer("slope", torch.arange(4.0).view(1, 4, 1, 1), persistent=False)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x)).relu_()
+        y += self.slope
+        z = self.up(y)[:, :, 1:, 2:]
+        return {"fine": z, "coarse": [y.mean((2, 3)), y * torch.tensor(2.0)]}
+
+
+def exported(model, path, size=(16, 24), batch=1, **options):
+    program = torch.export.export(model.eval(), (torch.zeros(batch, 3, *size),), **options)
+    torch.export.save(program, path)
+    return path
+
+
+def test_program_equals_its_network(tmp_path):
+    model = Pyramid()
+    program = load_model(str(exported(model, tmp_path / "net.pt2")))
+    assert isinstance(program, Program)
+    assert (program.batch, program.input_size) == (1, (16, 24))
+    x = images(3, 16, 24)
+    expected = [
+        torch.cat(parts) for parts in zip(*(model(x[k : k + 1]) for k in range(3)), strict=True)
+    ]
+    assert_same(program(x), tuple(expected))
+
+
+@pytest.mark.parametrize("split", ["lateral+relu_1", "add+relu_1"])
+def test_halves_take_batches_of_a_program_for_one_image(tmp_path, split):
+    program = load_model(str(exported(Pyramid(), tmp_path / "net.pt2")))
+    halves = split_model(program, split, (16, 24))
+    x = images(3, 16, 24)
+    features = halves.edge(x)
+    assert [tuple(f.shape) for f in features] == [(3, *spec.shape) for spec in halves.tensors]
+    assert_same(halves.cloud(features), program(x))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_nested_results_of_a_network_that_overwrites(tmp_path, dynamic):
+    model = Written().eval().requires_grad_(requires_grad=False)
+    options = {"dynamic_shapes": ({0: torch.export.Dim("batch")},)} if dynamic else {}
+    path = exported(model, tmp_path / "net.pt2", batch=2, **options)
+    program = load_model(str(path))
+    x = images(2, 16, 24)
+    expected = model(x.clone())
+    assert_same(program(x), expected)
+    halves = split_model(program, "conv", (16, 24))
+    assert_same(halves.cloud(halves.edge(x)), expected)
+    assert (halves.tensors[0].stride_y, halves.tensors[0].offset_y2) == (2, 0)
+    four = torch.cat([x, x])
+    assert halves.cloud(halves.edge(four))["fine"].shape[0] == 4
+    if not dynamic:
+        with pytest.raises(ModelError, match="3 images, and the program was exported for batches"):
+            program(images(3, 16, 24))
+
+
+def test_sizes(tmp_path):
+    program = load_model(str(exported(Pyramid(), tmp_path / "net.pt2")))
+    with pytest.raises(ModelError, match="exported for images of 24x16, not 16x16"):
+        split_model(program, "add+relu_1", (16, 16))
+    sides = {2: 4 * torch.export.Dim("rows", min=3), 3: 4 * torch.export.Dim("columns", min=3)}
+    free = load_model(str(exported(Pyramid(), tmp_path / "any.pt2", dynamic_shapes=(sides,))))
+    assert (free.batch, free.input_size) == (1, None)
+    (fine, coarse) = split_model(free, "lateral+relu_1", (32, 48)).tensors
+    assert (fine.height, coarse.width) == (16, 12)
+    with pytest.raises(ModelError, match="no input size of its own"):
+        describe_splits(str(tmp_path / "any.pt2"))
+    assert describe_splits(str(tmp_path / "any.pt2"), (32, 32))
+
+
+def test_splits_and_costs(tmp_path):
+    name = str(exported(Pyramid(), tmp_path / "net.pt2"))
+    names = [split for split, _ in describe_splits(name)]
+    assert names[:2] == ["relu", "relu+relu_1"]
+    program = load_model(name)
+    for split in names:
+        halves = split_model(program, split, (16, 24))
+        assert_same(halves.cloud(halves.edge(images(1, 16, 24))), program(images(1, 16, 24)))
+    costs = describe_costs(name)
+    assert costs["relu"].edge_macs == 8 * 12 * 4 * 27
+    assert costs["relu"].edge_macs + costs["relu"].cloud_macs == sum(
+        (8 * 12 * (4 * 27 + 6 * 4 + 5 * 54), 4 * 6 * (6 * 36 + 5 * 54))
+    )
+
+
+def test_names_in_headers(tmp_path):
+    path = exported(Pyramid(), tmp_path / "net.pt2")
+    name = model_name(str(path))
+    assert name.startswith("net.pt2@")
+    assert len(name) == len("net.pt2@") + 16
+    moved = tmp_path / "other name.pt2"
+    moved.write_bytes(path.read_bytes())
+    check_model(name, str(moved))
+    exported(Pyramid(), moved)
+    with pytest.raises(ModelError, match=r"stream is of model net\.pt2@.*, not of other name\.pt2"):
+        check_model(name, str(moved))
+    with pytest.raises(ModelError, match="not of resnet18"):
+        check_model(name, "resnet18")
+    check_model("resnet18", "resnet18")
+
+
+class Chance(nn.Module):
+    def forward(self, x):
+        return x + torch.rand(())
+
+
+class Double(nn.Module):
+    def forward(self, x, y):
+        return x + y
+
+
+def test_programs_that_are_no_use(tmp_path):
+    path = tmp_path / "net.pt2"
+    exported(Chance(), path)
+    with pytest.raises(ModelError, match="draws random numbers"):
+        load_program(path)
+    torch.export.save(torch.export.export(nn.Dropout().train(), (torch.zeros(1, 3, 4, 4),)), path)
+    with pytest.raises(ModelError, match="training mode"):
+        load_program(path)
+    torch.export.save(torch.export.export(Double(), (torch.zeros(1, 3, 4, 4),) * 2), path)
+    with pytest.raises(ModelError, match="takes 2 inputs"):
+        load_program(path)
+    torch.export.save(torch.export.export(nn.ReLU(), (torch.zeros(1, 1, 4, 4),)), path)
+    with pytest.raises(ModelError, match=r"expected float32 images \(N, 3, H, W\)"):
+        load_program(path)
+
+
+# --- archives ---
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def rewritten(path: Path, changes: dict[str, bytes]) -> Path:
+    """Write an archive with other contents of some of its members, or further ones."""
+    reader = torch._C.PyTorchFileReader(io.BytesIO(path.read_bytes()))
+    members = {
+        name: reader.get_record(name)
+        for name in reader.get_all_records()
+        if not name.startswith(".data/")
+    }
+    target = path.with_name("rewritten.pt2")
+    writer = torch._C.PyTorchFileWriter(str(target))
+    for name, content in {**members, **changes}.items():
+        if name != "byteorder":
+            writer.write_record(name, content, len(content))
+    writer.write_end_of_file()
+    return target
+
+
+def program_of(path: Path) -> str:
+    return torch._C.PyTorchFileReader(str(path)).get_record("models/model.json").decode()
+
+
+@pytest.fixture
+def archive(tmp_path):
+    return exported(Pyramid(), tmp_path / "net.pt2")
+
+
+def test_an_archive_that_was_only_rewritten_loads(archive):
+    assert load_program(rewritten(archive, {})).batch == 1
+
+
+@pytest.mark.parametrize(
+    "member",
+    ["data/sample_inputs/model.pt", "data/constants/custom_obj_0", "data/constants/opaque_obj_0"],
+)
+def test_pickles_are_not_unpickled(archive, tmp_path, member):
+    content = io.BytesIO()
+    torch.save({"x": Payload(tmp_path / "ran")}, content)
+    broken = rewritten(archive, {member: content.getvalue()})
+    with pytest.raises(ModelError, match=r"not known to be harmless; read it as trusted only"):
+        load_program(broken)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickled_weights_are_not_unpickled(archive, tmp_path):
+    name = "data/weights/model_weights_config.json"
+    config = json.loads(torch._C.PyTorchFileReader(str(archive)).get_record(name))
+    next(iter(config["config"].values()))["use_pickle"] = True
+    changes = {
+        name: json.dumps(config).encode(),
+        "data/weights/weight_0": pickle.dumps(Payload(tmp_path / "ran")),
+    }
+    with pytest.raises(ModelError, match=r"weight_0' holds more than tensors"):
+        load_program(rewritten(archive, changes))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("torch.ops.aten.relu.default", "torch.hub.load", "it calls 'torch.hub.load'"),
+        ("torch.ops.aten.relu.default", "torch.ops.aten.from_file.default", "it calls"),
+        ("torch.ops.aten.relu.default", "torch.ops.mine.relu.default", "it calls"),
+        ("builtins.tuple", "subprocess.Popen", "returns a subprocess.Popen"),
+        ('"fine.weight"', '"fine.\\"]+exit()+[\\"weight"', "it says"),
+        (
+            '"range_constraints": {',
+            '"range_constraints": {"exit()": {}',
+            "size 'exit",
+        ),
+    ],
+)
+def test_programs_that_could_run_code(archive, old, new, message):
+    text = program_of(archive)
+    assert old in text
+    changed = text.replace(old, new)
+    with pytest.raises(ModelError, match=message):
+        load_program(rewritten(archive, {"models/model.json": changed.encode()}))
+
+
+def test_files_that_are_none(archive, tmp_path):
+    path = tmp_path / "broken.pt2"
+    path.write_bytes(b"no archive at all")
+    with pytest.raises(ModelError, match=r"not an exported program.*torch\.export\.save") as caught:
+        load_program(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match="damaged"):
+        load_program(rewritten(archive, {"models/model.json": b"{"}))
+    with pytest.raises(ModelError, match=r"it holds 'data/aotinductor/model/run\.so'"):
+        load_program(rewritten(archive, {"data/aotinductor/model/run.so": b"x"}))
+
+
+# --- real networks ---
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [
+        ("nanodet", "cat_4"),
+        ("nanodet", "add_11+add_18+add_27"),
+        ("nanodet", "add_29+add_28+add_27"),
+        ("nanodet", "add_29+add_32+add_35"),
+        ("movenet_multipose", "add+add_2+add_5+hardtanh_34"),
+        ("movenet_multipose", "hardtanh_20"),
+        ("selfie_segmentation", "mul_1+add_6+add_13+mul_7"),
+        ("selfie_segmentation", "add_78"),
+    ],
+)
+def test_real_programs(data_dir, file, split):
+    path = data_dir / "models" / f"{file}.pt2"
+    if not path.is_file():
+        pytest.skip(f"LMC_DATA has no models/{file}.pt2")
+    program = load_model(str(path))
+    assert isinstance(program, Program)
+    halves = split_model(program, split, program.input_size)
+    x = images(2, *program.input_size)
+    assert_same(halves.cloud(halves.edge(x)), program(x))
