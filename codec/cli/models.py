@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,19 +20,23 @@ __all__ = ["models"]
 @click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models(model: str | None, as_json: bool) -> None:
-    """List models, or the split points of MODEL: tensors, strides n^k, elements per frame."""
+    """List models, or the split points of MODEL, a name or a file: tensors, strides n^k, elements
+    per frame, and of one model what both halves compute.
+    """
     from codec.format.profile import shipped_profile
-    from codec.models.preprocessing import default_preprocessing
+    from codec.models.published import input_size_of
     from codec.models.sources import list_models
-    from codec.models.split_points import describe_splits
+    from codec.models.split_points import describe_costs, describe_splits
 
     names = [model] if model else ["efficientnet_lite0", "resnet34", "densenet121"]
+    costs = describe_costs(model) if model else {}
     rows: list[dict[str, Any]] = [
         {
             "model": name,
             "split": split,
             "profile": "shipped" if shipped_profile(f"{name}@{split}") else "measured on the video",
             "elements": sum(spec.elements for spec in specs),
+            **(asdict(costs[split]) if model else {}),
             "tensors": [
                 {
                     "name": s.name,
@@ -49,18 +55,28 @@ def models(model: str | None, as_json: bool) -> None:
     if as_json:
         say(json.dumps(rows, indent=1))
         return
-    sides = dict.fromkeys(default_preprocessing(name, native=False).crop for name in names)
-    sizes = " and ".join(f"{side}x{side}" for side in sides)
-    say(f"{'model':20} {'split':34} {'elements':>9}  tensors (CxHxW, n^k) at {sizes}")
+    sides = dict.fromkeys(input_size_of(name) for name in names)
+    sizes = " and ".join(f"{width}x{height}" for height, width in sides)
+    computed = f"{'edge':>7} {'cloud':>7}  " if model else ""
+    say(f"{'model':20} {'split':34} {'elements':>9}  {computed}tensors (CxHxW, n^k) at {sizes}")
     for row in rows:
         shapes = [f"{'x'.join(map(str, t['shape']))} /{t['stride'][0]}" for t in row["tensors"]]
         more = f" and {len(shapes) - 3} more" if len(shapes) > 3 else ""
+        shown = Path(row["model"]).name
         say(
-            f"{row['model']:20} {row['split']:34} {row['elements']:9}  "
-            f"{', '.join(shapes[:3])}{more}"
+            f"{shown:20} {row['split']:34} {row['elements']:9}  "
+            f"{_macs(row)}{', '.join(shapes[:3])}{more}"
         )
     if model is None:
         say(
             f"\nand {len(list_models()) - len(names)} more: lmc models NAME, "
-            "any classifier of torchvision"
+            "any classifier, detector or segmentation network of torchvision, timm:NAME, or a file "
+            "(.pt2, .onnx) of your own"
         )
+
+
+def _macs(row: dict[str, Any]) -> str:
+    """Return what both halves compute, in millions of multiplications."""
+    if "edge_macs" not in row:
+        return ""
+    return f"{row['edge_macs'] / 1e6:6.0f}M {row['cloud_macs'] / 1e6:6.0f}M  "
