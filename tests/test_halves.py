@@ -92,6 +92,22 @@ def test_high_efforts_see_the_cloud(network, images):
     assert any(a.md5() != b.md5() for a, b in zip(plain, seeing, strict=True))
 
 
+def test_the_encoder_runs_where_the_edge_runs(network, images, monkeypatch):
+    edge, cloud = codec.split(network, at="relu", size=(64, 96))
+    features, found = edge(images[:2]), []
+    monkeypatch.setattr(
+        "codec.pipeline.writing.Encoder",
+        lambda *given, device, **options: (
+            found.append(device) or codec.Encoder(*given, device=device, **options)
+        ),
+    )
+    through(features, edge)
+    through(features, edge, device="cpu")
+    assert found == [edge.device, "cpu"]
+    with pytest.raises(TypeError, match="split is a Cloud, expected the edge of"):
+        through(features, cloud)
+
+
 def test_features_of_another_split_are_refused(network, images):
     edge, cloud = codec.split(network, at="relu", size=(64, 96))
     other, _ = codec.split(network, at="second", size=(64, 96))
