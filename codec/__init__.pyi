@@ -1,6 +1,10 @@
 """The names of the package, for type checkers, and for `__init__.py`, which reads them here."""
 
-from codec.encoding.config import Decisions as Decisions, EncoderConfig as EncoderConfig
+from codec.encoding.config import (
+    QUALITIES as QUALITIES,
+    Decisions as Decisions,
+    EncoderConfig as EncoderConfig,
+)
 from codec.encoding.encoder import EncodedFrame as EncodedFrame, Encoder as Encoder
 from codec.encoding.motion_search import MotionSearch as MotionSearch, luma as luma
 from codec.errors import (

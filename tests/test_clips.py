@@ -186,6 +186,7 @@ def test_several_tensors_are_a_dict(expected):
         frames = torch.stack([frame.features[place] for frame in list(clip)[2:5]])
         assert torch.equal(batch.features[name], frames)
         assert batch.numpy()[name].dtype == np.float32
+        assert torch.equal(torch.stack([frame[name] for frame in batch]), frames)
     assert repr(batch) == (
         "<Batch of 3 frames: features a (3, 3, 5, 6), b (3, 3, 5, 6), motion (3, 2, 2, 2)>"
     )
@@ -195,6 +196,7 @@ def test_times_are_those_of_the_stream(stream, tmp_path):
     batch = codec.open(io.BytesIO(stream))[3:5]
     assert batch.times.tolist() == [3 / 25, 4 / 25]
     assert isinstance(batch.numpy(), np.ndarray)
+    assert torch.equal(torch.stack(list(batch)), batch.features)
     assert codec.open(io.BytesIO(stream)).fps == 25
 
 

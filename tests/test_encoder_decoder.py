@@ -19,7 +19,7 @@ from strategies import (
     stream_headers,
 )
 
-from codec.encoding.config import MAX_EFFORT, EncoderConfig
+from codec.encoding.config import MAX_EFFORT, Decisions, EncoderConfig
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.errors import (
     CorruptBitstreamError,
@@ -252,6 +252,61 @@ def test_pts():
     assert found == [0, 3, 10, 17, 24]
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"pts": "a"}, TypeError, "pts 'a' is a str, expected an int"),
+        ({"pts": 1.0}, TypeError, "pts 1.0 is a float, expected an int"),
+        ({"pts": 1 << 62}, ValueError, "outside"),
+        ({"pts": -(1 << 62) - 1}, ValueError, "outside"),
+        ({"pts": -(1 << 62)}, ValueError, "is 2\\^62 or more from 3, which"),
+        ({"qp": 20.5}, TypeError, "qp 20.5 is a float, expected an int"),
+        ({"qp": -1}, ValueError, "qp -1 is below 0"),
+    ],
+)
+def test_a_frame_that_is_refused_leaves_the_next_one_as_it_was(options, error, message):
+    rng = np.random.default_rng(0)
+    header, _ = sample_stream(frames=1)
+    frames = [[torch.from_numpy(rng.normal(size=(4, 9, 11))).float()] for _ in range(3)]
+    encoder = Encoder(header, EncoderConfig(qp=20, scene_cut=False))
+    encoded = [encoder.encode(frames[0], pts=2)]
+    with pytest.raises(error, match=message):
+        encoder.encode(frames[1], **options)
+    encoded.append(encoder.encode(frames[2]))
+    decoder = Decoder(header)
+    for packet, frame in zip(through_bytes(encoded), encoded, strict=True):
+        assert_same(decoder.decode(packet), frame)
+
+
+def test_the_largest_times_are_read():
+    header, _ = sample_stream(frames=1)
+    encoder, frame = Encoder(header), [torch.zeros(4, 9, 11)]
+    encoded = [encoder.encode(frame, pts=pts) for pts in (-(1 << 62), -1)]
+    with pytest.raises(ValueError, match="or more from"):
+        encoder.encode(frame, pts=-(1 << 62))
+    encoder = Encoder(header)
+    encoded = [encoder.encode(frame, pts=pts) for pts in (-2, -1)]
+    encoded.append(encoder.encode(frame, pts=(1 << 62) - 1))
+    assert [packet.pts for packet in through_bytes(encoded)] == [-2, -1, (1 << 62) - 1]
+    with pytest.raises(ValueError, match="outside"):
+        encoder.encode(frame)
+    assert encoder.encode(frame, pts=np.int64(-(1 << 62)), key=True).packet.key
+
+
+def test_fields_of_any_integers_and_order_are_taken():
+    header, _ = sample_stream(frames=1)
+    rng = np.random.default_rng(0)
+    frame = [torch.from_numpy(rng.normal(size=(4, 9, 11)) / 99).float()]
+    field = np.arange(18, dtype=np.int32).reshape(*header.field_shape, 2)
+    for same in (field.astype(np.uint8), field.astype(">i4"), field[..., ::-1].copy()[..., ::-1]):
+        first, second = (Encoder(header, EncoderConfig(effort=0)) for _ in range(2))
+        for encoder in (first, second):
+            encoder.encode([torch.zeros(4, 9, 11)])
+        packet = first.encode(frame, field).packet
+        assert packet.has_vectors
+        assert second.encode(frame, same).packet == packet
+
+
 # --- what a decoder must notice -------------------------------------------------------------------
 
 
@@ -367,3 +422,31 @@ def test_wrong_fields_are_refused(value):
 def test_configurations_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         EncoderConfig(**options)
+
+
+@pytest.mark.parametrize("name", ["qp", "keyint", "effort"])
+def test_configurations_are_whole_numbers(name):
+    with pytest.raises(TypeError, match=f"{name} 4.0 is a float, expected an int"):
+        EncoderConfig(**{name: 4.0})
+    with pytest.raises(TypeError, match=f"{name} None is a NoneType, expected an int"):
+        EncoderConfig(**{name: None})
+    assert type(getattr(EncoderConfig(**{name: np.int64(4)}), name)) is int
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"price": -0.1},
+        {"price": float("inf")},
+        {"rounding": 1.5},
+        {"finest": 3},
+        {"finest": -1},
+        {"intra_margin": -1},
+        {"scene_cut_margin": float("nan")},
+        {"rounds": -1},
+        {"directions": -1},
+    ],
+)
+def test_decisions_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} .*, expected"):
+        Decisions(**options)

@@ -12,7 +12,9 @@ from torch import nn
 
 import codec
 from codec.errors import FeatureError, ModelError
+from codec.models.preprocessing import normalise
 from codec.models.weights import weights_in_header
+from codec.pipeline.halves import as_tensor
 
 CLIP = Path(__file__).parents[1] / "bitstreams" / "clip" / "car_24.mp4"
 
@@ -90,6 +92,22 @@ def test_high_efforts_see_the_cloud(network, images):
     assert any(a.md5() != b.md5() for a, b in zip(plain, seeing, strict=True))
 
 
+def test_the_encoder_runs_where_the_edge_runs(network, images, monkeypatch):
+    edge, cloud = codec.split(network, at="relu", size=(64, 96))
+    features, found = edge(images[:2]), []
+    monkeypatch.setattr(
+        "codec.pipeline.writing.Encoder",
+        lambda *given, device, **options: (
+            found.append(device) or codec.Encoder(*given, device=device, **options)
+        ),
+    )
+    through(features, edge)
+    through(features, edge, device="cpu")
+    assert found == [edge.device, "cpu"]
+    with pytest.raises(TypeError, match="split is a Cloud, expected the edge of"):
+        through(features, cloud)
+
+
 def test_features_of_another_split_are_refused(network, images):
     edge, cloud = codec.split(network, at="relu", size=(64, 96))
     other, _ = codec.split(network, at="second", size=(64, 96))
@@ -131,6 +149,20 @@ def test_what_cannot_be_split(network):
         codec.split("resnet18", at="layer9", weights="random:0")
 
 
+@pytest.mark.parametrize("size", [32, (32,), (32.0, 32), "ab", (1, 2, 3)])
+def test_a_size_is_a_pair_of_integers(network, size):
+    with pytest.raises(ValueError, match=r"expected \(height, width\), two integers"):
+        codec.split(network, at="relu", size=size)
+
+
+def test_views_and_foreign_bytes_are_taken(network, images):
+    edge, _ = codec.split(network, at="relu", size=(64, 96))
+    array = images[:2].numpy()
+    for same in (array[:, ::-1].copy()[:, ::-1], array.astype(">f4")):
+        assert torch.equal(edge(same), edge(array))
+    assert as_tensor(np.float32(1)).shape == ()
+
+
 @pytest.mark.parametrize(
     ("weights", "named"),
     [
@@ -150,6 +182,8 @@ def test_a_named_model_names_itself(size):
     height, width = size or (224, 224)
     frames = np.random.default_rng(0).integers(0, 255, (2, height, width, 3), np.uint8)
     assert cloud(edge(frames)).shape == (2, 1000)
+    assert torch.equal(edge(frames[..., ::-1].copy()[..., ::-1]), edge(frames))
+    assert torch.equal(edge(frames[0]), edge(normalise(frames[0], edge.preprocessing)))
     with pytest.raises(ModelError, match=r"uint8 frames of shape \(2, 3, 9, 9\)"):
         edge(np.zeros((2, 3, 9, 9), np.uint8))
     header = through(edge(frames), edge, motion=frames).header

@@ -122,6 +122,15 @@ def test_luma_is_that_of_bt601():
     np.testing.assert_allclose(found[0], [76.245, 149.685, 29.07, 255], rtol=1e-5)
 
 
+def test_luma_of_views_and_foreign_bytes():
+    picture = np.random.default_rng(0).integers(0, 255, (4, 5, 3), np.uint8)
+    expected = luma(picture)
+    bgr = picture[..., ::-1].copy()
+    assert torch.equal(luma(bgr[..., ::-1]), expected)
+    assert torch.equal(luma(picture.astype(">u2")), expected)
+    assert torch.equal(luma(np.broadcast_to(picture, picture.shape)), expected)  # read-only
+
+
 # --- the vectors of the input ---------------------------------------------------------------------
 
 

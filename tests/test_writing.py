@@ -71,7 +71,10 @@ def test_one_line_writes_what_one_line_reads(features, tmp_path):
     assert error < 0.1 * features.std()
 
 
-@pytest.mark.parametrize("kind", ["numpy", "float64", "float16", "read only", "generator", "list"])
+@pytest.mark.parametrize(
+    "kind",
+    ["numpy", "float64", "float16", "read only", "generator", "list", "reversed", "big-endian"],
+)
 def test_what_holds_the_features_does_not_matter(features, kind):
     exact = features.half().float()  # in all these types
     given = {
@@ -81,8 +84,22 @@ def test_what_holds_the_features_does_not_matter(features, kind):
         "read only": lambda: np.broadcast_to(exact.numpy(), exact.shape),
         "generator": lambda: (frame for frame in exact),
         "list": lambda: list(exact.numpy()),
+        "reversed": lambda: exact.flip(3).numpy()[..., ::-1],
+        "big-endian": lambda: exact.numpy().astype(">f4"),
     }[kind]()
     assert written(given, stride=8) == written(exact, stride=8)
+
+
+def test_all_of_a_sequence_is_measured(features):
+    frames = list(features) + [frame * 9 for frame in features]
+    assert written(tuple(frames), stride=8) == written(frames, stride=8)
+    assert written(tuple(frames), stride=8) != written(iter(frames), stride=8)
+
+
+def test_numbers_of_numpy_are_numbers(features):
+    content = written(features, stride=np.array((8, 8)), fps=np.float32(29.97), qp=np.int64(20))
+    assert content == written(features, stride=8, fps=29.97, qp=20)
+    assert written(features, stride=np.int64(8), fps=np.int32(25)) == written(features, stride=8)
 
 
 def test_gradients_are_left_behind(features):
@@ -135,6 +152,12 @@ def test_a_field_goes_in_as_it_comes_out(features, pictures):
     assert written(features, stride=8, motion=fields, effort=3) == written(
         features, stride=8, motion=torch.from_numpy(once[:].motion), effort=3
     )
+    halved = torch.from_numpy(once[:].motion).round().bfloat16()  # exact
+    assert written(features, stride=8, motion=halved) == written(
+        features, stride=8, motion=halved.float()
+    )
+    batch = once[:]
+    assert written(batch, header=once.header) == written(batch.features, header=once.header)
 
 
 def test_times_and_frame_rate(features):
@@ -186,6 +209,10 @@ FIELD = np.zeros((FRAMES, 3, 4, 2), np.float32)
         (GOOD, {"stride": None}, ValueError, "what the tensors are is unknown: pass stride=16"),
         (GOOD, {"stride": 8.5}, ValueError, "stride (8.5, 8.5) of tensor 'features', expected wh"),
         (GOOD, {"stride": (8, 8, 8)}, ValueError, "expected one number or (y, x)"),
+        (GOOD, {"stride": float("nan")}, ValueError, "stride (nan, nan) of tensor 'features', exp"),
+        (GOOD, {"stride": float("inf")}, ValueError, "expected whole pixels"),
+        (GOOD, {"stride": "ab"}, ValueError, "expected whole pixels"),
+        (GOOD, {"stride": {}}, ValueError, "stride for no tensors, and none for tensor 'features'"),
         (GOOD, {"stride": {"a": 8}}, ValueError, "stride for a, and none for tensor 'features'"),
         (GOOD, {"stride": 0}, ValueError, "shape and stride must be at least 1"),
         (GOOD, {"offset": 0.3}, ValueError, "expected half pixels"),
@@ -220,12 +247,28 @@ FIELD = np.zeros((FRAMES, 3, 4, 2), np.float32)
         (GOOD, {"fps": 0}, ValueError, "fps 0, expected frames per second above 0"),
         (GOOD, {"fps": float("nan")}, ValueError, "fps nan, expected"),
         (GOOD, {"fps": 1e-9}, ValueError, "fps 1e-09, expected"),
+        (GOOD, {"size": 224}, ValueError, "size 224, expected (height, width), two integers"),
+        (GOOD, {"size": (96.0, 128)}, ValueError, "size (96.0, 128), expected (height, width)"),
+        (GOOD, {"pts": [0, 1, 2, 2, 4, 5]}, ValueError, "pts 2 of frame 3 behind 2, expected pres"),
+        (GOOD, {"split": (1, 2)}, TypeError, "split is a tuple, expected the edge of edge, cloud"),
+        (GOOD, {"qp": 24.0}, TypeError, "qp 24.0 is a float, expected an int"),
+        (
+            GOOD,
+            {"motion": np.zeros((6, 9, 9, 3), np.uint8), "size": SIZE, "effort": 0},
+            ValueError,
+            "motion: picture of shape (9, 9), expected (96, 128)",
+        ),
         (GOOD, {"size": (9,)}, ValueError, "size (9,), expected (height, width)"),
         (None, {}, FeatureError, "features are a NoneType, expected (T, C, H, W)"),
         ("clip.npz", {}, FeatureError, "features are a str, expected (T, C, H, W)"),
         (GOOD, {"motion": "clip.mp4"}, TypeError, "motion is a str, expected frames or fields"),
         (GOOD, {"qp": 52}, ValueError, "qp 52 is outside 0 … 51"),
-        (GOOD, {"quality": 2}, TypeError, "unexpected keyword argument 'quality'"),
+        (
+            GOOD,
+            {"quality": 2},
+            TypeError,
+            "unexpected keyword argument 'quality', expected one of qp, keyint, scene_cut, effort",
+        ),
         (GOOD, {"grid": 2}, ValueError, "motion grid"),
     ],
 )
@@ -318,6 +361,25 @@ def test_a_writer_is_open_within_its_block(features, header, tmp_path):
         out.write(features[0])
     with pytest.raises(ValueError, match="the writer is not open"):
         out.write(features[0])
+    with pytest.raises(ValueError, match="a writer writes one stream"), out:
+        pass
+
+
+def test_a_frame_that_is_refused_is_as_if_it_had_not_been(features, header):
+    file = io.BytesIO()
+    with codec.Writer(file, header) as out:
+        out.write(features[0])
+        for pts in ("a", 1 << 62):
+            with pytest.raises((TypeError, ValueError), match="pts"):
+                out.write(features[1], pts=pts)
+        out.write(features[2])
+    assert opened(file.getvalue())[:].pts.tolist() == [0, 1]
+
+
+def test_nothing_is_measured_for_a_configuration_that_is_refused(features, monkeypatch):
+    monkeypatch.setattr("codec.pipeline.writing.measure_profile", None)
+    with pytest.raises(ValueError, match="qp 52"):
+        written(features, stride=8, qp=52)
 
 
 def test_a_writer_refuses_before_it_writes(header, tmp_path):

@@ -8,6 +8,8 @@ the result to `EncoderConfig`.
 
 from __future__ import annotations
 
+import math
+import operator
 from dataclasses import dataclass
 
 from codec.format.constants import MAX_QP
@@ -20,11 +22,24 @@ __all__ = [
     "QUALITIES",
     "Decisions",
     "EncoderConfig",
+    "whole_number",
 ]
 
 QUALITIES = {"high": 8, "medium": 16, "low": 24}
 """qp by name; what they cost and keep on real clips is in tools/results."""
 DEFAULT_QUALITY = "high"
+
+
+def whole_number(name: str, value: int) -> int:
+    """Return an integer of any type, NumPy's too, as Python's.
+
+    Raises:
+        TypeError: it is none.
+    """
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name} {value!r} is a {type(value).__name__}, expected an int") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +86,21 @@ class Decisions:
     directions: int = 0
     profile_share: float = 0.25
 
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        if not (math.isfinite(self.price) and self.price >= 0):
+            raise ValueError(f"price {self.price}, expected a finite number from 0")
+        if self.rounding is not None and not 0 <= self.rounding <= 1:
+            raise ValueError(f"rounding {self.rounding}, expected None or 0 … 1")
+        if self.finest is not None and whole_number("finest", self.finest) not in range(3):
+            raise ValueError(f"finest {self.finest}, expected None, 0, 1 or 2")
+        for name in ("intra_margin", "scene_cut_margin"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} {getattr(self, name)}, expected a number from 0")
+        for name in ("rounds", "directions"):
+            if whole_number(name, getattr(self, name)) < 0:
+                raise ValueError(f"{name} {getattr(self, name)}, expected a number from 0")
+
 
 EFFORTS = (
     Decisions(finest=None, field_or_none=False),
@@ -103,6 +133,8 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges."""
+        for name in ("qp", "keyint", "effort"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         if not 0 <= self.qp <= MAX_QP:
             raise ValueError(f"qp {self.qp} is outside 0 … {MAX_QP}")
         if self.keyint < 1:

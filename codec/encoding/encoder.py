@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.encoding.config import EncoderConfig
+from codec.encoding.config import EncoderConfig, whole_number
 from codec.encoding.features import checked_features, checked_range
 from codec.encoding.forward_transform import ForwardTransform
 from codec.encoding.levels import LevelChoice, TensorPlan, estimated_cost
 from codec.encoding.payloads import FrameWriter
 from codec.encoding.refinement import CloudFunction, TaskRefinement
 from codec.errors import BitstreamError
-from codec.format.constants import LATENT_LIMIT, MAX_QP, MAX_VECTOR
+from codec.format.constants import LATENT_LIMIT, MAX_PTS, MAX_QP, MAX_VECTOR
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import INTER, INTRA, Profile, profile_of
@@ -149,20 +149,23 @@ class Encoder:
 
         Raises:
             FeatureError: shapes do not fit the header, or values are not finite or out of range.
-            ValueError: a field of another shape or type.
-            TypeError: something else than tensors, or than an array of vectors.
+            ValueError: a field of another shape or type; a time or qp that no packet can say.
+            TypeError: something else than tensors, than an array of vectors, or than integers.
         """
+        # before any state moves: a frame that is refused leaves the next one as it was
+        key = key or self._previous is None or self._since_key >= self.config.keyint
+        pts = self._checked_pts(pts, key=key)
+        qp = self.config.qp if qp is None else whole_number("qp", qp)
+        if qp < 0:
+            raise ValueError(f"qp {qp} is below 0")
         features = checked_features(features, self.header.tensors)
         vectors = self._checked(vectors)
-        if pts is None:
-            pts = 0 if self._previous is None else self._previous.pts + self._previous.duration
-        key = key or self._previous is None or self._since_key >= self.config.keyint
         plan = self._plan(
             features,
             vectors,
             key=key,
             intra=intra,
-            qp=self.config.qp if qp is None else qp,
+            qp=qp,
             most_bytes=math.inf if most_bytes is None else most_bytes,
         )
         frame = plan.symbols()
@@ -183,6 +186,22 @@ class Encoder:
         self._previous = packet
         self._since_key = 1 if frame.key else self._since_key + 1
         return EncodedFrame(packet, frame, tuple(reconstruction), self.profile)
+
+    def _checked_pts(self, pts: int | None, *, key: bool) -> int:
+        """Return the time of the next frame, as its packet can say it: in full, or as what it
+        differs by from the expected one.
+        """
+        previous = self._previous
+        expected = 0 if previous is None else previous.pts + previous.duration
+        pts = expected if pts is None else whole_number("pts", pts)
+        if not -MAX_PTS <= pts < MAX_PTS:
+            raise ValueError(f"pts {pts} is outside -2^62 … 2^62 - 1; count from another start")
+        if not key and not -MAX_PTS <= pts - expected < MAX_PTS:
+            raise ValueError(
+                f"pts {pts} is 2^62 or more from {expected}, which the frames before make expected;"
+                " make this a key frame, or count from another start"
+            )
+        return pts
 
     def _latents_of(self, features: Sequence[Tensor]) -> list[Tensor]:
         specs = self.header.tensors
@@ -223,7 +242,7 @@ class Encoder:
             )
         if not vectors.any():
             return None  # says the same in fewer bytes
-        return np.clip(vectors, -MAX_VECTOR, MAX_VECTOR).astype(np.int32)
+        return np.clip(vectors.astype(np.int64), -MAX_VECTOR, MAX_VECTOR).astype(np.int32)
 
     def _plan(
         self,

@@ -60,7 +60,8 @@ def luma(rgb: NDArray[np.uint8]) -> Tensor:
         raise TypeError(f"the picture is a {type(rgb).__name__}, expected a NumPy array (H, W, 3)")
     if rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ValueError(f"picture of shape {rgb.shape}, expected one picture (H, W, 3), RGB")
-    return torch.from_numpy(rgb).to(torch.float32) @ torch.tensor(LUMA_WEIGHTS, **FLOAT)
+    # a copy in the order of torch, which takes neither negative strides nor foreign bytes
+    return torch.from_numpy(rgb.astype(np.float32, order="C")) @ torch.tensor(LUMA_WEIGHTS, **FLOAT)
 
 
 class MotionSearch:

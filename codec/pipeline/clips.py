@@ -90,6 +90,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def __iter__(self) -> Iterator[Tensor | dict[str, Tensor]]:
+        """Yield the features of one frame after the other, as `codec.encode` takes them."""
+        if isinstance(self.features, Tensor):
+            yield from self.features
+            return
+        for number in range(len(self)):
+            yield {name: tensor[number] for name, tensor in self.features.items()}
+
     def __repr__(self) -> str:
         if isinstance(self.features, Tensor):
             shapes = str(tuple(self.features.shape))

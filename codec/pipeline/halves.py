@@ -10,6 +10,7 @@ dict of tensors by name.  The cut itself is made in `codec.models`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +29,7 @@ from codec.models.sources import load_model
 from codec.models.submodels import SplitModel, split_model
 from codec.models.weights import weights_hash, weights_in_header
 
-__all__ = ["Cloud", "Edge", "as_tensor", "split"]
+__all__ = ["Cloud", "Edge", "as_tensor", "checked_size", "split"]
 
 EDGE_BATCH = 16
 """Images that the edge computes at a time, which bounds its memory."""
@@ -68,7 +69,7 @@ class Edge:
         """
         given = as_tensor(images)
         if given.dtype == torch.uint8:
-            given = self._normalised(given)
+            given = self._channels_first(given)
         found = tuple(given.shape[-2:])
         if given.ndim != 4 or found != self.split.input_size:
             raise ModelError(
@@ -76,7 +77,7 @@ class Edge:
                 f"width {self.split.input_size}: resize them, or split with their size"
             )
         parts = [
-            self.split.edge(given[first : first + EDGE_BATCH].to(self.device))
+            self.split.edge(self._input(given[first : first + EDGE_BATCH]).to(self.device))
             for first in range(0, max(len(given), 1), EDGE_BATCH)
         ]
         tensors = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
@@ -84,7 +85,7 @@ class Edge:
             return tensors[0]
         return {spec.name: tensor for spec, tensor in zip(self.tensors, tensors, strict=True)}
 
-    def _normalised(self, frames: Tensor) -> Tensor:
+    def _channels_first(self, frames: Tensor) -> Tensor:
         if self.preprocessing is None:
             raise ModelError(
                 "uint8 frames, and how a network of your own wants them normalised is unknown; "
@@ -94,7 +95,13 @@ class Edge:
             raise ModelError(
                 f"uint8 frames of shape {tuple(frames.shape)}, expected (N, H, W, 3) or (H, W, 3)"
             )
-        return normalise(frames.cpu().numpy(), self.preprocessing)
+        return (frames[None] if frames.ndim == 3 else frames).movedim(-1, 1)
+
+    def _input(self, images: Tensor) -> Tensor:
+        """Return a batch as the network takes it: of frames, only these are normalised."""
+        if self.preprocessing is None or images.dtype != torch.uint8:
+            return images
+        return normalise(images.movedim(1, -1).cpu().numpy(), self.preprocessing)
 
     def __repr__(self) -> str:
         return f"<Edge of {_described(self.split)}>"
@@ -174,7 +181,8 @@ def split(
 
     Raises:
         ModelError: the model, its weights or the split are unknown or cannot be used.
-        ValueError: a network of your own without a size, or with weights by name.
+        ValueError: a network of your own without a size, or with weights by name; a size that is
+            no pair.
 
     Example:
         >>> edge, cloud = codec.split("resnet18", at="layer2", weights="random:0")
@@ -185,7 +193,7 @@ def split(
         torch.Size([2, 1000])
     """
     place = torch.device(device)
-    sides = None if size is None else (int(size[0]), int(size[1]))
+    sides = None if size is None else checked_size(size)
     if isinstance(model, nn.Module):
         if sides is None:
             raise ValueError("a network of your own needs size=(height, width) of its images")
@@ -213,4 +221,21 @@ def as_tensor(value: Tensor | NDArray[Any]) -> Tensor:
     Raises:
         TypeError: torch has no such type.
     """
-    return value if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
+    if isinstance(value, Tensor):
+        return value
+    array = np.asarray(value)
+    # torch takes neither negative strides nor foreign byte orders
+    return torch.tensor(np.asarray(array, array.dtype.newbyteorder("="), order="C"))
+
+
+def checked_size(size: Sequence[int]) -> tuple[int, int]:
+    """Return height and width.
+
+    Raises:
+        ValueError: they are none.
+    """
+    try:
+        height, width = map(operator.index, size)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"size {size!r}, expected (height, width), two integers") from error
+    return height, width

@@ -11,13 +11,14 @@ But: videos are encoded by `VideoEncoder`, which also keeps a bitrate; nothing h
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from itertools import chain, islice, zip_longest
+from itertools import chain, islice, pairwise, zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeAlias
 
@@ -37,7 +38,7 @@ from codec.format.constants import MAX_VECTOR, VECTOR_UNITS
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, embedded
-from codec.pipeline.halves import Edge, as_tensor
+from codec.pipeline.halves import Edge, as_tensor, checked_size
 from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, shipped_for
 from codec.profiling.simple import measure_profile
 
@@ -69,7 +70,9 @@ class Writer:
         config: fields of `EncoderConfig`: qp, keyint, scene_cut, effort.
 
     Raises:
-        ValueError: no decoder would read the header; a configuration outside its ranges.
+        ValueError: no decoder would read the header; a configuration outside its ranges; entering a
+            second time.
+        TypeError: a configuration of other types, or an unknown keyword.
         FileExistsError: the file is there, and `force` is not set; on entering.
 
     Example:
@@ -93,11 +96,11 @@ class Writer:
         force: bool = False,
         **config: Any,  # noqa: ANN401 - of `EncoderConfig`, which checks them
     ) -> None:
-        self.config = EncoderConfig(**config)
+        self.config = _config(Writer, config)
         self._encoder = Encoder(header, self.config, cloud=cloud, device=device)
         self._context = _stream(target, header, force=force)
         self._stream: StreamWriter | None = None
-        self._entered = False
+        self._entered = self._used = False
         self.header = header
         self.packet: FramePacket | None = None
         """The packet written last."""
@@ -142,6 +145,9 @@ class Writer:
         return self._stream.write(encoded.packet)
 
     def __enter__(self) -> Writer:
+        if self._used:
+            raise ValueError("a writer writes one stream; make another codec.Writer")
+        self._used = True
         self._stream = self._context.__enter__()
         self._entered = True
         return self
@@ -167,6 +173,19 @@ def _stream(
     stream = StreamWriter(target, header)
     yield stream
     stream.close()
+
+
+def _config(caller: Callable[..., Any], given: Mapping[str, Any]) -> EncoderConfig:
+    """Return the configuration that a caller's further keywords make."""
+    known = [field.name for field in fields(EncoderConfig)]
+    for name in given:
+        if name not in known:
+            own = inspect.signature(caller).parameters.values()
+            known += [one.name for one in own if one.kind is one.KEYWORD_ONLY]
+            raise TypeError(
+                f"unexpected keyword argument {name!r}, expected one of {', '.join(known)}"
+            )
+    return EncoderConfig(**given)
 
 
 def _refuse_existing(target: str | Path | BinaryIO, *, force: bool) -> None:
@@ -224,7 +243,7 @@ def encode(
     fps: float | Fraction | None = None,
     pts: Sequence[int] | NDArray[np.int64] | None = None,
     profile: Profile | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
     force: bool = False,
     **config: Any,  # noqa: ANN401 - of `EncoderConfig`, which checks them
 ) -> EncodedClip:
@@ -249,16 +268,17 @@ def encode(
             stride times tensor.
         grid: of the motion field, pixels; default 32.
         fps: frames per second; the time base is its inverse; default 25.
-        pts: presentation times in the time base; default: 0, 1, 2 ...
+        pts: presentation times in the time base, increasing; default: 0, 1, 2 ...
         profile: how the tensors are transformed; default: measured on the clip, or where frames
             come one by one, on the first eight.
-        device: where the arithmetic runs.
+        device: where the arithmetic runs; default: where the edge runs, without one the CPU.
         force: the file may exist.
         config: fields of `EncoderConfig`: qp, keyint, scene_cut, effort.
 
     Raises:
         FeatureError: tensors of other shapes or lengths than stated, values not finite.
         ValueError: motion or pts that do not fit the features; strides that contradict the size.
+        TypeError: arguments of other types, or an unknown keyword.
         FileExistsError: the file is there, and `force` is not set.
 
     Example:
@@ -272,22 +292,27 @@ def encode(
         (8, True)
     """
     _refuse_existing(target, force=force)  # before any work
+    asked = _config(encode, config)
+    if split is not None and not isinstance(split, Edge):
+        raise TypeError(
+            f"split is a {type(split).__name__}, expected the edge of edge, cloud = codec.split(…)"
+        )
     frames = _frames_of(features)
-    times = None if pts is None else list(map(operator.index, pts))
+    times = None if pts is None else _increasing(pts)
     given = {"features": frames, "motion": _motion_of(motion), "pts": times}
     rows = _together({name: values for name, values in given.items() if values is not None})
     first = list(islice(rows, MEASURED_FRAMES))
     if not first:
         raise FeatureError("features of no frames, expected at least one")
     if header is None:
-        samples = frames if isinstance(frames, list) else [row["features"] for row in first]
+        samples = frames if isinstance(frames, Sequence) else [row["features"] for row in first]
         if split is not None:
             if any(each is not None for each in (stride, offset, size)):
                 raise ValueError("a split knows stride, offset and size; leave them out")
             header = _header_of_split(split, samples, profile)
         elif stride is not None:
             specs = _specs(samples[0], stride, 0 if offset is None else offset)
-            size = size or _picture_size(first[0].get("motion"))
+            size = _picture_size(first[0].get("motion")) if size is None else checked_size(size)
             header = _header_of_tensors(specs, samples, profile, size)
         else:
             raise ValueError(
@@ -304,11 +329,13 @@ def encode(
             "leave them out"
         )
     cloud = None if split is None else split.split.cloud
+    if device is None:
+        device = "cpu" if split is None else split.device
     writer = Writer(target, header, cloud=cloud, device=device, force=force, **config)
-    finest = writer.config.decided_by().finest
+    finest = asked.decided_by().finest
     search = None
     if finest is not None:
-        search = MotionSearch(header, qp=writer.config.qp, finest=finest)
+        search = MotionSearch(header, qp=asked.qp, finest=finest)
     count = key_frames = 0
     with writer, torch.no_grad():
         for row in chain(first, rows):
@@ -360,6 +387,18 @@ def _check_clip(what: str, tensor: Array) -> None:
         )
 
 
+def _increasing(pts: Iterable[int]) -> list[int]:
+    """Return presentation times, each after the one before."""
+    times = [operator.index(time) for time in pts]
+    for number, (before, time) in enumerate(pairwise(times), 1):
+        if time <= before:
+            raise ValueError(
+                f"pts {time} of frame {number} behind {before}, expected presentation times that "
+                "increase"
+            )
+    return times
+
+
 def _motion_of(motion: Array | Iterable[Array] | None) -> Iterable[NDArray[Any]] | None:
     """Return pictures or fields, one a frame."""
     if motion is None:
@@ -380,7 +419,11 @@ def _motion_of(motion: Array | Iterable[Array] | None) -> Iterable[NDArray[Any]]
 
 
 def _as_array(value: Array) -> NDArray[Any]:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if not isinstance(value, Tensor):
+        return np.asarray(value)
+    if value.dtype == torch.bfloat16:  # which NumPy has not
+        value = value.float()
+    return value.detach().cpu().numpy()
 
 
 def _together(given: Mapping[str, Iterable[Any]]) -> Iterator[dict[str, Any]]:
@@ -426,6 +469,12 @@ def _vectors(
     if motion is None:
         return None
     if _is_picture(motion):
+        size = (header.input_height, header.input_width)
+        if motion.shape[:2] != size:
+            raise ValueError(
+                f"motion: picture of shape {motion.shape[:2]}, expected {size}, height and width "
+                "of the input that the features were made from"
+            )
         return None if search is None else search.estimate(luma(motion))
     rows, columns = header.field_shape
     if motion.shape != (rows, columns, 2) or motion.dtype.kind != "f":
@@ -478,8 +527,6 @@ def _header_of_tensors(
     profile: Profile | None,
     size: tuple[int, int] | None,
 ) -> SequenceHeader:
-    if size is not None and len(size) != 2:
-        raise ValueError(f"size {size}, expected (height, width)")
     height, width = size or (
         max(spec.height * spec.stride_y for spec in specs),
         max(spec.width * spec.stride_x for spec in specs),
@@ -527,8 +574,11 @@ def _specs(frame: FrameLike, stride: PerTensor, offset: PerTensor) -> tuple[Tens
 def _pair(what: str, name: str, given: PerTensor) -> Pair:
     if isinstance(given, Mapping):
         if name not in given:
-            raise ValueError(f"{what} for {', '.join(given)}, and none for tensor {name!r}")
+            found = ", ".join(map(str, given)) or "no tensors"
+            raise ValueError(f"{what} for {found}, and none for tensor {name!r}")
         given = given[name]
+    if isinstance(given, np.ndarray) and given.ndim:
+        given = tuple(given.tolist())
     if isinstance(given, Sequence):
         if len(given) != 2:
             raise ValueError(f"{what} {given!r} of tensor {name!r}, expected one number or (y, x)")
@@ -538,15 +588,20 @@ def _pair(what: str, name: str, given: PerTensor) -> Pair:
 
 def _whole_numbers(what: str, name: str, pair: Pair, parts: int) -> tuple[int, int]:
     """Return a pair in whole units of which `parts` are a pixel."""
-    found = tuple(round(value * parts) for value in pair)
-    if any(value * parts != number for value, number in zip(pair, found, strict=True)):
-        unit = "whole" if parts == 1 else "half"
+    unit = "whole" if parts == 1 else "half"
+    try:
+        down, across = (float(value) * parts for value in pair)
+        exact = down.is_integer() and across.is_integer()  # neither NaN nor infinity is
+    except (TypeError, ValueError, OverflowError):
+        exact = False
+    if not exact:
         raise ValueError(f"{what} {pair} of tensor {name!r}, expected {unit} pixels")
-    return found[0], found[1]
+    return int(down), int(across)
 
 
 def _time_base(fps: float | Fraction) -> Fraction:
-    rate = Fraction(fps if math.isfinite(fps) else 0).limit_denominator(MAX_FPS_DENOMINATOR)
+    exact = fps if isinstance(fps, Fraction) else float(fps)  # a scalar of NumPy's too
+    rate = Fraction(exact if math.isfinite(exact) else 0).limit_denominator(MAX_FPS_DENOMINATOR)
     if rate <= 0:
         raise ValueError(f"fps {fps}, expected frames per second above 0")
     return 1 / rate
