@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from codec.errors import ModelError
 from codec.format.header import Preprocessing
 from codec.models import DEFAULT_MODEL
 from codec.models.sources import published_entry
@@ -30,12 +31,17 @@ def default_preprocessing(name: str, native: bool, weights: str = "default") -> 
             weights decide.
 
     Raises:
-        ModelError: the name is unknown.
+        ModelError: the name is unknown, or its frames are prepared in another way.
     """
     if name == DEFAULT_MODEL:
         short_side, crop, mean, scale = 256, 224, (127_000,) * 3, (128_000,) * 3
     else:
         transforms = published_entry(name, weights).transforms()
+        if not hasattr(transforms, "crop_size"):
+            raise ModelError(
+                f"{name} takes frames otherwise than by short side and crop, all that there is "
+                "here; code its tensors by the library"
+            )
         short_side, crop = transforms.resize_size[0], transforms.crop_size[0]
         mean, scale = (_thousandths(share) for share in (transforms.mean, transforms.std))
     if native:

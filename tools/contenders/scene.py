@@ -274,7 +274,8 @@ class _Task:
             cloud = halves.cloud
 
             def whole(*features: Tensor) -> Tensor:
-                return cloud(features)
+                output: Tensor = cloud(features)
+                return output
 
         try:
             maps = _Maps(fx.symbolic_trace(network))
