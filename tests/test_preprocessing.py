@@ -12,7 +12,6 @@ import torchvision
 from codec.errors import ModelError
 from codec.format.header import Interpolation, Preprocessing, Resize
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
-from codec.models.sources import list_models
 
 
 def test_normalise():
@@ -38,7 +37,7 @@ def test_default_preprocessing():
     assert native.scale_thousandths == (128_000,) * 3
 
 
-@pytest.mark.parametrize("name", list_models()[1:])
+@pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
 def test_preprocessing_is_what_the_weights_were_made_for(name):
     entries = torchvision.models.get_model_weights(name)
     named = [

@@ -7,11 +7,13 @@ import pytest
 import torch
 from networks import Small, check_halves, images
 from torch import nn
+from torchvision import models as classifiers
 
 from codec.errors import ModelError
 from codec.format.header import TensorSpec
+from codec.models import DEFAULT_MODEL
 from codec.models.preprocessing import default_preprocessing
-from codec.models.sources import build, list_models, load_model
+from codec.models.sources import build, load_model
 from codec.models.split_points import BUNDLED_SPLITS
 from codec.models.submodels import split_model
 
@@ -150,7 +152,7 @@ FAMILIES = {
     "name",
     [
         pytest.param(name, marks=pytest.mark.slow if name in FAMILIES else pytest.mark.fuzz)
-        for name in list_models()
+        for name in [DEFAULT_MODEL, *classifiers.list_models(module=classifiers)]
     ],
 )
 def test_any_cut_of_any_network_works_or_is_a_model_error(name):

@@ -43,7 +43,7 @@ def default_preprocessing(name: str, native: bool, weights: str = "default") -> 
             weights decide.
 
     Raises:
-        ModelError: the name is unknown.
+        ModelError: the name is unknown, or its frames are prepared in another way.
     """
     if name == DEFAULT_MODEL:
         short_side, crop, mean, scale = 256, 224, (127_000,) * 3, (128_000,) * 3

@@ -145,6 +145,7 @@ def _frontiers(traced: TracedModel, geometries: Mapping[fx.Node, Geometry]) -> I
             tuple(value.shape) if isinstance(value, torch.Tensor) else None
             for value in (traced.values[source.name] for source in crossing)
         )
+        sound = sound and None not in shapes
         if previous is not None and (not sound or previous[0] != shapes):
             yield previous[1]
         sound = sound and not any(".pad." in str(source.target) for source in crossing)

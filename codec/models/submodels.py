@@ -39,7 +39,7 @@ class EdgeSubmodel:
     """
 
     def __init__(self, module: Callable[..., Any], batch: int | None = None) -> None:
-        self.module = module
+        self.module: Any = module
         self.batch = batch
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -65,7 +65,7 @@ class CloudSubmodel:
     """
 
     def __init__(self, module: Callable[..., Any], tensors: int, batch: int | None = None) -> None:
-        self.module = module
+        self.module: Any = module
         self.tensors = tensors
         self.batch = batch
 
