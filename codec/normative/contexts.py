@@ -1,4 +1,4 @@
-"""The contexts: what each symbol is coded under, and how that adapts.  FORMAT.md 7.3 to 7.8.
+"""The contexts: what each symbol is coded under, and how that adapts.  FORMAT.md 7.2 to 7.8.
 
 Reading (`syntax`) and writing (`encoding.payloads`) share the state and the order of symbols that
 are kept here: a *walk* goes through the symbols of a field or a tensor, tells its visitor what each
@@ -102,14 +102,14 @@ class VectorContexts:
         self._means = [VECTOR_MEAN] * (3 * VECTOR_CONTEXTS)
 
     def absent(self) -> None:
-        """Note a frame without a field."""
+        """Note a frame without a field: FORMAT.md 7.3."""
         self._previous = None
 
     def walk(
         self, shape: tuple[int, int], precision: int, visit: VectorVisitor
     ) -> NDArray[np.int32]:
         """Go through a field of (rows, columns), coded in units of 2^precision quarter pixels, and
-        return it, in quarter pixels.
+        return it, in quarter pixels: FORMAT.md 7.3.
 
         Raises:
             CorruptBitstreamError: a vector longer than any may be.
@@ -146,6 +146,7 @@ class VectorContexts:
         return self._previous.copy()
 
     def _update(self, number: int, difference: int) -> None:
+        """Move the mean of a context towards the size of a difference: FORMAT.md 7.3."""
         mean = self._means[number]
         target = min(abs(difference), LEVEL_CAP) << MEAN_BITS
         self._means[number] = max(mean + ((target - mean) >> VECTOR_RATE), 1)
@@ -188,11 +189,11 @@ class TensorContexts:
         return expected_level(scale, qp)
 
     def move_to(self, qp: int) -> None:
-        """Begin a frame of this qp."""
+        """Begin a frame of this qp: FORMAT.md 7.6."""
         self._means, self._qp = self.means_at(qp), qp
 
     def all_intra(self) -> NDArray[np.uint8]:
-        """Note a key frame, and return its modes."""
+        """Note a key frame, and return its modes: FORMAT.md 7.5."""
         self._modes = np.full(self.blocks, MODE_INTRA, np.uint8)
         return self._modes.copy()
 
@@ -257,7 +258,7 @@ class TensorContexts:
         return found, expected
 
     def _update(self, levels: NDArray[np.int32], kinds: NDArray[np.intp]) -> None:
-        """Move the means towards the magnitudes of this frame's levels."""
+        """Move the means towards the magnitudes of this frame's levels: FORMAT.md 7.7."""
         magnitude = np.minimum(np.abs(levels), LEVEL_CAP)
         for kind in (INTRA, INTER):
             chosen = kinds == kind

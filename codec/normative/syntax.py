@@ -137,7 +137,9 @@ def _read_levels(
 
 
 def _read_pass(reader: SymbolReader, classes: NDArray[np.intp]) -> NDArray[np.int32]:
-    """Read the levels of one pass, all of one class together, and then what escaped."""
+    """Read the levels of one pass, all of one class together, and then what escaped: FORMAT.md
+    7.6.
+    """
     order, runs = pass_order(classes)
     symbols = np.empty(classes.size, np.int32)
     for number, first, last in runs:
