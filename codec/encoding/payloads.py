@@ -163,7 +163,7 @@ def _put_levels(sink: Sink, tensor: TensorContexts, symbols: TensorSymbols) -> N
         _put_pass(sink, symbols.levels[first:last], classes)
         return symbols.levels[first:last]
 
-    tensor.code_levels(symbols.modes, levels)
+    tensor.walk_levels(symbols.modes, levels)
 
 
 def _put_pass(sink: Sink, levels: NDArray[np.int32], classes: NDArray[np.intp]) -> None:

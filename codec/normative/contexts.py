@@ -156,7 +156,7 @@ class TensorContexts:
     """Modes and levels of one tensor.  FORMAT.md 7.4 to 7.7.
 
     Within a frame: `move_to` its qp, `walk_modes` in an inter frame (else `all_intra`),
-    `code_levels`.
+    `walk_levels`.
     """
 
     def __init__(self, profile: TensorProfile, spec: TensorSpec, qp: int) -> None:
@@ -209,7 +209,7 @@ class TensorContexts:
         self._modes = np.array(values, np.uint8)
         return self._modes.copy()
 
-    def code_levels(self, modes: NDArray[np.uint8], visit: LevelVisitor) -> None:
+    def walk_levels(self, modes: NDArray[np.uint8], visit: LevelVisitor) -> None:
         """Go through the levels of the blocks that are not skipped, and adapt: FORMAT.md 7.6, 7.7.
 
         Args:
@@ -226,11 +226,11 @@ class TensorContexts:
             levels.append(visit(first, last, classes))
             return levels[-1]
 
-        found, expected = self.walk_levels(coded, kinds, self._means, kept)
+        found, expected = self.passes(coded, kinds, self._means, kept)
         self._activity[:, coded] = np.stack([found, expected]) >> 1
         self._update(np.concatenate(levels), kinds)
 
-    def walk_levels(
+    def passes(
         self,
         coded: NDArray[np.intp],
         kinds: NDArray[np.intp],

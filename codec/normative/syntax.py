@@ -132,7 +132,7 @@ def _read_levels(
         symbols.levels[first:last] = _read_pass(reader, classes)
         return symbols.levels[first:last]
 
-    tensor.code_levels(modes, levels)
+    tensor.walk_levels(modes, levels)
     return symbols
 
 
