@@ -36,6 +36,7 @@ class FrameWriter:
 
     def __init__(self, header: SequenceHeader, profile: Profile) -> None:
         self._contexts = FrameContexts(header, profile)
+        self._names = [spec.name for spec in header.tensors]
 
     def write(self, frame: FrameSymbols) -> bytes:
         """Return the payload of the next frame; fill in the classes of its levels."""
@@ -77,13 +78,13 @@ class FrameWriter:
             contexts.vectors.absent()
         else:
             _put_vectors(sink_of("motion"), contexts.vectors, frame.vectors)
-        for tensor, symbols in zip(contexts.tensors, frame.tensors, strict=True):
+        for name, tensor, symbols in zip(self._names, contexts.tensors, frame.tensors, strict=True):
             tensor.move_to(frame.qp)
             if not frame.key:
                 _put_modes(sink_of("modes"), tensor, symbols.modes)
             elif (symbols.modes != tensor.all_intra()).any():
                 raise ValueError("a key frame whose blocks are not all intra")
-            _put_levels(sink_of(f"levels of {tensor.name}"), tensor, symbols)
+            _put_levels(sink_of(f"levels of {name}"), tensor, symbols)
 
 
 def _put_vectors(sink: Sink, contexts: VectorContexts, vectors: NDArray[np.int32]) -> None:

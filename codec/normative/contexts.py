@@ -162,7 +162,6 @@ class TensorContexts:
     def __init__(self, profile: TensorProfile, spec: TensorSpec, qp: int) -> None:
         rows, self._columns = profile.blocks(spec.height, spec.width)
         self.blocks = rows * self._columns
-        self.name = spec.name
         self.intra_flag = Flag()
         self._skip_flags = [Flag() for _ in range(6)]
         self._scan = profile.scan
