@@ -87,7 +87,7 @@ class LevelChoice:
         if decisions.rounding is not None:
             choose = partial(self._round, decisions.rounding)
         blocks = np.arange(contexts.blocks)
-        contexts.walk_levels(blocks, np.full(len(blocks), kind), contexts.means_at(qp), choose)
+        contexts.passes(blocks, np.full(len(blocks), kind), contexts.means_at(qp), choose)
         self.cost = self.distortion + self._price * self.rate
 
     def _round(

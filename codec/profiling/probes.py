@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codec.encoding.arithmetic import as_written
 from codec.errors import ModelError
-from codec.normative.exact import as_written
 
 __all__ = ["Cloud", "is_classification", "output_tensors", "probe_gradients"]
 
