@@ -13,7 +13,7 @@ from codec.errors import BitstreamError
 from codec.files.streams import BeforeFault, StreamReader
 from codec.format.constants import FORMAT_VERSION
 from codec.format.header import SequenceHeader
-from codec.format.profile import profile_of
+from codec.format.profile import Profile, profile_of
 from codec.normative.symbols import MODE_INTER, MODE_INTRA, MODE_SKIP
 from codec.normative.syntax import FrameReader
 
@@ -51,8 +51,12 @@ class StreamContents:
 
 
 def inspected(reader: StreamReader) -> StreamContents:
-    """Parse every symbol of a stream, up to the fault if there is one."""
-    before_fault = BeforeFault(_frames(reader))
+    """Parse every symbol of a stream, up to the fault if there is one.
+
+    Raises:
+        BitstreamError: the header's profile is unknown or broken: then no frame can be read.
+    """
+    before_fault = BeforeFault(_frames(reader, profile_of(reader.header, reader.limits)))
     frames = list(before_fault)
     used = reader.header_bytes + sum(frame.bytes for frame in frames)
     size = used if before_fault.error is not None else reader.bytes_read
@@ -66,8 +70,7 @@ def inspected(reader: StreamReader) -> StreamContents:
     )
 
 
-def _frames(reader: StreamReader) -> Iterator[FrameContents]:
-    profile = profile_of(reader.header, reader.limits)
+def _frames(reader: StreamReader, profile: Profile) -> Iterator[FrameContents]:
     syntax, lengths = FrameReader(reader.header, profile), FrameWriter(reader.header, profile)
     for packet in reader:
         symbols = syntax.read(packet)

@@ -187,7 +187,7 @@ def test_plans_meet_the_classes_of_coding_and_change_nothing(header, seed, frame
         for _ in range(2):  # the second time finds the same state
             blocks = np.arange(tensor.blocks)
             kinds = np.full(tensor.blocks, kind)
-            tensor.walk_levels(blocks, kinds, tensor.means_at(qp), choose)
+            tensor.passes(blocks, kinds, tensor.means_at(qp), choose)
         planned.append(classes)
     writer.write(frame)
     for classes, symbols in zip(planned, frame.tensors, strict=True):
@@ -256,8 +256,8 @@ def test_counts_of_a_kind_wait_while_no_block_is_of_it():
     )
     contexts = TensorContexts(tensor, TensorSpec("t", 1, 20, 20, 8, 8), 20)
     zeros = np.zeros((1, 400), np.int32)
-    contexts.code_levels(contexts.all_intra(), lambda *_: zeros)
-    contexts.code_levels(np.full(400, MODE_INTER, np.uint8), lambda *_: zeros)
+    contexts.walk_levels(contexts.all_intra(), lambda *_: zeros)
+    contexts.walk_levels(np.full(400, MODE_INTER, np.uint8), lambda *_: zeros)
     assert contexts._counts == [400, 400]
 
 

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codec.encoding.arithmetic import as_written
 from codec.encoding.config import EncoderConfig, whole_number
 from codec.encoding.features import checked_features, checked_range
 from codec.encoding.forward_transform import ForwardTransform
@@ -30,7 +31,6 @@ from codec.format.packets import FramePacket
 from codec.format.profile import INTER, INTRA, Profile, profile_of
 from codec.limits import DEFAULT_LIMITS, Limits
 from codec.normative.contexts import TensorContexts
-from codec.normative.exact import as_written
 from codec.normative.quantization import step_size
 from codec.normative.reconstruction import Reconstructor, checksum, features_of
 from codec.normative.stripes import stripes

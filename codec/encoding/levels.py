@@ -111,7 +111,7 @@ class LevelChoice:
             return self.levels[first:last]
 
         blocks = np.arange(contexts.blocks)
-        contexts.walk_levels(blocks, np.full(len(blocks), kind), contexts.means_at(qp), in_stripes)
+        contexts.passes(blocks, np.full(len(blocks), kind), contexts.means_at(qp), in_stripes)
         self.cost = self.distortion + self._price * self.rate
 
     def _round(

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, pad
 
+from codec.encoding.arithmetic import as_written
 from codec.format.constants import MAX_VECTOR, VECTOR_UNITS
 from codec.format.header import SequenceHeader
-from codec.normative.exact import as_written
 
 __all__ = ["MotionSearch", "field_of_blocks", "luma", "median", "neighbours", "vector_bits"]
 

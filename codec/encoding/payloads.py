@@ -36,6 +36,7 @@ class FrameWriter:
 
     def __init__(self, header: SequenceHeader, profile: Profile) -> None:
         self._contexts = FrameContexts(header, profile)
+        self._names = [spec.name for spec in header.tensors]
 
     def write(self, frame: FrameSymbols) -> bytes:
         """Return the payload of the next frame; fill in the classes of its levels."""
@@ -45,11 +46,11 @@ class FrameWriter:
 
     def code_lengths(self, frame: FrameSymbols) -> dict[str, float]:
         """Return the ideal code lengths of the next frame by syntax element ("motion", "modes",
-        "levels of NAME"), in bits, in place of writing it.
+        "levels of NAME"), in bits, in place of writing it; those that have no symbol are left out.
         """
         lengths: dict[str, CodeLength] = defaultdict(CodeLength)
         self.put(frame, lengths.__getitem__)
-        return {element: length.bits for element, length in lengths.items()}
+        return {element: length.bits for element, length in lengths.items() if length.bits}
 
     def vector_bits(self, vectors: NDArray[np.int32]) -> float:
         """Return the code length that a motion field would have in the next inter frame."""
@@ -77,17 +78,17 @@ class FrameWriter:
             contexts.vectors.absent()
         else:
             _put_vectors(sink_of("motion"), contexts.vectors, frame.vectors)
-        for tensor, symbols in zip(contexts.tensors, frame.tensors, strict=True):
+        for name, tensor, symbols in zip(self._names, contexts.tensors, frame.tensors, strict=True):
             tensor.move_to(frame.qp)
             if not frame.key:
                 _put_modes(sink_of("modes"), tensor, symbols.modes)
             elif (symbols.modes != tensor.all_intra()).any():
                 raise ValueError("a key frame whose blocks are not all intra")
-            _put_levels(sink_of(f"levels of {tensor.name}"), tensor, symbols)
+            _put_levels(sink_of(f"levels of {name}"), tensor, symbols)
 
 
 def _put_vectors(sink: Sink, contexts: VectorContexts, vectors: NDArray[np.int32]) -> None:
-    """Write a motion field, in the largest unit that all of it is a multiple of."""
+    """Write a motion field, in the largest unit that all of it is a multiple of: FORMAT.md 7.3."""
     union = reduce(or_, vectors.ravel().tolist(), 0)
     precision = 0
     for flag in contexts.precision_flags:
@@ -107,11 +108,13 @@ def _put_vectors(sink: Sink, contexts: VectorContexts, vectors: NDArray[np.int32
 
 
 def _put_flag(sink: Sink, flag: Flag, value: int) -> None:
+    """Write an adaptive flag: FORMAT.md 7.2."""
     sink.flag(value, flag.index)
     flag.update(value)
 
 
 def _put_value(sink: Sink, value: int, number: int) -> None:
+    """Write a value under class `number`: FORMAT.md 7.2."""
     if abs(value) <= MAX_DIRECT_LEVEL:
         sink.level(value + MAX_DIRECT_LEVEL, number)
     else:
@@ -120,6 +123,7 @@ def _put_value(sink: Sink, value: int, number: int) -> None:
 
 
 def _put_escape(sink: Sink, value: int) -> None:
+    """Write a value over the direct range, as `_read_escape` reads it: FORMAT.md 7.2."""
     excess = abs(value) - MAX_DIRECT_LEVEL
     count = excess.bit_length() - 1  # its leading one is coded in unary
     sink.bit(int(value < 0))
@@ -135,6 +139,7 @@ def _put_escape(sink: Sink, value: int) -> None:
 
 
 def _put_modes(sink: Sink, tensor: TensorContexts, modes: NDArray[np.uint8]) -> None:
+    """Write the block modes of an inter frame: FORMAT.md 7.5."""
     values = modes.tolist()
 
     def mode(block: int, skip_flag: Flag) -> int:
@@ -148,6 +153,7 @@ def _put_modes(sink: Sink, tensor: TensorContexts, modes: NDArray[np.uint8]) -> 
 
 
 def _put_levels(sink: Sink, tensor: TensorContexts, symbols: TensorSymbols) -> None:
+    """Write the levels of the blocks that are not skipped: FORMAT.md 7.6."""
     shape = (tensor.positions, int((symbols.modes != MODE_SKIP).sum()))
     if symbols.levels.shape != shape:
         raise ValueError(f"levels of shape {symbols.levels.shape}, expected {shape}")
@@ -158,10 +164,11 @@ def _put_levels(sink: Sink, tensor: TensorContexts, symbols: TensorSymbols) -> N
         _put_pass(sink, symbols.levels[first:last], classes)
         return symbols.levels[first:last]
 
-    tensor.code_levels(symbols.modes, levels)
+    tensor.walk_levels(symbols.modes, levels)
 
 
 def _put_pass(sink: Sink, levels: NDArray[np.int32], classes: NDArray[np.uint8]) -> None:
+    """Write the levels of one pass by class, and then what escaped: FORMAT.md 7.6."""
     order, runs = pass_order(classes)
     flat = levels.ravel()
     escaped = np.abs(flat) > MAX_DIRECT_LEVEL

@@ -1,4 +1,4 @@
-"""The contexts: what each symbol is coded under, and how that adapts.  FORMAT.md 7.3 to 7.8.
+"""The contexts: what each symbol is coded under, and how that adapts.  FORMAT.md 7.2 to 7.8.
 
 Reading (`syntax`) and writing (`encoding.payloads`) share the state and the order of symbols that
 are kept here: a *walk* goes through the symbols of a field or a tensor, tells its visitor what each
@@ -103,14 +103,14 @@ class VectorContexts:
         self._means = [VECTOR_MEAN] * (3 * VECTOR_CONTEXTS)
 
     def absent(self) -> None:
-        """Note a frame without a field."""
+        """Note a frame without a field: FORMAT.md 7.3."""
         self._previous = None
 
     def walk(
         self, shape: tuple[int, int], precision: int, visit: VectorVisitor
     ) -> NDArray[np.int32]:
         """Go through a field of (rows, columns), coded in units of 2^precision quarter pixels, and
-        return it, in quarter pixels.
+        return it, in quarter pixels: FORMAT.md 7.3.
 
         Raises:
             CorruptBitstreamError: a vector longer than any may be.
@@ -147,6 +147,7 @@ class VectorContexts:
         return self._previous.copy()
 
     def _update(self, number: int, difference: int) -> None:
+        """Move the mean of a context towards the size of a difference: FORMAT.md 7.3."""
         mean = self._means[number]
         target = min(abs(difference), LEVEL_CAP) << MEAN_BITS
         self._means[number] = max(mean + ((target - mean) >> VECTOR_RATE), 1)
@@ -156,13 +157,12 @@ class TensorContexts:
     """Modes and levels of one tensor.  FORMAT.md 7.4 to 7.7.
 
     Within a frame: `move_to` its qp, `walk_modes` in an inter frame (else `all_intra`),
-    `code_levels`.
+    `walk_levels`.
     """
 
     def __init__(self, profile: TensorProfile, spec: TensorSpec, qp: int) -> None:
         rows, self._columns = profile.blocks(spec.height, spec.width)
         self.blocks = rows * self._columns
-        self.name = spec.name
         self.intra_flag = Flag()
         self._skip_flags = [Flag() for _ in range(6)]
         self._scan = profile.scan
@@ -189,11 +189,11 @@ class TensorContexts:
         return expected_level(scale, qp)
 
     def move_to(self, qp: int) -> None:
-        """Begin a frame of this qp."""
+        """Begin a frame of this qp: FORMAT.md 7.6."""
         self._means, self._qp = self.means_at(qp), qp
 
     def all_intra(self) -> NDArray[np.uint8]:
-        """Note a key frame, and return its modes."""
+        """Note a key frame, and return its modes: FORMAT.md 7.5."""
         self._modes = np.full(self.blocks, MODE_INTRA, np.uint8)
         return self._modes.copy()
 
@@ -209,7 +209,7 @@ class TensorContexts:
         self._modes = np.array(values, np.uint8)
         return self._modes.copy()
 
-    def code_levels(self, modes: NDArray[np.uint8], visit: LevelVisitor) -> None:
+    def walk_levels(self, modes: NDArray[np.uint8], visit: LevelVisitor) -> None:
         """Go through the levels of the blocks that are not skipped, and adapt: FORMAT.md 7.6, 7.7.
 
         Args:
@@ -231,11 +231,11 @@ class TensorContexts:
                     totals[kind, first + begin : first + end] = total
             return levels
 
-        found, expected = self.walk_levels(coded, kinds, self._means, kept)
+        found, expected = self.passes(coded, kinds, self._means, kept)
         self._activity[:, coded] = np.stack([found, expected]) >> 1
         self._update(totals << MEAN_BITS, kinds)
 
-    def walk_levels(
+    def passes(
         self,
         coded: NDArray[np.intp],
         kinds: NDArray[np.intp],
@@ -267,7 +267,9 @@ class TensorContexts:
         return found, expected
 
     def _update(self, totals: NDArray[np.int64], kinds: NDArray[np.intp]) -> None:
-        """Move the means towards the magnitudes of this frame's levels, (2, P) sums over blocks."""
+        """Move the means towards the magnitudes of this frame's levels, (2, P) sums over blocks:
+        FORMAT.md 7.7.
+        """
         for kind in (INTRA, INTER):
             blocks = int((kinds == kind).sum())
             if not blocks:

@@ -6,18 +6,10 @@ give the same bits.  Every use states its bound; `tests/test_exactness.py` tries
 Nothing here knows about tensors of features.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-
 import torch
 from torch import Tensor
 
-__all__ = ["EXACT_LIMIT", "as_written", "clip", "exact_matmul", "round_shift"]
-
-_AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
-
-EXACT_LIMIT = 1 << 53
-"""Integers of smaller magnitude are exact in float64."""
+__all__ = ["clip", "exact_matmul", "round_shift"]
 
 
 def round_shift(values: Tensor, bits: int) -> Tensor:
@@ -45,21 +37,3 @@ def exact_matmul(left: Tensor, right: Tensor) -> Tensor:
     """Multiply float64 integer matrices; the caller states why no sum reaches 2^53."""
     assert left.dtype == right.dtype == torch.float64  # noqa: S101 - a bug of ours, not an input
     return torch.matmul(left, right)
-
-
-@contextmanager
-def as_written() -> Iterator[None]:
-    """Compute in the types that the code names, whatever the caller has switched on around it.
-
-    Autocast takes products of float32 matrices to bfloat16, and inference mode makes tensors that
-    no gradient passes: both are meant for the caller's model.  Within, gradients are off until they
-    are asked for.  (Defaults of device and type need no care here: no tensor is made by them.)
-    """
-    with ExitStack() as stack:
-        for device in _AUTOCAST_DEVICES:
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(mode=False))
-        stack.enter_context(torch.no_grad())
-        yield

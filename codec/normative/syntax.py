@@ -132,12 +132,14 @@ def _read_levels(
         symbols.levels[first:last] = _read_pass(reader, classes)
         return symbols.levels[first:last]
 
-    tensor.code_levels(modes, levels)
+    tensor.walk_levels(modes, levels)
     return symbols
 
 
 def _read_pass(reader: SymbolReader, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Read the levels of one pass, all of one class together, and then what escaped."""
+    """Read the levels of one pass, all of one class together, and then what escaped: FORMAT.md
+    7.6.
+    """
     order, runs = pass_order(classes)
     symbols = np.empty(classes.size, np.int32)
     for number, first, last in runs:

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from codec.encoding.arithmetic import as_written
 from codec.errors import ModelError
-from codec.normative.exact import as_written
 
 __all__ = ["Cloud", "Criterion", "is_classification", "output_tensors", "probe_gradients"]
 

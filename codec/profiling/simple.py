@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codec.encoding.arithmetic import as_written
 from codec.encoding.features import checked_features, checked_range
 from codec.encoding.forward_transform import ForwardTransform
 from codec.errors import FeatureError
@@ -22,7 +23,6 @@ from codec.format.constants import LATENT_LIMIT
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import MAX_FRACTION_BITS, Band, Profile, TensorProfile
 from codec.format.tables import DEFAULT_POINTS
-from codec.normative.exact import as_written
 from codec.normative.stripes import stripes
 from codec.normative.transform import SPECTRUM_BITS, split_blocks
 from codec.profiling.fixed_point import (

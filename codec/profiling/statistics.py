@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codec.encoding.arithmetic import as_written
 from codec.format.header import TensorSpec
-from codec.normative.exact import as_written
 from codec.normative.transform import BASIS_BITS, dct_basis, split_blocks
 from codec.profiling.fixed_point import block_size_for
 

@@ -1,0 +1,77 @@
+"""What is in a stream, as values: their shape, and what becomes of a stream with a fault."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from codec.errors import CorruptBitstreamError, TruncatedBitstreamError, UnsupportedBitstreamError
+from codec.files.streams import StreamReader
+from codec.format.constants import HASH_BYTES
+from codec.format.header import SequenceHeader
+from codec.inspection import StreamContents, described, inspected
+
+STREAMS = sorted((Path(__file__).resolve().parent.parent / "bitstreams" / "valid").glob("*.lmc"))
+STREAM = next(path for path in STREAMS if path.stem == "multi_tensor_a_2")
+
+
+def contents(stream: bytes) -> StreamContents:
+    return inspected(StreamReader(io.BytesIO(stream)))
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=lambda path: path.stem)
+def test_sizes_add_up_and_only_what_has_bits_is_listed(path):
+    stream = path.read_bytes()
+    found = contents(stream)
+    assert found.fault is None
+    assert found.bytes == len(stream)
+    sizes = sum(frame.bytes for frame in found.frames)
+    assert found.bytes_header + sizes + found.bytes_end == found.bytes
+    names = {spec.name for spec in StreamReader(io.BytesIO(stream)).header.tensors}
+    for number, frame in enumerate(found.frames):
+        assert frame.frame == number
+        assert set(frame.bits) <= {"motion", "modes", *(f"levels of {name}" for name in names)}
+        assert all(frame.bits.values())
+        assert list(frame.blocks) == ["skip", "inter", "intra"]
+        if frame.type == "key":
+            assert {"motion", "modes"}.isdisjoint(frame.bits)
+            assert frame.blocks["skip"] == frame.blocks["inter"] == 0
+        else:
+            assert "modes" in frame.bits
+
+
+def test_a_frame_of_skipped_blocks_lists_no_levels():
+    frames = [frame for path in STREAMS for frame in contents(path.read_bytes()).frames]
+    skipped = [frame for frame in frames if not frame.blocks["inter"] + frame.blocks["intra"]]
+    assert skipped
+    assert all(set(frame.bits) <= {"motion", "modes"} for frame in skipped)
+
+
+def test_a_fault_is_kept_with_the_frames_before_it():
+    stream = STREAM.read_bytes()
+    whole = contents(stream)
+    cut = contents(stream[: -whole.bytes_end - 1])
+    assert isinstance(cut.fault, TruncatedBitstreamError)
+    assert cut.frames == whole.frames[:-1]
+    assert cut.bytes == whole.bytes - whole.bytes_end - whole.frames[-1].bytes
+    assert cut.bytes_end == 0
+
+
+@pytest.mark.parametrize(
+    ("profile", "error"), [(None, UnsupportedBitstreamError), (b"broken", CorruptBitstreamError)]
+)
+def test_a_profile_that_nobody_has_is_an_error_not_a_fault(profile, error):
+    header, start = SequenceHeader.from_bytes(STREAM.read_bytes())
+    bad = replace(header, profile=profile, profile_hash=bytes(HASH_BYTES))
+    with pytest.raises(error):
+        contents(bad.to_bytes() + STREAM.read_bytes()[start:])
+
+
+def test_a_header_in_words():
+    header, _ = SequenceHeader.from_bytes(STREAM.read_bytes())
+    words = described(header)
+    assert words["input"] == f"{header.input_width}x{header.input_height}"
+    assert str(words["tensors"]).count("; ") == len(header.tensors) - 1
