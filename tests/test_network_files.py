@@ -1,0 +1,133 @@
+"""A network of one's own, from a file, through the command line: encoded, finished, drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor, nn
+
+from codec.cli import main
+from codec.files.streams import StreamReader
+
+pytestmark = pytest.mark.video
+
+CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "car_24.mp4"
+PREPROCESSING = """
+resize = "letterbox"
+size = [64, 96]
+channels = "BGR"
+mean = [110, 115, 120]
+scale = [60, 60, 60]
+"""
+MASK = """
+task = "segmentation"
+activation = "none"
+threshold = 0.5
+labels = ["rest", "bright"]
+"""
+
+
+class Network(nn.Module):
+    """Two levels of features, and a map of what is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.side = nn.Conv2d(6, 8, 1)
+        self.head = nn.Conv2d(8, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        near = torch.relu(self.first(images))
+        far = torch.relu(self.second(near))
+        joined = self.side(near) + nn.functional.interpolate(far, scale_factor=2.0)
+        return torch.sigmoid(4 * self.head(joined))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with net.pt2, other.pt2, input.toml and mask.toml."""
+    path = tmp_path_factory.mktemp("network")
+    for seed, name in enumerate(("net", "other")):
+        torch.manual_seed(seed)
+        program = torch.export.export(Network().eval(), (torch.zeros(1, 3, 64, 96),))
+        torch.export.save(program, path / f"{name}.pt2")
+    (path / "input.toml").write_text(PREPROCESSING)
+    (path / "mask.toml").write_text(MASK)
+    return path
+
+
+def lmc(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(word) for word in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.stdout if code == 0 else result.stderr
+
+
+@pytest.fixture(scope="module")
+def stream(folder: Path) -> Path:
+    made = folder / "clip.lmc"
+    options = ["--preprocessing", folder / "input.toml", "--task", folder / "mask.toml"]
+    options += ["--frames", 4, "--evaluate", "--report", folder / "report.json", "-q"]
+    split = "relu+relu_1"
+    lmc("encode", CLIP, "-o", made, "--model", folder / "net.pt2", "--split", split, *options)
+    return made
+
+
+def test_the_stream_says_what_it_is_of(folder, stream):
+    with stream.open("rb") as file:
+        header = StreamReader(file).header
+    assert header.model.startswith("net.pt2@")
+    assert header.split == "relu+relu_1"
+    assert json.loads(header.task)["task"] == "segmentation"
+    assert header.preprocessing is not None
+    assert header.preprocessing.input_size == (64, 96)
+    assert header.preprocessing.bgr
+    assert [spec.shape for spec in header.tensors] == [(6, 32, 48), (8, 16, 24)]
+    assert [(spec.stride_y, spec.stride_x) for spec in header.tensors] == [(2, 2), (4, 4)]
+    report = json.loads((folder / "report.json").read_text())
+    assert report["model"] == header.model
+    assert report["miou"] > 0.9
+    assert 0 <= report["distortion"] < 0.01
+
+
+def test_the_task_is_finished_with_the_file_of_the_stream(folder, stream):
+    results = folder / "masks.json"
+    lmc("decode", stream, "--model", folder / "net.pt2", "--task", results, "-q")
+    assert results.stat().st_size > 2
+    report = json.loads((folder / "report.json").read_text())
+    found = lmc("decode", stream, "--model", folder / "net.pt2", "--reference", CLIP, "--frames", 4)
+    assert float(found.split()[1]) == report["nrmse"]
+    assert "pass it with --model FILE" in lmc("decode", stream, "--task", "-", code=1)
+    other = lmc("decode", stream, "--model", folder / "other.pt2", "--task", "-", code=1)
+    assert "not of other.pt2@" in other
+
+
+def test_what_both_networks_find_is_drawn(folder, stream):
+    pytest.importorskip("PIL", reason="drawing needs the extra `tasks`")
+    drawn = folder / "drawn.mp4"
+    options = ["--model", folder / "net.pt2", "--reference", CLIP, "-q"]
+    lmc("decode", stream, "--draw", drawn, *options)
+    with av.open(str(drawn)) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == 4
+    assert (frames[0].width, frames[0].height) == (96, 64)
+    assert "needs the frames of --reference" in lmc("decode", stream, "--draw", drawn, code=2)
+
+
+def test_what_is_not_said_is_asked_for(folder):
+    model = ["--model", folder / "net.pt2", "--split", "relu+relu_1"]
+    out = ["encode", CLIP, "-o", folder / "x.lmc", "--frames", 1]
+    assert "--preprocessing FILE" in lmc(*out, *model, code=1)
+    known = ["--preprocessing", folder / "input.toml"]
+    effort = lmc(*out, *model, *known, "--effort", 5, code=1)
+    assert "the task of net.pt2@" in effort
+    assert "is anything; use effort 4" in effort
+    told = lmc(*out, *model, *known, "--task", "guess", code=1)
+    assert told.startswith("lmc: guess: ")
+    past = lmc(*out, "--model", folder / "net.pt2", "--split", "conv2d_1+relu_1", *known, code=1)
+    assert told.count("\n") == past.count("\n") == 1
