@@ -18,7 +18,7 @@ from codec.models.preprocessing import default_preprocessing
 from codec.models.sources import build, own_defaults
 from codec.models.tracing import TracedModel
 
-__all__ = ["BUNDLED_SPLITS", "SplitPoint", "describe_splits", "list_splits"]
+__all__ = ["BUNDLED_SPLITS", "SplitPoint", "describe_splits"]
 
 BUNDLED_SPLITS: Final = ("blocks.2", "blocks.4", "blocks.7", "blocks.10", "blocks.14")
 """Of the default model: those with a shipped profile."""
@@ -55,11 +55,6 @@ def describe_splits(name: str, input_size: tuple[int, int] | None = None) -> lis
         if found:
             break
     return found
-
-
-def list_splits(name: str) -> list[str]:
-    """Return the names of the splits of `describe_splits`."""
-    return [split for split, _ in describe_splits(name)]
 
 
 def _blocks(model: nn.Module) -> list[str]:
