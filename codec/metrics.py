@@ -22,7 +22,6 @@ __all__ = [
     "TaskFidelity",
     "kl_divergence",
     "nrmse_from_psnr",
-    "psnr_from_nrmse",
     "top1_agreement",
 ]
 
@@ -231,11 +230,6 @@ class TaskFidelity:
         self._agreeing += int(agrees.sum())
         self._samples += agrees.numel()
 
-    @property
-    def samples(self) -> int:
-        """How many samples have been added."""
-        return self._samples
-
     def kl(self) -> float:
         """Return the mean KL(p_ref || p_rec) in nats.
 
@@ -259,20 +253,6 @@ class TaskFidelity:
             raise ValueError("no sample has been measured yet")
 
 
-def psnr_from_nrmse(nrmse: float) -> float:
-    """Convert an NRMSE to decibels: PSNR = 20 log10(1 / NRMSE), equation (14).
-
-    Args:
-        nrmse: at least 0; 0 gives infinity.
-
-    Raises:
-        ValueError: nrmse is negative or not a number.
-    """
-    if not nrmse >= 0.0:
-        raise ValueError(f"nrmse is {nrmse}, expected at least 0")
-    return math.inf if nrmse == 0.0 else -20.0 * math.log10(nrmse)
-
-
 def nrmse_from_psnr(psnr: float) -> float:
-    """Convert decibels to an NRMSE, the inverse of equation (14); infinity gives 0."""
+    """Convert decibels to an NRMSE: PSNR = 20 log10(1 / NRMSE), equation (14); infinity gives 0."""
     return float(10.0 ** (-psnr / 20.0))

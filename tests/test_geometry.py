@@ -137,7 +137,7 @@ def test_asymmetric_windows_exactly():
         (lambda x: x.narrow(-1, 2, 4), (8, 8), 0),
         (lambda x: x[:, :2] * x.mean(1, keepdim=True), (8, 8), 0),
     ],
-    ids=str,
+    ids=[f"{number}" for number in range(13)],
 )
 def test_what_moves_samples(operation, stride, near):
     """`near`: a sample within a copied block is at its middle, not where its copies look."""

@@ -15,7 +15,7 @@ from codec.format.header import SequenceHeader
 from codec.inspection import StreamContents, described, inspected
 
 STREAMS = sorted((Path(__file__).resolve().parent.parent / "bitstreams" / "valid").glob("*.lmc"))
-STREAM = next(path for path in STREAMS if path.stem == "multi_tensor_a_2")
+STREAM = next(path for path in STREAMS if path.stem.startswith("multi_tensor_a_"))
 
 
 def contents(stream: bytes) -> StreamContents:

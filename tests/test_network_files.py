@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from codec.cli import main
+from codec.cli.group import main
 from codec.files.streams import StreamReader
 
 pytestmark = pytest.mark.video

@@ -10,7 +10,7 @@ from networks import check_halves, images
 from codec.errors import ModelError
 from codec.models.published import preprocessing_of
 from codec.models.sources import load_model
-from codec.models.split_points import list_splits
+from codec.models.split_points import describe_splits
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -43,6 +43,6 @@ def test_published_input_and_lists():
         256,
         (127.5, 127.5, 127.5),
     )
-    assert list_splits("timm:resnet18")[0] == "add"
+    assert describe_splits("timm:resnet18")[0][0] == "add"
     with pytest.raises(ModelError, match="unknown model 'timm:resnet81'; nearest: timm:resnet"):
         load_model("timm:resnet81", "random:0")

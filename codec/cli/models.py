@@ -12,6 +12,7 @@ import click
 from codec.cli.group import main
 from codec.cli.terminal import say
 from codec.errors import FeatureCodecError
+from codec.models import DEFAULT_MODEL
 
 __all__ = ["models"]
 
@@ -28,7 +29,7 @@ def models(model: str | None, as_json: bool) -> None:
     from codec.models.sources import list_models
     from codec.models.split_points import describe_costs, describe_splits
 
-    names = [model] if model else ["efficientnet_lite0", "resnet34", "densenet121"]
+    names = [model] if model else [DEFAULT_MODEL, "resnet34", "densenet121"]
     costs = describe_costs(model) if model else {}
     rows: list[dict[str, Any]] = [
         {

@@ -48,7 +48,7 @@ REACTION = 12
 """Frames in which a deviation is to be gone."""
 BURST = 6
 """How many frames' worth any frame may take where the tolerance has room for it."""
-QP_PER_HALVING = 3.5
+INTER_QP_PER_HALVING = 3.5
 """How many qp halve the rate of inter frames, about, at rates where they are worth controlling;
 that of key frames it takes `KEY_QP_PER_HALVING`."""
 KEY_QP_PER_HALVING = 5.5
@@ -128,7 +128,7 @@ class BitrateControl:
         self._inter_cost = _Mean()
         self._key_cost = _Mean()
         usual = USUAL_BITS * elements / 8
-        self._qp = _within(USUAL_QP - QP_PER_HALVING * math.log2(self._target / usual))
+        self._qp = _within(USUAL_QP - INTER_QP_PER_HALVING * math.log2(self._target / usual))
         self._held = round(self._qp)
 
     def _end_bytes(self, frames: int) -> int:
@@ -194,7 +194,7 @@ class BitrateControl:
             wanted < MAX_QP
             and self._expected_key(wanted)
             + (self._keyint - 1)
-            * (FRAMING + self._inter_cost.value * 2 ** (-wanted / QP_PER_HALVING))
+            * (FRAMING + self._inter_cost.value * 2 ** (-wanted / INTER_QP_PER_HALVING))
             > budget
         ):
             wanted += 1
@@ -211,7 +211,7 @@ class BitrateControl:
         if self._inter_cost.value == 0:
             return
         payload = max(rate - FRAMING, 1e-3)
-        wanted = QP_PER_HALVING * math.log2(self._inter_cost.value / payload)
+        wanted = INTER_QP_PER_HALVING * math.log2(self._inter_cost.value / payload)
         self._qp = _within(self._qp + min(max(wanted - self._qp, -1.0), 2.0))
         if abs(self._qp - self._held) > HOLD:
             self._held = round(self._qp)
@@ -230,7 +230,7 @@ class BitrateControl:
                 self._held = round(self._qp)
         else:
             payload = max(packet_bytes - FRAMING, 0.5)
-            self._inter_cost.add(payload * 2 ** (qp / QP_PER_HALVING), MEMORY)
+            self._inter_cost.add(payload * 2 ** (qp / INTER_QP_PER_HALVING), MEMORY)
             if qp > self._held:  # it had to be bounded
                 self._qp, self._held = float(qp), qp
         self._written += packet_bytes

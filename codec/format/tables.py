@@ -82,7 +82,7 @@ def tables() -> Tables:
 
 def binary_weights(index: int) -> tuple[int, int]:
     """Return the weights of the values 0 and 1 of a flag under table `index` (0 … 63)."""
-    one = (2 * index + 1) << (PROBABILITY_BITS - 7)
+    one = (2 * index + 1) * ((1 << PROBABILITY_BITS) // (2 * BINARY_TABLES))
     return (1 << PROBABILITY_BITS) - one - 1, one - 1
 
 

@@ -24,7 +24,7 @@ from codec.models.sources import build, is_file, own_defaults
 from codec.models.submodels import graph_of
 from codec.models.tracing import TracedModel, UntraceableError, is_tensors
 
-__all__ = ["BUNDLED_SPLITS", "SplitPoint", "describe_costs", "describe_splits", "list_splits"]
+__all__ = ["BUNDLED_SPLITS", "SplitPoint", "describe_costs", "describe_splits"]
 
 BUNDLED_SPLITS: Final = ("blocks.2", "blocks.4", "blocks.7", "blocks.10", "blocks.14")
 """Of the default model: those with a shipped profile."""
@@ -152,11 +152,6 @@ def _frontiers(traced: TracedModel, geometries: Mapping[fx.Node, Geometry]) -> I
         usable = sound and node.op != "placeholder" and traced.inputs[0] not in open_until
         names = "+".join(source.name for source in crossing)
         previous = (shapes, names) if usable else None
-
-
-def list_splits(name: str) -> list[str]:
-    """Return the names of the splits of `describe_splits`."""
-    return [split for split, _ in describe_splits(name)]
 
 
 def _blocks(model: nn.Module) -> list[str]:

@@ -39,12 +39,17 @@ RATIO_BITS = 8
 RATIO_LOW, RATIO_HIGH = 1 << 5, 1 << 12
 ACTIVITY_PRIOR = 2 << MEAN_BITS
 """Weight of the assumption that a block is as active as expected, in summed magnitudes."""
-STATE_BITS = 16
+FLAG_BITS = 16
 """States of flags are probabilities in units of 2^-16."""
 FLAG_RATE = 4
 VECTOR_RATE = 4
 VECTOR_MEAN = 1 << (MEAN_BITS - 1)
 VECTOR_CONTEXTS = 4
+"""By how much the vectors around differ from their medians."""
+VECTOR_KINDS = 3
+"""A first component, and a second one behind a first that equals its median or does not."""
+SKIPPED_AROUND = 3
+"""Of the blocks to the left and above: none, one or both."""
 MAX_PRECISION = 3
 """A field is coded in units of 2^0 … 2^3 quarter pixels."""
 
@@ -80,16 +85,16 @@ class Flag:
     """An adaptive flag, P(1) moved a sixteenth of the way towards each value: FORMAT.md 7.2."""
 
     def __init__(self) -> None:
-        self._one = 1 << (STATE_BITS - 1)
+        self._one = 1 << (FLAG_BITS - 1)
 
     @property
     def index(self) -> int:
         """The table that the next value is coded under, 0 … 63."""
-        return self._one * BINARY_TABLES >> STATE_BITS
+        return self._one * BINARY_TABLES >> FLAG_BITS
 
     def update(self, value: int) -> None:
         """Adapt to a value that has been coded."""
-        self._one += (((value << STATE_BITS) - value) - self._one) >> FLAG_RATE
+        self._one += (((value << FLAG_BITS) - value) - self._one) >> FLAG_RATE
 
 
 class VectorContexts:
@@ -100,7 +105,7 @@ class VectorContexts:
     def __init__(self) -> None:
         self.precision_flags = [Flag() for _ in range(MAX_PRECISION)]
         self._previous: NDArray[np.int32] | None = None
-        self._means = [VECTOR_MEAN] * (3 * VECTOR_CONTEXTS)
+        self._means = [VECTOR_MEAN] * (VECTOR_KINDS * VECTOR_CONTEXTS)
 
     def absent(self) -> None:
         """Note a frame without a field: FORMAT.md 7.3."""
@@ -132,7 +137,7 @@ class VectorContexts:
                     median = sorted((left[axis], above[axis], colocated[axis]))[1]
                     # the second component goes by what the first one was
                     kind = 0 if axis == 0 else 2 if size[i][j] else 1
-                    number = 3 * context + kind
+                    number = VECTOR_KINDS * context + kind
                     scale_class = int(classify(np.asarray(self._means[number])))
                     difference = visit(i, j, axis, median, scale_class)
                     self._update(number, difference)
@@ -164,7 +169,7 @@ class TensorContexts:
         rows, self._columns = profile.blocks(spec.height, spec.width)
         self.blocks = rows * self._columns
         self.intra_flag = Flag()
-        self._skip_flags = [Flag() for _ in range(6)]
+        self._skip_flags = [Flag() for _ in range(2 * SKIPPED_AROUND)]
         self._scan = profile.scan
         self._qp = qp
         self._means = expected_level(self._scan.scale, qp)
@@ -204,7 +209,7 @@ class TensorContexts:
         for n in range(self.blocks):
             left = n % columns > 0 and values[n - 1] == MODE_SKIP
             above = n >= columns and values[n - columns] == MODE_SKIP
-            context = 3 * (before[n] == MODE_SKIP) + left + above
+            context = SKIPPED_AROUND * (before[n] == MODE_SKIP) + left + above
             values.append(visit(n, self._skip_flags[context]))
         self._modes = np.array(values, np.uint8)
         return self._modes.copy()

@@ -35,7 +35,7 @@ from torch import Tensor
 from codec.encoding.encoder import Encoder
 from codec.errors import ModelError, VideoError
 from codec.files.video import VideoReader
-from codec.format.constants import HASH_BYTES, MAX_QP
+from codec.format.constants import DEFAULT_GRID, HASH_BYTES, MAX_QP
 from codec.format.header import Preprocessing, SequenceHeader
 from codec.format.profile import Profile
 from codec.metrics import kl_divergence
@@ -64,7 +64,6 @@ UNIT_OCTAVES: Final = 13
 """Range of the step."""
 UNIT_STEPS: Final = 9
 """Number of its bisections."""
-GRID: Final = 32
 PRECISION_BITS: Final = 20
 """Features are compensated as integers of about this many bits."""
 
@@ -203,7 +202,7 @@ class _Measurement:
             input_height=height,
             input_width=width,
             profile_hash=bytes(HASH_BYTES),
-            grid=GRID,
+            grid=DEFAULT_GRID,
         )
 
     def features(self, rgb: NDArray[np.uint8], source: Path) -> list[Tensor]:

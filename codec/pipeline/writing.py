@@ -47,7 +47,7 @@ __all__ = ["EncodedClip", "Writer", "encode"]
 Array: TypeAlias = Tensor | NDArray[Any]
 FrameLike: TypeAlias = Array | Mapping[str, Array] | Sequence[Array]
 Pair: TypeAlias = tuple[float, float]
-PerTensor: TypeAlias = float | Pair | Mapping[str, float | Pair]
+PerTensor: TypeAlias = float | Pair | NDArray[Any] | Mapping[str, float | Pair | NDArray[Any]]
 
 ONLY_NAME = "features"
 """Of a tensor that its owner gives no name."""
@@ -577,13 +577,12 @@ def _pair(what: str, name: str, given: PerTensor) -> Pair:
             found = ", ".join(map(str, given)) or "no tensors"
             raise ValueError(f"{what} for {found}, and none for tensor {name!r}")
         given = given[name]
-    if isinstance(given, np.ndarray) and given.ndim:
-        given = tuple(given.tolist())
-    if isinstance(given, Sequence):
-        if len(given) != 2:
-            raise ValueError(f"{what} {given!r} of tensor {name!r}, expected one number or (y, x)")
-        return given[0], given[1]
-    return given, given
+    pair: float | Sequence[float] = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(pair, Sequence):
+        return pair, pair
+    if len(pair) != 2:
+        raise ValueError(f"{what} {pair!r} of tensor {name!r}, expected one number or (y, x)")
+    return pair[0], pair[1]
 
 
 def _whole_numbers(what: str, name: str, pair: Pair, parts: int) -> tuple[int, int]:

@@ -18,9 +18,9 @@ from torch import Tensor
 from codec.encoding.arithmetic import as_written
 from codec.errors import ModelError
 
-__all__ = ["Cloud", "Criterion", "is_classification", "output_tensors", "probe_gradients"]
+__all__ = ["AnyCloud", "Criterion", "is_classification", "output_tensors", "probe_gradients"]
 
-Cloud = Callable[[Sequence[Tensor]], Any]
+AnyCloud = Callable[[Sequence[Tensor]], Any]
 """The cloud sub-model: batches of coded tensors -> a tensor, or a dict, list or tuple of them."""
 
 
@@ -73,11 +73,7 @@ def is_classification(outputs: Sequence[Tensor]) -> bool:
 
 @as_written()
 def probe_gradients(
-    cloud: Cloud,
-    features: Sequence[Tensor],
-    count: int,
-    generator: torch.Generator,
-    task: Criterion | None = None,
+    __all__=["AnyCloud", "Criterion", "is_classification", "output_tensors", "probe_gradients"],
 ) -> list[Tensor]:
     """Return `count` random gradients whose mean outer product is the sensitivity.
 

@@ -40,7 +40,7 @@ from codec.profiling.fixed_point import (
     to_int8,
     to_latents,
 )
-from codec.profiling.probes import Cloud, probe_gradients
+from codec.profiling.probes import AnyCloud, probe_gradients
 from codec.profiling.statistics import TensorStatistics
 
 __all__ = ["WeightedTransform", "channel_weights"]
@@ -66,7 +66,7 @@ LEAST_SCALE: Final = 1e-4
 def channel_weights(
     specs: Sequence[TensorSpec],
     samples: Sequence[Sequence[Tensor]],
-    cloud: Cloud,
+    cloud: AnyCloud,
     *,
     probes: int = 4,
     seed: int = 0,

@@ -41,10 +41,10 @@ from codec.pipeline.options import VideoOptions
 from tools.contenders.anchors import ANCHORS
 from tools.contenders.latent_search import latent_fields
 from tools.contenders.scene import Coded, Scene, StudyCodec
+from tools.contenders.video import KEYINT
 
 __all__ = ["ANCHOR_NAMES", "CODEC_NAMES", "LatentMotionCodec", "study_codecs"]
 
-KEYINT = 64
 NRMSE_TOLERANCE = 1e-3
 """The edge sub-model rounds otherwise when it sees several frames at once."""
 REFINED_OFFSET = 8

@@ -22,6 +22,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 __all__ = [
+    "KEYINT",
     "LOW_DELAY",
     "SVT_PLAIN",
     "X264_PLAIN",

@@ -19,6 +19,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from codec.format.constants import (
+    CRC_BYTES,
     FLAG_PTS,
     FLAG_QP,
     FLAG_VECTORS,
@@ -47,7 +48,6 @@ from codec.format.tables import (
     tables,
 )
 from tools.make.composing import (
-    CRC_BYTES,
     REVISION,
     Composer,
     assemble,

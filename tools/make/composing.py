@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from codec.encoding.payloads import FrameWriter
 from codec.files.streams import StreamReader, StreamWriter
-from codec.format.constants import LATENT_LIMIT
+from codec.format.constants import CRC_BYTES, LATENT_LIMIT
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import EndPacket, FramePacket
 from codec.format.primitives import crc32
@@ -26,7 +26,6 @@ from codec.normative.reconstruction import Reconstructor, checksum
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
 
 __all__ = [
-    "CRC_BYTES",
     "REVISION",
     "Composer",
     "assemble",
@@ -41,7 +40,6 @@ __all__ = [
 
 REVISION = 3
 """Of all streams: version 2 of the format changed the bytes of every one."""
-CRC_BYTES = 4
 
 
 def noise(label: str, *shape: int) -> NDArray[np.uint8]:

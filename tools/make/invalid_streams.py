@@ -15,6 +15,7 @@ from codec.encoding.payloads import FrameWriter
 from codec.encoding.symbol_writer import SymbolWriter
 from codec.errors import CorruptBitstreamError
 from codec.format.constants import (
+    CRC_BYTES,
     FLAG_VECTORS,
     FORMAT_VERSION,
     MAGIC,
@@ -30,7 +31,6 @@ from codec.format.profile import Profile, profile_of
 from codec.format.tables import DEFAULT_POINTS
 from codec.normative.symbols import MODE_INTER, MODE_INTRA, FrameSymbols, TensorSymbols
 from tools.make.composing import (
-    CRC_BYTES,
     REVISION,
     Composer,
     assemble,

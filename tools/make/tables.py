@@ -15,14 +15,14 @@ import sys
 from bisect import bisect
 
 from codec.files.outputs import one_line, open_output
+from codec.format.constants import CLASSES
+from codec.format.tables import ESCAPE, MAX_DIRECT_LEVEL, MEAN_BITS, PROBABILITY_BITS
 
-CLASSES = 40
 UNIT_CLASS = 26
 """Class of nominal mean magnitude 1; two classes an octave."""
-ALPHABET = 64
-MAX_DIRECT_LEVEL = 31
-TOTAL = 1 << 24
-MEAN_ONE = 1 << 16
+ALPHABET = ESCAPE + 1
+TOTAL = 1 << PROBABILITY_BITS
+MEAN_ONE = 1 << MEAN_BITS
 TAIL_SHARE, TAIL_SCALE = 0.02, 4.0
 
 # fmt: off
