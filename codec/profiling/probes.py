@@ -73,7 +73,11 @@ def is_classification(outputs: Sequence[Tensor]) -> bool:
 
 @as_written()
 def probe_gradients(
-    __all__=["AnyCloud", "Criterion", "is_classification", "output_tensors", "probe_gradients"],
+    cloud: AnyCloud,
+    features: Sequence[Tensor],
+    count: int,
+    generator: torch.Generator,
+    task: Criterion | None = None,
 ) -> list[Tensor]:
     """Return `count` random gradients whose mean outer product is the sensitivity.
 
