@@ -378,7 +378,7 @@ def test_models_that_are_transformers_or_no_classifiers():
     assert "conv_proj" in lmc("models", "vit_b_16").stdout
     rows = json.loads(succeed("models", "ssdlite320_mobilenet_v3_large", "--json").stdout)
     pyramid = next(row for row in rows if row["split"] == "pyramid")
-    assert [tensor["stride"][0] for tensor in pyramid["tensors"]][:2] == [16, 32]
+    assert pyramid["tensors"][0]["stride"] == [16, 16]
     assert pyramid["edge_macs"] > 0
 
 
