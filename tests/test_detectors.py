@@ -78,9 +78,12 @@ def test_every_detector(name):
     for split in ("pyramid", "laterals", "stages"):
         try:
             halves = split_model(model, split, size)
-        except ModelError:
+        except ModelError as error:
             assert split != "pyramid"
-            assert "ssd" in name
+            # SSD has neither; behind RetinaNet's second laterals its coarsest levels need the body
+            assert "ssd" in name or (name, split) == ("retinanet_resnet50_fpn_v2", "laterals"), (
+                error
+            )
             continue
         assert_same(halves.cloud(halves.edge(x)), whole)
 
