@@ -10,6 +10,7 @@ arXiv:2102.04018, equations (13) and (14).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,6 +117,11 @@ class FeatureNrmse:
         tensor.elements += actual.size
         tensor.low = min(tensor.low, low)
         tensor.high = max(tensor.high, high)
+
+    def update_frame(self, actual: Sequence[Tensor], reconstructed: Sequence[Tensor]) -> None:
+        """Add one frame of all tensors, wherever they lie; arguments and errors as of `update`."""
+        for number, (mine, theirs) in enumerate(zip(actual, reconstructed, strict=True)):
+            self.update(number, mine.cpu().numpy(), theirs.cpu().numpy())
 
     def per_tensor(self) -> tuple[float, ...]:
         """Return the NRMSE of each tensor by (13).

@@ -114,7 +114,7 @@ def test_listed_splits_of_a_detector():
         ((256, 10, 10), 32),
         ((256, 10, 10), 32),
     ]
-    costs = describe_costs(name)
+    costs = {split: cost for split, _, cost in describe_costs(name)}
     assert costs["stages"].edge_macs < costs["laterals"].edge_macs < costs["pyramid"].edge_macs
 
 

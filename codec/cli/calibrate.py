@@ -69,10 +69,9 @@ def calibrate(
     """
     import torch
 
+    from codec.models.networks import open_network
     from codec.models.preprocessing import default_preprocessing
-    from codec.models.sources import load_model
     from codec.models.submodels import split_model
-    from codec.models.weights import weights_hash
     from codec.pipeline.calibration import CalibrationOptions, calibrate
 
     split = split_or_default(model, split)
@@ -88,14 +87,14 @@ def calibrate(
     warnings: list[str] = []
     preprocessing = default_preprocessing(model, native=False, weights=weights)
     with torch.no_grad():
-        network = load_model(model, weights, device=place)
+        network = open_network(model, weights, device=place)
         with progress(len(sources), quiet=quiet, unit="input") as advance:
             profile = calibrate(
-                split_model(network, split, (preprocessing.crop,) * 2, model),
+                split_model(network.module, split, (preprocessing.crop,) * 2, network.name),
                 sources,
                 preprocessing,
                 CalibrationOptions(views=views, probes=probes, seed=seed),
-                weights_hash=weights_hash(network),
+                weights_hash=network.hash,
                 device=place,
                 checkpoint=checkpoint,
                 force=force,

@@ -18,7 +18,6 @@ from codec.files.outputs import one_line, open_output
 
 if TYPE_CHECKING:
     from codec.files.streams import StreamReader
-    from codec.format.header import SequenceHeader
 
 __all__ = ["decode"]
 
@@ -136,7 +135,11 @@ def decode(
         if draw is not None:
             file = stack.enter_context(open_output(draw, force=force))
             pictures = stack.enter_context(
-                PictureWriter(file, (header.input_width, header.input_height), _rate(header))
+                PictureWriter(
+                    file,
+                    (header.input_width, header.input_height),
+                    header.frame_rate or Fraction(25),
+                )
             )
         results = []
         count = 0
@@ -145,12 +148,13 @@ def decode(
             for number, frame in decoded:
                 if tensors is not None:
                     tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)
-                if task is not None and finish is not None:
-                    results.extend(finish(number, frame))
+                result = None if finish is None else finish.result(frame.features)
+                if task is not None and finish is not None and result is not None:
+                    results.extend(finish.rows(number, frame, result))
                 if compare is not None:
                     rgb, features = compare.update(frame)
-                    if pictures is not None and finish is not None:
-                        pictures.add(finish.drawn(frame, rgb, features))
+                    if pictures is not None and finish is not None and result is not None:
+                        pictures.add(finish.drawn(result, rgb, features))
                 if md5:
                     say(f"{frame.md5()}  {number}")
                 count += 1
@@ -179,11 +183,6 @@ def decode(
             say(f"{count} frames: {shapes}", err=piped)
         if decoded.error is not None:
             raise decoded.error
-
-
-def _rate(header: SequenceHeader) -> Fraction:
-    duration = header.frame_duration * header.time_base
-    return 1 / duration if duration else Fraction(25)
 
 
 def _frame_count(reader: StreamReader, frames: tuple[int, int | None] | None) -> int | None:

@@ -30,14 +30,20 @@ def models(model: str | None, as_json: bool) -> None:
     from codec.models.split_points import describe_costs, describe_splits
 
     names = [model] if model else [DEFAULT_MODEL, "resnet34", "densenet121"]
-    costs = describe_costs(model) if model else {}
+    cuts = [
+        (name, split, specs, cost)
+        for name in names
+        for split, specs, cost in (
+            describe_costs(name) if model else ((*point, None) for point in describe_splits(name))
+        )
+    ]
     rows: list[dict[str, Any]] = [
         {
             "model": name,
             "split": split,
             "profile": "shipped" if shipped_profile(f"{name}@{split}") else "measured on the video",
             "elements": sum(spec.elements for spec in specs),
-            **(asdict(costs[split]) if model else {}),
+            **({} if cost is None else asdict(cost)),
             "tensors": [
                 {
                     "name": s.name,
@@ -48,8 +54,7 @@ def models(model: str | None, as_json: bool) -> None:
                 for s in specs
             ],
         }
-        for name in names
-        for split, specs in describe_splits(name)
+        for name, split, specs, cost in cuts
     ]
     if not rows:
         raise FeatureCodecError(f"{model}: has no split point with tensors of shape (C, H, W)")

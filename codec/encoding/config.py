@@ -17,6 +17,7 @@ from codec.format.constants import MAX_QP
 __all__ = [
     "DEFAULT_EFFORT",
     "DEFAULT_QUALITY",
+    "DEFAULT_SEARCH_RANGE",
     "EFFORTS",
     "MAX_EFFORT",
     "QUALITIES",
@@ -28,6 +29,8 @@ __all__ = [
 QUALITIES = {"high": 8, "medium": 16, "low": 24}
 """qp by name; what they cost and keep on real clips is in tools/results."""
 DEFAULT_QUALITY = "high"
+DEFAULT_SEARCH_RANGE = 16
+"""Pixels, in each direction."""
 
 
 def whole_number(name: str, value: int) -> int:

@@ -19,10 +19,19 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, pad
 
 from codec.encoding.arithmetic import as_written
+from codec.encoding.config import DEFAULT_SEARCH_RANGE, EncoderConfig
 from codec.format.constants import MAX_VECTOR, VECTOR_UNITS
 from codec.format.header import SequenceHeader
 
-__all__ = ["MotionSearch", "field_of_blocks", "luma", "median", "neighbours", "vector_bits"]
+__all__ = [
+    "MotionSearch",
+    "field_of_blocks",
+    "luma",
+    "median",
+    "neighbours",
+    "search_by",
+    "vector_bits",
+]
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 """ITU-R BT.601."""
@@ -76,7 +85,12 @@ class MotionSearch:
     """
 
     def __init__(
-        self, header: SequenceHeader, *, qp: int, search_range: int = 16, finest: int = 0
+        self,
+        header: SequenceHeader,
+        *,
+        qp: int,
+        search_range: int = DEFAULT_SEARCH_RANGE,
+        finest: int = 0,
     ) -> None:
         self._grid = header.grid
         self._size = (header.input_height, header.input_width)
@@ -254,6 +268,28 @@ class MotionSearch:
                 total = float(np.take_along_axis(own_costs, best, 2).sum())
             candidates = []
         return field << shift, total
+
+
+def search_by(
+    header: SequenceHeader,
+    config: EncoderConfig,
+    *,
+    qp: int | None = None,
+    search_range: int = DEFAULT_SEARCH_RANGE,
+) -> MotionSearch | None:
+    """Return the search that a configuration asks for, None where it asks for none.
+
+    Args:
+        header: as of `MotionSearch`.
+        config: its decisions say how fine.
+        qp: in place of the configuration's.
+        search_range: as of `MotionSearch`.
+    """
+    finest = config.decided_by().finest
+    if finest is None:
+        return None
+    qp = config.qp if qp is None else qp
+    return MotionSearch(header, qp=qp, search_range=search_range, finest=finest)
 
 
 def _window_bounds(nodes: int, grid: int, size: int) -> tuple[Tensor, Tensor]:

@@ -245,6 +245,12 @@ class SequenceHeader:
         """
         return -(-self.input_height // self.grid), -(-self.input_width // self.grid)
 
+    @property
+    def frame_rate(self) -> Fraction | None:
+        """Nominal frames per second, None if the stream names none."""
+        duration = self.frame_duration * self.time_base
+        return 1 / duration if duration else None
+
     def to_bytes(self) -> bytes:
         """Serialise, magic number and CRC included."""
         body = ByteWriter()

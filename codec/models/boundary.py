@@ -10,7 +10,7 @@ import torch
 
 from codec.errors import ModelError
 
-__all__ = ["as_model_error", "dtype_name", "first_line", "quiet"]
+__all__ = ["as_model_error", "dtype_name", "first_line", "printable", "quiet"]
 
 
 @contextmanager
@@ -37,6 +37,12 @@ def as_model_error(what: str, remedy: str = "") -> Iterator[None]:
         raise type(error)(first_line(error)) from error
     except Exception as error:  # the model's own code, which may fail in any way
         raise ModelError(f"{what}: {first_line(error)}{remedy}") from error
+
+
+def printable(name: str) -> str:
+    """Return a name of a file as a header may hold it."""
+    text = name.encode(errors="replace").decode()
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def dtype_name(tensor: torch.Tensor) -> str:

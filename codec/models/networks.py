@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from codec.errors import ModelError
-from codec.models.sources import is_file, load_model, model_name
+from codec.models.sources import load_model, model_name
 from codec.models.weights import weights_hash, weights_in_header
 
 __all__ = ["Network", "open_network"]
@@ -37,7 +36,5 @@ def open_network(
     Raises:
         ModelError: there is none such, or it cannot be read.
     """
-    if is_file(model) and weights != "default":
-        raise ModelError(f"{model} brings its weights; leave out {weights!r}")
     module = load_model(model, weights, device=device)
     return Network(module, model_name(model), weights_in_header(weights), weights_hash(module))

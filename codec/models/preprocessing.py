@@ -14,9 +14,8 @@ import torch
 from codec.errors import ModelError
 from codec.format.constants import MAX_EXTENT
 from codec.format.header import Interpolation, Preprocessing, Resize
-from codec.models import DEFAULT_MODEL
 from codec.models.published import preprocessing_of
-from codec.models.sources import classifiers, published_entry
+from codec.models.sources import classifiers
 
 __all__ = ["default_preprocessing", "normalise", "read_preprocessing"]
 
@@ -29,11 +28,11 @@ RESIZES: Final = {
 
 
 def default_preprocessing(name: str, native: bool, weights: str = "default") -> Preprocessing:
-    """Return what the model's weights were made for, as torchvision publishes it with them.
+    """Return what the model's weights were made for, as it is published with them.
 
-    Size, mean and deviation are those of the weights' own transform.  Its interpolation is not:
-    that is bilinear or bicubic with antialiasing, as the weights say, where frames are resized here
-    bicubically by swscale.
+    Size, mean and deviation are those of the weights' own transform.  The interpolation of
+    classifiers is not: that is bilinear or bicubic with antialiasing, as the weights say, where
+    frames are resized here bicubically by swscale.
 
     Args:
         name: of `list_models`.
@@ -45,21 +44,6 @@ def default_preprocessing(name: str, native: bool, weights: str = "default") -> 
     Raises:
         ModelError: the name is unknown, or its frames are prepared in another way.
     """
-    if name == DEFAULT_MODEL:
-        short_side, crop, mean, scale = 256, 224, (127_000,) * 3, (128_000,) * 3
-    elif name not in classifiers():
-        return _published(name, native, weights)
-    else:
-        transforms = published_entry(name, weights).transforms()
-        short_side, crop = transforms.resize_size[0], transforms.crop_size[0]
-        mean, scale = (_thousandths(share) for share in (transforms.mean, transforms.std))
-    if native:
-        short_side, crop = 0, 0
-    return Preprocessing(short_side, crop, 32 if native else 0, mean, scale)
-
-
-def _published(name: str, native: bool, weights: str) -> Preprocessing:
-    """Bring what others publish with their weights into the form of a header."""
     published = preprocessing_of(name, weights)
     if published is None:
         raise ModelError(
@@ -69,6 +53,7 @@ def _published(name: str, native: bool, weights: str) -> Preprocessing:
     mean, scale = (
         [round(1000 * value) for value in values] for values in (published.mean, published.scale)
     )
+    classifier = name in classifiers()
     height, width = published.size
     crop = height if published.short_side and height == width else 0
     stretched = not native and not crop
@@ -76,12 +61,14 @@ def _published(name: str, native: bool, weights: str) -> Preprocessing:
     return Preprocessing(
         short_side=published.short_side if crop and not native else 0,
         crop=0 if native else crop,
-        pad_multiple=32 if native else 1,
+        pad_multiple=32 if native else int(not classifier),
         mean_thousandths=(mean[0], mean[1], mean[2]),
         scale_thousandths=(scale[0], scale[1], scale[2]),
         resize=Resize.STRETCH if stretched else Resize.SHORT_SIDE,
         size=(height, width) if stretched else (0, 0),
-        interpolation=names.get(published.interpolation, Interpolation.BICUBIC),
+        interpolation=Interpolation.BICUBIC
+        if classifier
+        else names.get(published.interpolation, Interpolation.BICUBIC),
     )
 
 
@@ -192,9 +179,3 @@ def normalise(rgb: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> torch
     samples = (ordered.astype(np.float32) - mean) / scale
     frames = samples.reshape(-1, *samples.shape[-3:])
     return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
-
-
-def _thousandths(shares: Sequence[float]) -> tuple[int, int, int]:
-    """Bring what is said of samples of 0 to 1 to thousandths of the 255 steps of a byte."""
-    red, green, blue = (round(255_000 * share) for share in shares)
-    return red, green, blue

@@ -25,7 +25,7 @@ from torch import nn
 
 from codec.errors import ModelError
 from codec.models import DEFAULT_MODEL
-from codec.models.boundary import first_line, quiet
+from codec.models.boundary import first_line, printable, quiet
 from codec.models.detectors import Detector
 from codec.models.onnx_files import ONNX_FILE, load_onnx
 from codec.models.programs import PROGRAM_FILE, load_program, read_file
@@ -101,7 +101,7 @@ def model_name(source: str) -> str:
         return source
     path = Path(source)
     digest = hashlib.sha256(read_file(path)).hexdigest()[:_HASH_DIGITS]
-    return f"{_printable(path.name)}@{digest}"
+    return f"{printable(path.name)}@{digest}"
 
 
 def check_model(named: str, source: str) -> None:
@@ -117,11 +117,6 @@ def check_model(named: str, source: str) -> None:
     found = model_name(source)
     if named.rpartition("@")[2] != found.rpartition("@")[2]:
         raise ModelError(f"the stream is of model {named}, not of {found}; give that one")
-
-
-def _printable(name: str) -> str:
-    text = name.encode(errors="replace").decode()
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _names(task: str) -> list[str]:

@@ -53,15 +53,17 @@ def describe_splits(name: str, input_size: tuple[int, int] | None = None) -> lis
     return [(split, cut.tensors) for split, cut in cuts]
 
 
-def describe_costs(name: str, input_size: tuple[int, int] | None = None) -> dict[str, SplitCost]:
-    """Give the costs of the splits of `describe_splits`, by their names.
+def describe_costs(
+    name: str, input_size: tuple[int, int] | None = None
+) -> list[tuple[str, tuple[TensorSpec, ...], SplitCost]]:
+    """List what `describe_splits` does, and what both halves of each cost.
 
     Raises:
         ModelError: as there.
     """
     traced, cuts = _cuts(name, input_size)
     costs = costs_of(traced)
-    return {split: split_cost(traced, cut, costs) for split, cut in cuts}
+    return [(split, cut.tensors, split_cost(traced, cut, costs)) for split, cut in cuts]
 
 
 def _cuts(

@@ -16,7 +16,7 @@ from torch import nn
 
 from codec.errors import ModelError
 from codec.format.constants import HASH_BYTES
-from codec.models.boundary import dtype_name, first_line
+from codec.models.boundary import dtype_name, first_line, printable
 from codec.models.tracing import unwrapped_name
 
 __all__ = ["WEIGHT_FILES", "load_weights", "read_state_dict", "weights_hash", "weights_in_header"]
@@ -183,5 +183,4 @@ def weights_in_header(weights: str) -> str:
     """
     if weights == "default" or weights.startswith("random:"):
         return weights
-    name = Path(weights).name.encode(errors="replace").decode()
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
+    return printable(Path(weights).name)

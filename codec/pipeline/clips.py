@@ -182,8 +182,8 @@ class Clip:
     @property
     def fps(self) -> float | None:
         """Nominal frames per second, None if the stream names none; `Batch.times` is exact."""
-        duration = self.header.frame_duration * self.header.time_base
-        return float(1 / duration) if duration else None
+        rate = self.header.frame_rate
+        return None if rate is None else float(rate)
 
     def __len__(self) -> int:
         if self._end is None:

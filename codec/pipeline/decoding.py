@@ -114,7 +114,7 @@ def model_of(
 
 
 class TaskOutput:
-    """Finishes the task: decoded frame -> rows of its result, as they are written to JSON.
+    """Finishes the task: features -> result -> rows, as they are written to JSON, or a picture.
 
     Places are in pixels of the network's input.
     """
@@ -125,34 +125,34 @@ class TaskOutput:
         self._geometry = Geometry.of_input(header.input_width, header.input_height)
         self._named = False
 
-    def __call__(self, number: int, frame: DecodedFrame) -> list[dict[str, Any]]:
-        """Return the rows of one frame; for classes one, for things found one each.
+    def result(self, features: Sequence[Tensor]) -> Result:
+        """Return what the cloud finds in the features of a frame, (C, H, W) each.
 
         Raises:
             ModelError: the outputs are not what the task expects.
         """
-        moment = Moment(number, frame.pts, float(frame.pts * self._header.time_base))
-        return self._finished(frame.features).rows(moment)
-
-    def drawn(
-        self, frame: DecodedFrame, rgb: NDArray[np.uint8], features: Sequence[Tensor]
-    ) -> NDArray[np.uint8]:
-        """Draw what the uncoded network finds, and over it what is found in the decoded frame.
-
-        Args:
-            frame: decoded.
-            rgb: the network's input, (H, W, 3).
-            features: of it, uncoded, (C, H, W) each.
-        """
-        picture = self._task.draw(self._finished(features), rgb, UNCODED)
-        return self._task.draw(self._finished(frame.features), picture, DECODED)
-
-    def _finished(self, features: Sequence[Tensor]) -> Result:
         with torch.no_grad():
             outputs = self._split.cloud([tensor[None] for tensor in features])
         if not self._named:
             self._task, self._named = labelled(self._task, self._header.model, outputs), True
         return self._task.finish(outputs, self._geometry)
+
+    def rows(self, number: int, frame: DecodedFrame, result: Result) -> list[dict[str, Any]]:
+        """Return the rows of one frame; for classes one, for things found one each."""
+        return result.rows(Moment(number, frame.pts, float(frame.pts * self._header.time_base)))
+
+    def drawn(
+        self, result: Result, rgb: NDArray[np.uint8], features: Sequence[Tensor]
+    ) -> NDArray[np.uint8]:
+        """Draw what the uncoded network finds, and over it what is found in a decoded frame.
+
+        Args:
+            result: of the decoded frame.
+            rgb: the network's input, (H, W, 3).
+            features: of it, uncoded, (C, H, W) each.
+        """
+        picture = self._task.draw(self.result(features), rgb, UNCODED)
+        return self._task.draw(result, picture, DECODED)
 
 
 class FeatureReference:
@@ -207,12 +207,12 @@ class FeatureReference:
         with torch.no_grad():
             image = normalise(reference.rgb, self._preprocessing).to(self._device)
             features = self._split.edge(image)
-        for number, (actual, recovered) in enumerate(zip(features, frame.features, strict=True)):
-            try:
-                self._nrmse.update(number, actual[0].cpu().numpy(), recovered.cpu().numpy())
-            except ValueError as error:
-                raise ModelError(f"the reference's features: {error}") from error
-        return reference.rgb, [tensor[0] for tensor in features]
+        actual = [tensor[0] for tensor in features]
+        try:
+            self._nrmse.update_frame(actual, frame.features)
+        except ValueError as error:
+            raise ModelError(f"the reference's features: {error}") from error
+        return reference.rgb, actual
 
     def nrmse(self) -> float:
         """Return the NRMSE so far; over all frames it is the encoder's figure."""

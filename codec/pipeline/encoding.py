@@ -24,7 +24,7 @@ from torch import Tensor
 
 from codec.encoding.config import DEFAULT_EFFORT
 from codec.encoding.encoder import EncodedFrame, Encoder
-from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma
+from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
 from codec.errors import ModelError, VideoError
 from codec.files.video import Frame, VideoReader
@@ -238,11 +238,10 @@ class VideoEncoder:
 
     def _search(self) -> MotionSearch | None:
         options = self._options
-        finest = options.config.decided_by().finest
-        if options.motion != "search" or finest is None:
+        if options.motion != "search":
             return None
-        qp = options.config.qp if self._control is None else CONTROLLED_QP
-        return MotionSearch(self.header, qp=qp, search_range=options.search_range, finest=finest)
+        qp = None if self._control is None else CONTROLLED_QP
+        return search_by(self.header, options.config, qp=qp, search_range=options.search_range)
 
     def _vectors(self, search: MotionSearch | None, frame: Frame) -> NDArray[np.int32] | None:
         if search is not None:
@@ -259,8 +258,7 @@ class VideoEncoder:
             except ValueError as error:
                 raise ModelError(f"{self._options.model}: {error}") from error
         elif self._nrmse is not None:
-            for number, (actual, found) in enumerate(zip(features, encoded.features, strict=True)):
-                self._nrmse.update(number, actual.cpu().numpy(), found.cpu().numpy())
+            self._nrmse.update_frame(features, encoded.features)
 
     def report(self, stream_bytes: int, header_bytes: int) -> dict[str, Any]:
         """Return what the encoding came to, flat.  Rates count every byte of the file.
@@ -323,9 +321,10 @@ class VideoEncoder:
 
 
 def _check_effort(options: VideoOptions, task: str, model: str) -> None:
-    asks = options.config.decided_by().rounds > 0
+    if not options.config.decided_by().rounds:
+        return
     name = task_of(task, model).name
-    if asks and name != "classification":
+    if name != "classification":
         raise ModelError(
             f"efforts from {DEFAULT_EFFORT + 1} on choose levels by the probabilities of classes, "
             f"and the task of {model} is {name}; use effort {DEFAULT_EFFORT}, or say with --task "

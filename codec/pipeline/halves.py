@@ -24,10 +24,9 @@ from codec.errors import ModelError
 from codec.format.constants import HASH_BYTES
 from codec.format.header import Preprocessing, TensorSpec
 from codec.models import DEFAULT_MODEL
+from codec.models.networks import open_network
 from codec.models.preprocessing import default_preprocessing, normalise
-from codec.models.sources import load_model
 from codec.models.submodels import SplitModel, split_model
-from codec.models.weights import weights_hash, weights_in_header
 
 __all__ = ["Cloud", "Edge", "as_tensor", "checked_size", "split"]
 
@@ -209,9 +208,9 @@ def split(
         sides = preprocessing.input_size
     else:
         preprocessing = replace(preprocessing, pad_multiple=1)  # frames of that size, as they are
-    network = load_model(model, weights, device=place)
-    made = split_model(network, at, sides, model)
-    edge = Edge(made, weights_in_header(weights), weights_hash(network), preprocessing, place)
+    network = open_network(model, weights, device=place)
+    made = split_model(network.module, at, sides, network.name)
+    edge = Edge(made, network.weights, network.hash, preprocessing, place)
     return edge, Cloud(made, place)
 
 

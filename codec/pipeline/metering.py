@@ -42,7 +42,9 @@ class Meter:
         self._bits: dict[str, float] = defaultdict(float)
         self._payload = 0
         self._md5: list[str] = []
-        self._comparison = task_of(header.task, header.model).comparison()
+        self._comparison = None
+        if cloud is not None:
+            self._comparison = task_of(header.task, header.model).comparison()
         self._geometry = Geometry.of_input(header.input_width, header.input_height)
 
     def update(self, features: Sequence[Tensor], encoded: EncodedFrame) -> None:
@@ -59,9 +61,8 @@ class Meter:
         for element, bits in self._lengths.code_lengths(encoded.symbols).items():
             self._bits["levels" if element.startswith("levels") else element] += bits
         recovered = encoded.features
-        for number, (actual, found) in enumerate(zip(features, recovered, strict=True)):
-            self.nrmse.update(number, actual.cpu().numpy(), found.cpu().numpy())
-        if self._cloud is not None:
+        self.nrmse.update_frame(features, recovered)
+        if self._cloud is not None and self._comparison is not None:
             reference = self._cloud([tensor[None] for tensor in features])
             output = self._cloud([tensor[None] for tensor in recovered])
             self._comparison.update(reference, output, self._geometry)
@@ -81,7 +82,7 @@ class Meter:
         if len(self._header.tensors) > 1:
             for spec, value in zip(self._header.tensors, self.nrmse.per_tensor(), strict=True):
                 report[f"nrmse_{spec.name}"] = value
-        if self._cloud is not None:
+        if self._comparison is not None:
             report |= self._comparison.figures()
         report["frame_md5"] = self._md5
         return report

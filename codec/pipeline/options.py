@@ -8,21 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codec.encoding.config import EncoderConfig
+from codec.encoding.config import DEFAULT_SEARCH_RANGE, EncoderConfig
 from codec.encoding.rate_control import TARGET_RANGES
 from codec.files.damage import DamagePolicy
 from codec.format.constants import DEFAULT_GRID
 from codec.models import DEFAULT_MODEL
 
 __all__ = [
-    "DEFAULT_SEARCH_RANGE",
     "DEFAULT_SPLIT",
     "MOTION_SOURCES",
     "VideoOptions",
 ]
 
 DEFAULT_SPLIT = "blocks.7"
-DEFAULT_SEARCH_RANGE = 16
 MOTION_SOURCES = ("search", "zero", "none", "bitstream")
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from codec.encoding.config import EncoderConfig
 from codec.encoding.encoder import Encoder
-from codec.encoding.motion_search import MotionSearch, luma
+from codec.encoding.motion_search import MotionSearch, luma, search_by
 from codec.encoding.refinement import CloudFunction
 from codec.errors import FeatureError
 from codec.files.outputs import open_output
@@ -332,10 +332,7 @@ def encode(
     if device is None:
         device = "cpu" if split is None else split.device
     writer = Writer(target, header, cloud=cloud, device=device, force=force, **config)
-    finest = asked.decided_by().finest
-    search = None
-    if finest is not None:
-        search = MotionSearch(header, qp=asked.qp, finest=finest)
+    search = search_by(header, asked)
     count = key_frames = 0
     with writer, torch.no_grad():
         for row in chain(first, rows):

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.errors import ModelError, TaskError
+from codec.errors import ModelError
 from codec.tasks.outputs import float_tensors
 from codec.tasks.task import Comparison, Figures, Geometry, Moment, Scoring, distortion, same_shape
-from codec.tasks.truth import Truth
+from codec.tasks.truth import Truth, refuse_truth
 
 __all__ = ["Anything", "Tensors"]
 
@@ -88,7 +88,7 @@ class Anything:
         Raises:
             TaskError: always.
         """
-        raise TaskError(f"annotations say nothing about {self.name}; leave them out")
+        refuse_truth(self.name)
 
     def draw(
         self,

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.errors import ModelError, TaskError
+from codec.errors import ModelError
 from codec.metrics import TaskFidelity, kl_divergence
 from codec.tasks.outputs import one_output
 from codec.tasks.task import Comparison, Figures, Geometry, Moment, Scoring, same_shape
-from codec.tasks.truth import Truth
+from codec.tasks.truth import Truth, refuse_truth
 
 __all__ = ["Classes", "Classification"]
 
@@ -115,7 +115,7 @@ class Classification:
         Raises:
             TaskError: always.
         """
-        raise TaskError(f"annotations say nothing about {self.name}; leave them out")
+        refuse_truth(self.name)
 
     def draw(
         self,

@@ -6,11 +6,20 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from codec.errors import TaskError
 
-__all__ = ["Truth"]
+__all__ = ["Truth", "refuse_truth"]
+
+
+def refuse_truth(task: str) -> NoReturn:
+    """Refuse annotations for a task that they say nothing about: they are of things in frames.
+
+    Raises:
+        TaskError: always.
+    """
+    raise TaskError(f"annotations say nothing about {task}; leave them out")
 
 
 @dataclass(frozen=True, slots=True)
