@@ -139,7 +139,7 @@ class Reader:
 # --- 4 Syntax -------------------------------------------------------------------------------------
 
 MAGIC = bytes.fromhex("AB4C4D430D0A1A0A")
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 SIDE = 1 << 16  # the largest side, stride and offset
 MAX_QP = 51
 MAX_PTS = 1 << 62  # and the largest offset of the index
@@ -243,6 +243,7 @@ class FramePacket(NamedTuple):
 
     key: bool
     has_vectors: bool
+    has_offsets: bool
     qp: int
     pts: int
     distance: int  # d, to the expected pts of an inter frame that follows
@@ -261,7 +262,7 @@ def read_frame_packet(stream: Reader, duration: int, before: FramePacket | None)
     checksum = stream.integer(2)
     payload = stream.take(length)
     stream.check_crc(start)
-    if flags & 8 or (key and flags):
+    if key and flags & 7:
         raise CorruptBitstreamError(f"tag {tag:#04x} at {start}")
     distance = duration
     if not key:
@@ -272,7 +273,8 @@ def read_frame_packet(stream: Reader, duration: int, before: FramePacket | None)
         qp = before.qp if qp is None else qp
     stream.ranged(pts, -MAX_PTS, MAX_PTS)
     qp = stream.ranged(qp or 0, 0, MAX_QP)
-    return FramePacket(key, bool(flags & 1), qp, pts, distance, checksum, payload)
+    vectors, offsets = bool(flags & 1), bool(flags & 8)
+    return FramePacket(key, vectors, offsets, qp, pts, distance, checksum, payload)
 
 
 def read_end_packet(stream: Reader) -> tuple[int, list[tuple[int, int]]]:
@@ -449,9 +451,7 @@ def block_counts(tensor: Tensor, size: int) -> tuple[int, int]:
     return -(-tensor.height // size), -(-tensor.width // size)
 
 
-def reconstruct(
-    state: TensorState, qp: int, levels: dict[int, Levels], prediction: Planes
-) -> Planes:
+def reconstruct(state: TensorState, levels: dict[int, Levels], prediction: Planes) -> Planes:
     """The latents of a tensor (6.2, 6.5); key frames have no use for the prediction."""
     tensor, profile, columns = state.tensor, state.profile, state.columns
     size = profile.block_size
@@ -459,7 +459,7 @@ def reconstruct(
     for n, mode in enumerate(state.modes):
         top, left = size * (n // columns), size * (n % columns)
         if mode != SKIP:
-            residual = inverse_transform(profile, dequantise(profile, qp, levels[n]))
+            residual = inverse_transform(profile, dequantise(profile, state.block_qp(n), levels[n]))
         for c, plane in enumerate(latent):
             for y in range(top, min(top + size, tensor.height)):
                 for x in range(left, min(left + size, tensor.width)):
@@ -666,6 +666,9 @@ class TensorState:
         rows, self.columns = block_counts(tensor, profile.block_size)
         self.modes = [INTRA] * (rows * self.columns)
         self.skip_flags, self.intra_flag = [START] * 6, [START]
+        self.offsets, self.offsets_flag = [0] * len(self.modes), [START]
+        self.offset_means = [START, START]  # of inter frames, of key frames
+        self.qp = qp
         self.means: list[list[int]] = [[], []]  # [kind][position]
         for kind, means in enumerate(self.means):
             for f, r in profile.scan:
@@ -678,7 +681,7 @@ class TensorState:
     def read(
         self, coder: RangeDecoder, packet: FramePacket, before: FramePacket | None
     ) -> dict[int, Levels]:
-        """Modes, in inter frames only, and levels (7.2, at its end)."""
+        """Modes, in inter frames only, offsets, and levels (7.2, at its end)."""
         if before is not None and not packet.key:
             self.read_modes(coder)
             if packet.qp != before.qp:  # 7.6
@@ -686,16 +689,61 @@ class TensorState:
                     for p, mean in enumerate(means):
                         j = bisect_left(EXPECTED, mean)
                         means[p] = EXPECTED[clamp(j + before.qp - packet.qp, 0, 108)]
-        levels = self.read_levels(coder)
+        self.qp = packet.qp
+        if packet.has_offsets and coder.flag(self.offsets_flag, 0):
+            self.read_offsets(coder, key=packet.key)
+        distinct = {self.block_qp(n) for n in range(len(self.modes))}
+        moved = {q: self.means_at(q) for q in distinct}
+        levels = self.read_levels(coder, moved)
         for kind, means in enumerate(self.means):  # 7.7
             blocks = [n for n in levels if KINDS[self.modes[n]] == kind]
             b = len(blocks)
             if b > 0:
                 self.count[kind] = min(self.count[kind] + b, max(256, b))
                 for p, mean in enumerate(means):
-                    total = 2**16 * sum(min(abs(levels[n][p][0]), 64) for n in blocks)
-                    means[p] = mean + (total - b * mean) // self.count[kind]
+                    surprise = 0
+                    for q in distinct:
+                        these = [n for n in blocks if self.block_qp(n) == q]
+                        total = 2**16 * sum(min(abs(levels[n][p][0]), 64) for n in these)
+                        there = moved[q][kind][p]
+                        gain = min(256 * mean // there, 4096)
+                        surprise += ((total - len(these) * there) * gain) >> 8
+                    means[p] = max(1, mean + surprise // self.count[kind])
         return levels
+
+    def block_qp(self, n: int) -> int:
+        """The qp of a block (7.5)."""
+        return clamp(self.qp + 2 * self.offsets[n], 0, MAX_QP)
+
+    def means_at(self, q: int) -> list[list[int]]:
+        """The means that blocks of qp `q` go by (7.6); copies, as 7.7 changes the others."""
+        if q == self.qp:
+            return [list(means) for means in self.means]
+        return [
+            [EXPECTED[clamp(bisect_left(EXPECTED, mean) + self.qp - q, 0, 108)] for mean in means]
+            for means in self.means
+        ]
+
+    def read_offsets(self, coder: RangeDecoder, *, key: bool) -> None:
+        """The offsets of the blocks that are not skipped (7.5)."""
+        for n, mode in enumerate(self.modes):
+            if mode == SKIP:
+                continue
+            prediction = self.offsets[n]
+            if key:
+                has_left, has_above = n % self.columns > 0, n >= self.columns
+                left = self.offsets[n - 1] if has_left else 0
+                above = self.offsets[n - self.columns] if has_above else 0
+                prediction = left if has_left else above
+                if has_left and has_above:
+                    corner = self.offsets[n - self.columns - 1]
+                    prediction = sorted((left, above, left + above - corner))[1]
+            mean = self.offset_means[key]
+            d = coder.value(bisect_left(THRESHOLDS, mean))
+            self.offset_means[key] = max(1, mean + ((2**16 * min(abs(d), 64) - mean) >> 4))
+            self.offsets[n] = prediction + d
+            if abs(self.offsets[n]) > 12:
+                raise CorruptBitstreamError(f"offset {self.offsets[n]}")
 
     def read_modes(self, coder: RangeDecoder) -> None:
         """The modes of an inter frame (7.5)."""
@@ -709,7 +757,9 @@ class TensorState:
                 modes.append(INTRA if coder.flag(self.intra_flag, 0) else INTER)
         self.modes = modes
 
-    def read_levels(self, coder: RangeDecoder) -> dict[int, Levels]:
+    def read_levels(
+        self, coder: RangeDecoder, moved: dict[int, list[list[int]]]
+    ) -> dict[int, Levels]:
         """Levels of the blocks that are not skipped (7.6)."""
         coded = [n for n, mode in enumerate(self.modes) if mode != SKIP]
         levels = {n: [(0, 0)] * len(self.profile.scan) for n in coded}
@@ -718,7 +768,8 @@ class TensorState:
             for n in coded:
                 ratio = 256 * (self.found[n] + 131072) // (self.expected[n] + 131072)
                 ratio = clamp(ratio, 32, 4096)
-                for p, mean in enumerate(self.means[KINDS[self.modes[n]]][start:end], start):
+                means = moved[self.block_qp(n)][KINDS[self.modes[n]]]
+                for p, mean in enumerate(means[start:end], start):
                     order += [(bisect_left(THRESHOLDS, (mean * ratio) >> 8), p, n)]
             escapes = []
             for k, p, n in sorted(order):
@@ -731,7 +782,8 @@ class TensorState:
             for n in coded:
                 magnitudes = sum(min(abs(level), 64) for level, _ in levels[n][start:end])
                 self.found[n] += 2**16 * magnitudes
-                self.expected[n] += sum(self.means[KINDS[self.modes[n]]][start:end])
+                means = moved[self.block_qp(n)][KINDS[self.modes[n]]]
+                self.expected[n] += sum(means[start:end])
         for n in coded:
             self.found[n] >>= 1
             self.expected[n] >>= 1
@@ -778,7 +830,7 @@ def decode(content: bytes, start: int = 0) -> Iterator[Frame]:
             prediction = state.reference
             if packet.has_vectors:
                 prediction = compensate(header, state.tensor, field, prediction)
-            state.reference = reconstruct(state, packet.qp, levels_of_state, prediction)
+            state.reference = reconstruct(state, levels_of_state, prediction)
         rows = [row for state in states for plane in state.reference for row in plane]
         latents = b"".join(struct.pack(f"<{len(row)}i", *row) for row in rows)
         if zlib.crc32(latents) % 2**16 != packet.checksum:  # 6.6

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from codec.encoding.config import EncoderConfig
 from codec.encoding.encoder import EncodedFrame, Encoder
-from codec.format.constants import HASH_BYTES, MAX_LEVEL, MAX_QP, MAX_VECTOR
+from codec.format.constants import HASH_BYTES, MAX_LEVEL, MAX_OFFSET, MAX_QP, MAX_VECTOR
 from codec.format.header import Interpolation, Preprocessing, Resize, SequenceHeader, TensorSpec
 from codec.format.packets import EndPacket, FramePacket
 from codec.format.profile import MAX_POINT, Band, Profile, TensorProfile
@@ -109,6 +109,7 @@ def packet_sequences(draw, frame_duration=1):
                 pts=pts,
                 qp=packets[-1].qp if same_qp else draw(st.integers(0, MAX_QP)),
                 has_vectors=not key and draw(st.booleans()),
+                has_offsets=draw(st.booleans()),
                 checksum=draw(st.integers(0, 0xFFFF)),
                 payload=draw(st.binary(max_size=200)),
                 duration=frame_duration if key else pts - packets[-1].pts,
@@ -305,18 +306,28 @@ def random_symbols(
             reach = int(rng.choice((0, 1, 8, 200, MAX_VECTOR)))
             vectors = random_vectors(rng, header, reach)
         tensors = []
-        for spec, tensor in zip(header.tensors, profile.tensors, strict=True):
+        changing = rng.random() < 0.4
+        for place, (spec, tensor) in enumerate(zip(header.tensors, profile.tensors, strict=True)):
             rows, columns = tensor.blocks(spec.height, spec.width)
             chances = rng.dirichlet((1, 1, 1))
             modes = rng.choice(3, rows * columns, p=chances).astype(np.uint8)
             if key:
                 modes[:] = MODE_INTRA
+            offsets = np.zeros(rows * columns, np.int64)
+            if not key:
+                offsets = sequence[-1].tensors[place].offsets
+            if changing and rng.random() < 0.7:
+                reach = int(rng.choice((1, MAX_OFFSET)))
+                drawn = rng.integers(-reach, reach + 1, rows * columns)
+                offsets = np.where(modes == MODE_SKIP, offsets, drawn)
             shape = (len(tensor.scan.position), int((modes != MODE_SKIP).sum()))
             spread = float(rng.choice((0, 0.05, 0.5, 3, 40)))
             levels = np.round(rng.laplace(size=shape) * spread)
             extreme = rng.random(shape) < float(rng.choice((0, 0.02)))
             levels[extreme] = rng.choice((-MAX_LEVEL, -32, -31, 31, 32, MAX_LEVEL), extreme.sum())
-            tensors.append(TensorSymbols(modes, levels.astype(np.int32), np.zeros(shape, np.uint8)))
+            tensors.append(
+                TensorSymbols(modes, levels.astype(np.int32), np.zeros(shape, np.uint8), offsets)
+            )
         sequence.append(FrameSymbols(key, qp, vectors, tensors))
     return sequence
 

@@ -102,6 +102,26 @@ def test_decoder_has_what_the_encoder_had(header, config, seed, intra, spread):
         assert_same(decoder.decode(packet), frame)
 
 
+def importances(
+    rng: np.random.Generator, header: SequenceHeader, spread: float
+) -> list[np.ndarray]:
+    """Weights of all blocks of a frame."""
+    return [
+        np.exp(rng.normal(size=tensor.blocks(spec.height, spec.width)) * spread)
+        for spec, tensor in zip(header.tensors, profile_of(header).tensors, strict=True)
+    ]
+
+
+@given(stream_headers(), CONFIGS, SEEDS, st.sampled_from((0.3, 2.0, 100.0)))
+def test_decoder_follows_importance(header, config, seed, spread):
+    rng = np.random.default_rng(seed)
+    encoder, decoder = Encoder(header, config), Decoder(header)
+    for features, field in zip(*clip(header, seed), strict=True):
+        given_here = importances(rng, header, spread) if rng.random() < 0.6 else None
+        encoded = encoder.encode(features, field, importance=given_here)
+        assert_same(decoder.decode(encoded.packet), encoded)
+
+
 @settings(max_examples=25)
 @given(stream_headers(), CONFIGS, SEEDS)
 def test_decoding_from_any_key_frame_equals_decoding_all(header, config, seed):
@@ -191,6 +211,41 @@ def test_fields_that_are_none(vectors, error, message):
     header, _ = sample_stream(frames=1)
     with pytest.raises(error, match=message):
         Encoder(header).encode([torch.zeros(4, 9, 11)], vectors)
+
+
+def test_what_matters_more_is_coded_finer():
+    header, _ = sample_stream(frames=1)
+    features = [torch.from_numpy(np.random.default_rng(3).normal(size=(4, 9, 11))).float()]
+    weights = np.ones((3, 3))
+    weights[0, 0] = 1000
+    plain = Encoder(header, EncoderConfig(qp=30)).encode(features)
+    assert not plain.packet.has_offsets
+    encoder = Encoder(header, EncoderConfig(qp=30))
+    finer = encoder.encode(features, importance=[weights])
+    assert finer.packet.has_offsets
+    corner = np.s_[:, :4, :4]
+    error = (plain.features[0] - features[0])[corner].square().mean()
+    assert (finer.features[0] - features[0])[corner].square().mean() < error / 10
+    rest = np.s_[:, 4:, :]
+    assert torch.equal(plain.features[0][rest], finer.features[0][rest])
+    still = encoder.encode(features)  # as before, and so need not be said again
+    assert not still.packet.key
+    assert not still.packet.has_offsets
+
+
+@pytest.mark.parametrize(
+    ("importance", "message"),
+    [
+        ([], "importance of 0 tensors, expected 1"),
+        ([np.ones((3, 2))], r"'t' has shape \(3, 2\), expected \(3, 3\): rows and columns of blo"),
+        ([np.zeros((3, 3))], "'t': expected positive numbers"),
+        ([np.full((3, 3), np.nan)], "'t': expected positive numbers"),
+    ],
+)
+def test_importance_that_is_none(importance, message):
+    header, _ = sample_stream(frames=1)
+    with pytest.raises(ValueError, match=message):
+        Encoder(header).encode([torch.zeros(4, 9, 11)], importance=importance)
 
 
 def test_repeated_frames_cost_almost_nothing():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from strategies import (
     SEEDS,
     header_of,
@@ -48,14 +49,18 @@ def worn(
     """Both ends of a stream, a few frames into it."""
     writer, reader = FrameWriter(header, profile), FrameReader(header, profile)
     for frame in random_symbols(rng, header, profile, 2):
+        has_offsets = writer.changes_offsets(frame)
         payload = writer.write(frame)
         has_vectors = frame.vectors is not None
-        reader.read(FramePacket(frame.key, 0, frame.qp, has_vectors, 0, payload, 1))
+        reader.read(FramePacket(frame.key, 0, frame.qp, has_vectors, 0, payload, 1, has_offsets))
     return writer, reader
 
 
 def choice_of(tensor, values, points, kind, qp, price) -> LevelChoice:
-    return LevelChoice(tensor, values, points, kind, qp, Decisions(price=price))
+    prices = np.full(values.shape[1], price, np.float32)
+    return LevelChoice(
+        tensor, values, points, kind, qp, tensor.offsets, Decisions(price=price), prices
+    )
 
 
 def random_values(rng: np.random.Generator, shape: tuple[int, int], spread: float) -> np.ndarray:
@@ -220,9 +225,11 @@ def test_the_estimate_is_within_reason(spread, price):
 # --- the plan -------------------------------------------------------------------------------------
 
 
-def plan_of(choice: LevelChoice, mode: int) -> TensorPlan:
+def plan_of(choice: LevelChoice, mode: int, offsets: NDArray[np.int64] | None = None) -> TensorPlan:
     modes = np.full(len(choice.cost), mode, np.uint8)
-    return TensorPlan(modes, choice.values, choice.levels, choice.classes)
+    if offsets is None:
+        offsets = np.zeros(len(modes), np.int64)
+    return TensorPlan(modes, choice.values, choice.levels, choice.classes, offsets)
 
 
 @given(SEEDS, st.integers(1, 12), st.integers(1, 6))
@@ -232,7 +239,8 @@ def test_blocks_become_skipped_or_inter_as_they_have_levels(seed, positions, blo
     nothing = np.zeros(shape, np.int32)
     modes = rng.integers(0, 3, blocks).astype(np.uint8)
     before = modes.copy()
-    plan = TensorPlan(modes, nothing.astype(np.float32), nothing, nothing.astype(np.uint8))
+    offsets = np.zeros(blocks, np.int64)
+    plan = TensorPlan(modes, nothing.astype(np.float32), nothing, nothing.astype(np.uint8), offsets)
     levels = (rng.integers(-2, 3, shape) * (rng.random(blocks) < 0.5)).astype(np.int32)
     found = plan.with_levels(levels)
     for mode, old, column in zip(found.modes, before, levels.T, strict=True):
@@ -272,8 +280,9 @@ def test_coding_a_plan_meets_its_classes_and_gives_its_levels_back(header, seed,
     inter = choices(header, profile, writer, rng, INTER, qp, PRICE, spread)
     intra = choices(header, profile, writer, rng, INTRA, qp, PRICE, spread)
     plans = []
-    for predicted, alone in zip(inter, intra, strict=True):
-        plan = plan_of(predicted, MODE_SKIP).with_levels(
+    states = writer.tensors_at(False, qp)
+    for predicted, alone, state in zip(inter, intra, states, strict=True):
+        plan = plan_of(predicted, MODE_SKIP, state.offsets).with_levels(
             np.where(predicted.cost < predicted.energy, predicted.levels, 0)
         )
         chosen = rng.random(len(plan.modes)) < 0.4
@@ -283,6 +292,7 @@ def test_coding_a_plan_meets_its_classes_and_gives_its_levels_back(header, seed,
                 np.where(chosen, alone.values, plan.values),
                 np.where(chosen, alone.levels, plan.levels),
                 np.where(chosen, alone.classes, plan.classes),
+                plan.offsets,
             )
         )
     frame = FrameSymbols(False, qp, None, [plan.symbols() for plan in plans])
@@ -311,7 +321,9 @@ def test_rounding_is_a_dead_zone_and_costs_what_scalars_say(header, seed, kind, 
     writer, _ = worn(header, profile, rng)
     tensor, one = writer.tensors_at(False, qp)[0], profile.tensors[0]
     values = random_values(rng, (len(one.scan.position), tensor.blocks), spread)
-    choice = LevelChoice(tensor, values, one.points, kind, qp, Decisions(rounding=offset))
+    prices = np.full(tensor.blocks, PRICE, np.float32)
+    rounded = Decisions(rounding=offset)
+    choice = LevelChoice(tensor, values, one.points, kind, qp, tensor.offsets, rounded, prices)
     expected = np.sign(values) * np.floor(np.abs(values) + np.float32(offset))
     np.testing.assert_array_equal(choice.levels, expected)
     distortion, rate = scalar_costs(values, choice.levels, choice.classes, one.points)

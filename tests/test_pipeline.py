@@ -98,7 +98,7 @@ def test_motion_is_found_and_pays():
 
 def test_report_adds_up(clip):
     _, frames, report = clip
-    parts = ("header", "framing", "motion", "modes", "levels")
+    parts = ("header", "framing", "motion", "modes", "offsets", "levels")
     assert sum(report[f"bytes_{part}"] for part in parts) == pytest.approx(report["bytes"])
     assert report["key_frames"] == 2
     assert report["bytes_per_frame"] == report["bytes"] / FRAMES

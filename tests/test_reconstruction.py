@@ -28,12 +28,17 @@ def scalar_levels(frame: FrameSymbols, number: int, profile: Profile) -> np.ndar
     """Coefficients (frequency, component, block) of a tensor, one level at a time."""
     tensor, symbols = profile.tensors[number], frame.tensors[number]
     count = symbols.levels.shape[1]
+    steps = [
+        step_size(min(max(frame.qp + 2 * offset, 0), 51))
+        for offset, mode in zip(symbols.offsets.tolist(), symbols.modes.tolist(), strict=True)
+        if mode != MODE_SKIP
+    ]
     out = np.zeros((tensor.block_size**2, tensor.components, count))
     for index, position in enumerate(tensor.scan.position.tolist()):
         for n in range(count):
             level = int(symbols.levels[index, n])
             point = int(tensor.points[symbols.classes[index, n], int(abs(level) > 1)])
-            value = ((64 * abs(level) - point) * step_size(frame.qp) + 32) >> 6
+            value = ((64 * abs(level) - point) * steps[n] + 32) >> 6
             value = min(value, 1 << 24) * ((level > 0) - (level < 0))
             out[position // tensor.components, position % tensor.components, n] = value
     return out
@@ -119,7 +124,11 @@ def test_latents_stay_within_their_limit_whatever_is_coded(header, seed):
         for spec, tensor in zip(header.tensors, profile.tensors, strict=True):
             rows, columns = tensor.blocks(spec.height, spec.width)
             modes = np.full(rows * columns, MODE_SKIP, np.uint8)
-            tensors.append(TensorSymbols(modes, nothing, nothing.astype(np.uint8)))
+            tensors.append(
+                TensorSymbols(
+                    modes, nothing, nothing.astype(np.uint8), np.zeros(len(modes), np.int64)
+                )
+            )
         frame = FrameSymbols(False, 20, vectors, tensors)
         for latent in loop.reconstruct(loop.predict(vectors), frame):
             assert float(latent.abs().max()) <= LATENT_LIMIT

@@ -77,11 +77,22 @@ class Frame:
             residual = feature * 2.0**one.fraction_bits - mean
             coefficients = ForwardTransform(one)(split_blocks(residual, one.block_size))
             values = coefficients.flatten(0, 1)[one.scan.position] / step_size(qp)
+            prices = np.full(tensor.blocks, price, np.float32)
             choice = LevelChoice(
-                tensor, values.numpy(), one.points, INTRA, qp, Decisions(price=price)
+                tensor,
+                values.numpy(),
+                one.points,
+                INTRA,
+                qp,
+                tensor.offsets,
+                Decisions(price=price),
+                prices,
             )
             modes = np.full(tensor.blocks, MODE_INTRA, np.uint8)
-            self.plans.append(TensorPlan(modes, choice.values, choice.levels, choice.classes))
+            offsets = np.zeros(len(modes), np.int64)
+            self.plans.append(
+                TensorPlan(modes, choice.values, choice.levels, choice.classes, offsets)
+            )
 
     def reconstruct(self, plans: list[TensorPlan]) -> list[torch.Tensor]:
         frame = FrameSymbols(True, self.qp, None, [plan.symbols() for plan in plans])

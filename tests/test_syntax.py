@@ -14,7 +14,7 @@ from codec.encoding.code_lengths import CodeLength
 from codec.encoding.payloads import FrameWriter, _put_value
 from codec.encoding.symbol_writer import SymbolWriter
 from codec.errors import CorruptBitstreamError
-from codec.format.constants import MAX_LEVEL, MAX_VECTOR
+from codec.format.constants import MAX_LEVEL, MAX_OFFSET, MAX_VECTOR
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import INTER, INTRA, Band, Profile, TensorProfile, profile_of
@@ -55,8 +55,8 @@ def test_levels_and_escapes_round_trip(levels):
 # --- frames ---------------------------------------------------------------------------------------
 
 
-def packet_of(frame: FrameSymbols, payload: bytes) -> FramePacket:
-    return FramePacket(frame.key, 0, frame.qp, frame.vectors is not None, 0, payload, 1)
+def packet_of(frame: FrameSymbols, payload: bytes, *, offsets: bool = False) -> FramePacket:
+    return FramePacket(frame.key, 0, frame.qp, frame.vectors is not None, 0, payload, 1, offsets)
 
 
 def assert_equal_frames(found: FrameSymbols, expected: FrameSymbols) -> None:
@@ -69,6 +69,7 @@ def assert_equal_frames(found: FrameSymbols, expected: FrameSymbols) -> None:
         np.testing.assert_array_equal(mine.modes, theirs.modes)
         np.testing.assert_array_equal(mine.levels, theirs.levels)
         np.testing.assert_array_equal(mine.classes, theirs.classes)
+        np.testing.assert_array_equal(mine.offsets, theirs.offsets)
         assert (mine.levels.dtype, mine.classes.dtype) == (np.int32, np.uint8)
 
 
@@ -79,11 +80,12 @@ def test_frames_round_trip(header, seed):
     counter = FrameWriter(header, profile)
     for frame in random_symbols(np.random.default_rng(seed), header, profile, 5):
         given_symbols = copy.deepcopy(frame)
+        offsets = writer.changes_offsets(frame)
         payload = writer.write(frame)
         for before, after in zip(given_symbols.tensors, frame.tensors, strict=True):
             np.testing.assert_array_equal(before.levels, after.levels)
             np.testing.assert_array_equal(before.modes, after.modes)
-        found = reader.read(packet_of(frame, payload))
+        found = reader.read(packet_of(frame, payload, offsets=offsets))
         assert_equal_frames(found, frame)
         assert counter.code_lengths(found)  # of what was read as of what was written
 
@@ -119,14 +121,18 @@ def test_payloads_that_nobody_wrote_are_symbols_or_corrupt(header, seed, payload
     rng = np.random.default_rng(seed)
     for number, payload in enumerate(payloads):
         qp, has_vectors = int(rng.integers(52)), bool(number and rng.integers(2))
+        offsets = bool(rng.integers(2))
         try:
-            frame = reader.read(FramePacket(number == 0, 0, qp, has_vectors, 0, payload, 1))
+            frame = reader.read(
+                FramePacket(number == 0, 0, qp, has_vectors, 0, payload, 1, offsets)
+            )
         except CorruptBitstreamError:
             return
         if frame.vectors is not None:
             assert np.abs(frame.vectors).max() <= MAX_VECTOR
         for symbols, tensor in zip(frame.tensors, profile.tensors, strict=True):
             assert set(symbols.modes.tolist()) <= {MODE_SKIP, MODE_INTER, MODE_INTRA}
+            assert np.abs(symbols.offsets).max() <= MAX_OFFSET
             coded = int((symbols.modes != MODE_SKIP).sum())
             assert symbols.levels.shape == (len(tensor.scan.position), coded)
             assert np.abs(symbols.levels).max(initial=0) <= MAX_LEVEL
@@ -158,6 +164,7 @@ def test_vector_bits_are_those_of_the_next_frame_and_change_nothing(header, seed
             np.zeros(one.blocks, np.uint8),
             np.zeros((one.positions, 0), np.int32),
             np.zeros((one.positions, 0), np.uint8),
+            one.offsets,
         )
         for one in writer.tensors_at(False, 20)
     ]
@@ -187,7 +194,8 @@ def test_plans_meet_the_classes_of_coding_and_change_nothing(header, seed, frame
         for _ in range(2):  # the second time finds the same state
             blocks = np.arange(tensor.blocks)
             kinds = np.full(tensor.blocks, kind)
-            tensor.passes(blocks, kinds, tensor.means_at(qp), choose)
+            expectation = tensor.means_of(qp, symbols.offsets)
+            tensor.passes(blocks, kinds, expectation, choose)
         planned.append(classes)
     writer.write(frame)
     for classes, symbols in zip(planned, frame.tensors, strict=True):
@@ -307,7 +315,10 @@ def golden_frames(header: SequenceHeader, profile: Profile) -> list[FrameSymbols
             levels[2, 1], levels[0, 0] = 32, -MAX_LEVEL
         vectors = rng.randint(-9, 10, (2, 3, 2)).astype(np.int32)
         symbols = TensorSymbols(
-            np.array(row, np.uint8), levels.astype(np.int32), np.zeros(levels.shape, np.uint8)
+            np.array(row, np.uint8),
+            levels.astype(np.int32),
+            np.zeros(levels.shape, np.uint8),
+            np.zeros(len(row), np.int64),
         )
         qp = 18 if number < 2 else 23
         frames.append(

@@ -25,22 +25,36 @@ from codec.encoding.levels import LevelChoice, TensorPlan, estimated_cost
 from codec.encoding.payloads import FrameWriter
 from codec.encoding.refinement import CloudFunction, TaskRefinement
 from codec.errors import BitstreamError
-from codec.format.constants import LATENT_LIMIT, MAX_PTS, MAX_QP, MAX_VECTOR
+from codec.format.constants import (
+    LATENT_LIMIT,
+    MAX_OFFSET,
+    MAX_PTS,
+    MAX_QP,
+    MAX_VECTOR,
+    OFFSET_UNIT,
+)
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import INTER, INTRA, Profile, profile_of
 from codec.limits import DEFAULT_LIMITS, Limits
 from codec.normative.contexts import TensorContexts
-from codec.normative.quantization import step_size
+from codec.normative.quantization import step_sizes
 from codec.normative.reconstruction import Reconstructor, checksum, features_of
 from codec.normative.stripes import stripes
-from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols
+from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, block_qps
 from codec.normative.transform import split_blocks
 
 __all__ = ["EncodedFrame", "Encoder"]
 
 QP_PER_HALVING = 4.5
 """How many qp halve the rate, about."""
+QP_PER_FACTOR = 3
+"""How many qp double the squared step."""
+LEAST_MOVE = 2
+"""Between key frames, offsets that would move by less stay: they cost bits, and gain little."""
+
+Importance = Sequence[NDArray[np.floating]]
+"""For each tensor (rows, columns) of its blocks: by how much more than elsewhere an error costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +128,10 @@ class Encoder:
         self.key_offset = min(round(math.log2(self.config.keyint) * most / 6), most)
         self._previous: FramePacket | None = None
         self._since_key = 0
+        self._importance = [
+            np.ones(math.prod(tensor.blocks(spec.height, spec.width)))
+            for spec, tensor in zip(header.tensors, self.profile.tensors, strict=True)
+        ]
         self._refinement = None
         if cloud is not None and self._decisions.rounds:
             self._refinement = TaskRefinement(cloud, self.profile, self._decisions, device)
@@ -129,6 +147,7 @@ class Encoder:
         key: bool = False,
         qp: int | None = None,
         most_bytes: float | None = None,
+        importance: Importance | None = None,
     ) -> EncodedFrame:
         """Encode one frame.
 
@@ -143,6 +162,9 @@ class Encoder:
             key: make this a key frame.
             qp: for this frame, in place of the configuration's; key frames are coded finer.
             most_bytes: if the payload looks like getting larger, plan again with a larger qp.
+            importance: for each tensor, (rows, columns) of its blocks: how much an error in each
+                costs the task, 1 where as much as the profile says; positive.  Blocks get a finer
+                or coarser step by it.  None: as in the frame before, at first 1 everywhere.
 
         Returns:
             The packet and its reconstruction.
@@ -160,6 +182,8 @@ class Encoder:
             raise ValueError(f"qp {qp} is below 0")
         features = checked_features(features, self.header.tensors)
         vectors = self._checked(vectors)
+        if importance is not None:
+            self._importance = self._checked_importance(importance)
         plan = self._plan(
             features,
             vectors,
@@ -169,6 +193,7 @@ class Encoder:
             most_bytes=math.inf if most_bytes is None else most_bytes,
         )
         frame = plan.symbols()
+        has_offsets = self._payloads.changes_offsets(frame)
         payload = self._payloads.write(frame)
         reconstruction = self._reconstructor.reconstruct(plan.predictions, frame)
         duration = self.header.frame_duration
@@ -182,6 +207,7 @@ class Encoder:
             checksum=checksum(reconstruction),
             payload=payload,
             duration=duration,
+            has_offsets=has_offsets,
         )
         self._previous = packet
         self._since_key = 1 if frame.key else self._since_key + 1
@@ -244,6 +270,39 @@ class Encoder:
             return None  # says the same in fewer bytes
         return np.clip(vectors.astype(np.int64), -MAX_VECTOR, MAX_VECTOR).astype(np.int32)
 
+    def _checked_importance(self, importance: Importance) -> list[NDArray[np.float64]]:
+        specs = self.header.tensors
+        if len(importance) != len(specs):
+            raise ValueError(f"importance of {len(importance)} tensors, expected {len(specs)}")
+        found = []
+        for spec, tensor, given in zip(specs, self.profile.tensors, importance, strict=True):
+            weights = np.asarray(given, np.float64)
+            shape = tensor.blocks(spec.height, spec.width)
+            if weights.shape != shape:
+                raise ValueError(
+                    f"importance of {spec.name!r} has shape {weights.shape}, expected {shape}: "
+                    f"rows and columns of blocks of {tensor.block_size}"
+                )
+            if not (np.isfinite(weights) & (weights > 0)).all():
+                raise ValueError(f"importance of {spec.name!r}: expected positive numbers")
+            found.append(weights.ravel())
+        return found
+
+    def _emphasis(self, *, key: bool) -> list[_Emphasis]:
+        """Turn importance into offsets, and what these leave of it."""
+        found = []
+        for weights, contexts in zip(
+            self._importance, self._payloads.tensors_at(key, self.config.qp), strict=True
+        ):
+            wanted = np.round(-QP_PER_FACTOR * np.log2(weights) / OFFSET_UNIT)
+            offsets = np.clip(wanted, -MAX_OFFSET, MAX_OFFSET).astype(np.int64)
+            if not key:
+                before = contexts.offsets
+                offsets = np.where(np.abs(offsets - before) < LEAST_MOVE, before, offsets)
+            rest = weights * 2.0 ** (OFFSET_UNIT * offsets / QP_PER_FACTOR)
+            found.append(_Emphasis(offsets, rest.astype(np.float32)))
+        return found
+
     def _plan(
         self,
         features: Sequence[Tensor],
@@ -256,8 +315,9 @@ class Encoder:
     ) -> _FramePlan:
         """Decide what to code, with larger and larger qp until it fits."""
         latents = self._latents_of(features)
+        emphasis = self._emphasis(key=key)
         while True:
-            plan = self._decide(latents, vectors, key=key, intra=intra, qp=qp)
+            plan = self._decide(latents, vectors, emphasis, key=key, intra=intra, qp=qp)
             if self._refinement is not None:
                 plan = self._refined(plan, [tensor.float() for tensor in features])
             excess = self._estimated_bytes(plan) / max(most_bytes, 1)
@@ -269,6 +329,7 @@ class Encoder:
         self,
         latents: list[Tensor],
         vectors: NDArray[np.int32] | None,
+        emphasis: list[_Emphasis],
         *,
         key: bool,
         intra: bool,
@@ -281,8 +342,8 @@ class Encoder:
         key_qp = min(max(qp - self.key_offset, 0), MAX_QP)
         qp = min(qp, MAX_QP)
         if not key and not intra:
-            residuals = self._predicted(latents, vectors, qp)
-            tensors, cost, intra_cost = self._inter_frame(latents, residuals, qp)
+            residuals = self._predicted(latents, vectors, emphasis, qp)
+            tensors, cost, intra_cost = self._inter_frame(latents, residuals, emphasis, qp)
             key = self.config.scene_cut and intra_cost < self._decisions.scene_cut_margin * cost
             if not key:
                 field = residuals.vectors
@@ -291,7 +352,7 @@ class Encoder:
                 return _FramePlan(False, qp, field, tensors, residuals.predictions)
         if key:
             qp = key_qp
-        tensors = self._intra_frame(latents, qp, key=key)
+        tensors = self._intra_frame(latents, emphasis, qp, key=key)
         return _FramePlan(key, qp, None, tensors, self._reconstructor.predict(None))
 
     def _estimated_bytes(self, plan: _FramePlan) -> float:
@@ -315,7 +376,11 @@ class Encoder:
         return replace(plan, tensors=tensors)
 
     def _predicted(
-        self, latents: list[Tensor], vectors: NDArray[np.int32] | None, qp: int
+        self,
+        latents: list[Tensor],
+        vectors: NDArray[np.int32] | None,
+        emphasis: list[_Emphasis],
+        qp: int,
     ) -> _Residuals:
         """Predict with the field and without, and keep what looks cheaper, vectors included."""
         fields = [vectors]
@@ -325,12 +390,15 @@ class Encoder:
         for field in fields:
             predictions = self._reconstructor.predict(field)
             values = [
-                self._values(number, latent - prediction, qp)
-                for number, (latent, prediction) in enumerate(
-                    zip(latents, predictions, strict=True)
+                self._values(number, latent - prediction, each.qps(qp))
+                for number, (latent, prediction, each) in enumerate(
+                    zip(latents, predictions, emphasis, strict=True)
                 )
             ]
-            costs = [estimated_cost(value, self._decisions.price) for value in values]
+            costs = [
+                each.total(estimated_cost(value, each.prices(self._decisions.price)))
+                for value, each in zip(values, emphasis, strict=True)
+            ]
             total = sum(float(cost.sum()) for cost in costs)
             if field is not None and len(fields) > 1:
                 total += self._decisions.price * self._payloads.vector_bits(field)
@@ -339,19 +407,21 @@ class Encoder:
         assert best is not None  # noqa: S101 - there is always a field, or none
         return best[1]
 
-    def _intra_frame(self, latents: list[Tensor], qp: int, *, key: bool) -> list[TensorPlan]:
+    def _intra_frame(
+        self, latents: list[Tensor], emphasis: list[_Emphasis], qp: int, *, key: bool
+    ) -> list[TensorPlan]:
         """Plan a frame all of whose blocks are intra, a key frame or not."""
         contexts = self._payloads.tensors_at(key, qp)
         plans = []
-        for number, latent in enumerate(latents):
-            values = self._values(number, latent - self._means[number], qp)
-            choice = self._choice(number, values, contexts[number], INTRA, qp)
-            modes = np.full(len(choice.cost), MODE_INTRA, np.uint8)
-            plans.append(TensorPlan(modes, values, choice.levels, choice.classes))
+        for number, (latent, each) in enumerate(zip(latents, emphasis, strict=True)):
+            values = self._values(number, latent - self._means[number], each.qps(qp))
+            choice = self._choice(number, values, contexts[number], INTRA, each, qp)
+            modes = np.full(len(choice.rate), MODE_INTRA, np.uint8)
+            plans.append(TensorPlan(modes, values, choice.levels, choice.classes, each.offsets))
         return plans
 
     def _inter_frame(
-        self, latents: list[Tensor], residuals: _Residuals, qp: int
+        self, latents: list[Tensor], residuals: _Residuals, emphasis: list[_Emphasis], qp: int
     ) -> tuple[list[TensorPlan], float, float]:
         """Plan an inter frame; return as well what coding it without intra blocks would cost, and
         what coding all of it intra would.
@@ -359,43 +429,48 @@ class Encoder:
         contexts = self._payloads.tensors_at(False, qp)
         decisions = self._decisions
         plans, total, intra_total = [], 0.0, 0.0
-        for number, latent in enumerate(latents):
-            predicted = self._choice(number, residuals.values[number], contexts[number], INTER, qp)
+        for number, (latent, each) in enumerate(zip(latents, emphasis, strict=True)):
+            found = residuals.values[number]
+            predicted = self._choice(number, found, contexts[number], INTER, each, qp)
             plan = TensorPlan(
                 np.full(len(predicted.cost), MODE_SKIP, np.uint8),
                 predicted.values,
                 predicted.levels,
                 predicted.classes,
+                each.offsets,
             ).with_levels(np.where(predicted.cost < predicted.energy, predicted.levels, 0))
-            best = np.minimum(predicted.energy, predicted.cost)
-            intra_values = self._values(number, latent - self._means[number], qp)
-            intra_costs = estimated_cost(intra_values, decisions.price)
+            best = each.total(np.minimum(predicted.energy, predicted.cost))
+            intra_values = self._values(number, latent - self._means[number], each.qps(qp))
+            intra_costs = each.total(estimated_cost(intra_values, each.prices(decisions.price)))
             if (intra_costs < decisions.intra_margin * residuals.costs[number]).any():
-                alone = self._choice(number, intra_values, contexts[number], INTRA, qp)
-                intra_costs = alone.cost
-                chosen = alone.cost + decisions.price * decisions.intra_bits < best
+                alone = self._choice(number, intra_values, contexts[number], INTRA, each, qp)
+                intra_costs = each.total(alone.cost)
+                chosen = intra_costs + decisions.price * decisions.intra_bits < best
                 plan = TensorPlan(
                     np.where(chosen, MODE_INTRA, plan.modes).astype(np.uint8),
                     np.where(chosen, alone.values, plan.values),
                     np.where(chosen, alone.levels, plan.levels),
                     np.where(chosen, alone.classes, plan.classes),
+                    each.offsets,
                 )
             plans.append(plan)
             total += float(best.sum())
             intra_total += float(intra_costs.sum())
         return plans, total, intra_total
 
-    def _values(self, number: int, residual: Tensor, qp: int) -> NDArray[np.float32]:
-        """Transform a residual: (P, N) coefficients in scan order, in steps."""
+    def _values(self, number: int, residual: Tensor, qps: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Transform a residual: (P, N) coefficients in scan order, in steps of their blocks."""
         size, (_, height, width) = self.profile.tensors[number].block_size, residual.shape
         rows, columns = self.profile.tensors[number].blocks(height, width)
         scan = self._positions[number]
         values = np.empty((len(scan), rows * columns), np.float32)
+        scale = torch.from_numpy((1 / step_sizes(qps)).astype(np.float32)).to(self._device)
         for first, last in stripes(rows, residual.numel()):  # rows of blocks
             blocks = split_blocks(residual[:, first * size : last * size], size)
             coefficients = self._forward[number](blocks)
-            found = coefficients.reshape(-1, coefficients.shape[2])[scan] * (1 / step_size(qp))
-            values[:, first * columns : last * columns] = found.cpu().numpy()
+            these = slice(first * columns, last * columns)
+            found = coefficients.reshape(-1, coefficients.shape[2])[scan] * scale[these]
+            values[:, these] = found.cpu().numpy()
         return values
 
     def _choice(
@@ -404,10 +479,33 @@ class Encoder:
         values: NDArray[np.float32],
         contexts: TensorContexts,
         kind: int,
+        emphasis: _Emphasis,
         qp: int,
     ) -> LevelChoice:
         points = self.profile.tensors[number].points
-        return LevelChoice(contexts, values, points, kind, qp, self._decisions)
+        decisions, prices = self._decisions, emphasis.prices(self._decisions.price)
+        return LevelChoice(contexts, values, points, kind, qp, emphasis.offsets, decisions, prices)
+
+
+@dataclass(frozen=True, slots=True)
+class _Emphasis:
+    """How the blocks of a tensor differ in importance: (N,) offsets, and what an error counts in
+    each once it is measured in steps of the block.
+    """
+
+    offsets: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    def qps(self, qp: int) -> NDArray[np.int64]:
+        return block_qps(qp, self.offsets)
+
+    def prices(self, price: float) -> NDArray[np.float32]:
+        """Return what a bit may cost in squared steps of each block."""
+        return np.asarray(np.float32(price) / self.weights)
+
+    def total(self, costs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring costs of blocks, in their squared steps, to one scale."""
+        return np.asarray(costs * self.weights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
     J = D + price · R,   D in squared quantiser steps, R in bits
 
 Coefficients are whitened by the profile, so that one unit of squared error costs the task the same
-in all of them, and one price serves everything.  Which residual is coded, and with which vectors,
-is left to `encoder`.
+in all of them, and one price serves everything; where an error in a block counts w times, a bit may
+cost price / w.  Which residual is coded, and with which vectors, is left to `encoder`.
 """
 
 from __future__ import annotations
@@ -49,8 +49,12 @@ def recovered_values(levels: NDArray[np.int32], points: NDArray[np.int8]) -> NDA
     return np.where(levels == 0, 0.0, np.sign(levels) * (magnitude - shift))
 
 
-def estimated_cost(values: NDArray[np.float32], price: float) -> NDArray[np.float32]:
-    """Estimate J of each block without choosing levels: (P, N) coefficients in steps -> (N,)."""
+def estimated_cost(
+    values: NDArray[np.float32], price: NDArray[np.float32] | float
+) -> NDArray[np.float32]:
+    """Estimate J of each block without choosing levels: (P, N) coefficients in steps, and what a
+    bit may cost in each block -> (N,).
+    """
 
     def costs(rows: slice) -> NDArray[np.float32]:
         energy = np.square(values[rows])
@@ -83,7 +87,9 @@ class LevelChoice:
         points: of the profile.
         kind: `INTRA` or `INTER`.
         qp: of the frame.
-        decisions: the price of a bit, or the rounding.
+        offsets: (N,) of the blocks.
+        decisions: the rounding, if levels are not chosen by J.
+        price: (N,) what a bit may cost in each block.
     """
 
     def __init__(
@@ -93,9 +99,11 @@ class LevelChoice:
         points: NDArray[np.int8],
         kind: int,
         qp: int,
+        offsets: NDArray[np.int64],
         decisions: Decisions,
+        price: NDArray[np.float32],
     ) -> None:
-        self.values, self._points, self._price = values, points, decisions.price
+        self.values, self._points, self._price = values, points, price
         self.energy = _summed(values.shape, lambda rows: np.square(values[rows]))
         self.distortion = self.energy.copy()
         self.rate = np.zeros_like(self.energy)
@@ -111,7 +119,8 @@ class LevelChoice:
             return self.levels[first:last]
 
         blocks = np.arange(contexts.blocks)
-        contexts.passes(blocks, np.full(len(blocks), kind), contexts.means_at(qp), in_stripes)
+        expectation = contexts.means_of(qp, offsets)
+        contexts.passes(blocks, np.full(len(blocks), kind), expectation, in_stripes)
         self.cost = self.distortion + self._price * self.rate
 
     def _round(
@@ -139,12 +148,13 @@ class LevelChoice:
             nearest = np.clip(np.floor(magnitude + 0.5), 1, MAX_LEVEL).astype(np.int32)
             chosen, chosen_bits = np.zeros_like(nearest), bits[position, block]
             error = magnitude * magnitude
-            cost = error + self._price * chosen_bits
+            price = self._price[block]
+            cost = error + price * chosen_bits
             for candidate in (np.maximum(nearest - 1, 1), nearest):
                 shift = self._points[number, np.minimum(candidate - 1, 1)] / POINT_UNITS
                 new_error = np.square(magnitude - (candidate - shift))
                 new_bits = rates[number, np.minimum(candidate, MAX_DIRECT_LEVEL + 1)]
-                new_cost = new_error + self._price * new_bits
+                new_cost = new_error + price * new_bits
                 better = new_cost < cost
                 chosen, chosen_bits, error, cost = (
                     np.where(better, new, old)
@@ -172,12 +182,13 @@ class TensorPlan:
     values: NDArray[np.float32]
     levels: NDArray[np.int32]
     classes: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
 
     def symbols(self) -> TensorSymbols:
         """Keep the levels of the blocks that are not skipped."""
         chosen = self.modes != MODE_SKIP
         coded = self.levels if chosen.all() else np.ascontiguousarray(self.levels[:, chosen])
-        return TensorSymbols(self.modes, coded, np.zeros(coded.shape, np.uint8))
+        return TensorSymbols(self.modes, coded, np.zeros(coded.shape, np.uint8), self.offsets)
 
     def with_levels(self, levels: NDArray[np.int32]) -> TensorPlan:
         """Replace the levels; blocks become inter or skipped as they have some or none."""

@@ -46,7 +46,8 @@ class FrameWriter:
 
     def code_lengths(self, frame: FrameSymbols) -> dict[str, float]:
         """Return the ideal code lengths of the next frame by syntax element ("motion", "modes",
-        "levels of NAME"), in bits, in place of writing it; those that have no symbol are left out.
+        "offsets", "levels of NAME"), in bits, in place of writing it; those that have no symbol are
+        left out.
         """
         lengths: dict[str, CodeLength] = defaultdict(CodeLength)
         self.put(frame, lengths.__getitem__)
@@ -64,6 +65,15 @@ class FrameWriter:
         """
         return self._contexts.fresh_tensors(qp) if key else self._contexts.tensors
 
+    def changes_offsets(self, frame: FrameSymbols) -> bool:
+        """Return whether offsets of the next frame are other than its decoder would have them."""
+        return any(
+            _changes_offsets(tensor, symbols)
+            for tensor, symbols in zip(
+                self.tensors_at(frame.key, frame.qp), frame.tensors, strict=True
+            )
+        )
+
     def put(self, frame: FrameSymbols, sink_of: Callable[[str], Sink]) -> None:
         """Put the symbols of the next frame into the sinks of their syntax elements.
 
@@ -78,12 +88,15 @@ class FrameWriter:
             contexts.vectors.absent()
         else:
             _put_vectors(sink_of("motion"), contexts.vectors, frame.vectors)
+        offsets = self.changes_offsets(frame)
         for name, tensor, symbols in zip(self._names, contexts.tensors, frame.tensors, strict=True):
             tensor.move_to(frame.qp)
             if not frame.key:
                 _put_modes(sink_of("modes"), tensor, symbols.modes)
             elif (symbols.modes != tensor.all_intra()).any():
                 raise ValueError("a key frame whose blocks are not all intra")
+            if offsets:
+                _put_offsets(sink_of("offsets"), tensor, symbols)
             _put_levels(sink_of(f"levels of {name}"), tensor, symbols)
 
 
@@ -150,6 +163,27 @@ def _put_modes(sink: Sink, tensor: TensorContexts, modes: NDArray[np.uint8]) -> 
         return value
 
     tensor.walk_modes(mode)
+
+
+def _changes_offsets(tensor: TensorContexts, symbols: TensorSymbols) -> bool:
+    coded = symbols.modes != MODE_SKIP
+    return bool((symbols.offsets != tensor.offsets)[coded].any())
+
+
+def _put_offsets(sink: Sink, tensor: TensorContexts, symbols: TensorSymbols) -> None:
+    """Write the offsets of a tensor's blocks, where they change: FORMAT.md 7.5."""
+    changes = _changes_offsets(tensor, symbols)
+    _put_flag(sink, tensor.offsets_flag, int(changes))
+    if not changes:
+        return
+    offsets = symbols.offsets.tolist()
+
+    def difference(block: int, prediction: int, number: int) -> int:
+        value = int(offsets[block]) - prediction
+        _put_value(sink, value, number)
+        return value
+
+    tensor.walk_offsets(difference)
 
 
 def _put_levels(sink: Sink, tensor: TensorContexts, symbols: TensorSymbols) -> None:

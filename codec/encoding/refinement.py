@@ -33,8 +33,8 @@ from codec.format.constants import MAX_LEVEL
 from codec.format.profile import Profile
 from codec.format.tables import MAX_DIRECT_LEVEL
 from codec.metrics import kl_divergence
-from codec.normative.quantization import step_size
-from codec.normative.symbols import MODE_INTRA
+from codec.normative.quantization import step_sizes
+from codec.normative.symbols import MODE_INTRA, block_qps
 from codec.normative.transform import split_blocks
 
 __all__ = ["CloudFunction", "TaskRefinement"]
@@ -119,7 +119,7 @@ class TaskRefinement:
                 best = total, plans
             if last:
                 break
-            rows = self._jacobian(inputs, output, basis, qp)
+            rows = self._jacobian(inputs, output, basis, plans, qp)
             residual = (output.detach() - reference[0]) @ basis
             search = _Moves(
                 self._with_points(plans), rows, residual.double().cpu().numpy(), weight, decisions
@@ -137,7 +137,12 @@ class TaskRefinement:
         return self._cloud([tensor[None].to(self._device) for tensor in features])
 
     def _jacobian(
-        self, inputs: list[Tensor], output: Tensor, basis: Tensor, qp: int
+        self,
+        inputs: list[Tensor],
+        output: Tensor,
+        basis: Tensor,
+        plans: list[TensorPlan],
+        qp: int,
     ) -> NDArray[np.float32]:
         """Return A, (K, all coefficients of all tensors in scan order)."""
         with torch.enable_grad():
@@ -153,15 +158,15 @@ class TaskRefinement:
                 for direction in basis.t()
             ]
         parts = []
-        for number, tensor in enumerate(self._profile.tensors):
+        for number, (tensor, plan) in enumerate(zip(self._profile.tensors, plans, strict=True)):
             rows, size = [], tensor.block_size
+            scale = step_sizes(block_qps(qp, plan.offsets)) * 0.5**tensor.fraction_bits
             for gradient in gradients:
                 blocks = split_blocks(_whole(gradient[number][0], size), size)
                 coefficients = self._adjoint[number](blocks).cpu().numpy()
                 flat = coefficients.reshape(-1, blocks.shape[0])
-                rows.append(flat[self._positions[number]].ravel())
-            scale = step_size(qp) * 0.5**tensor.fraction_bits
-            parts.append(np.stack(rows) * np.float32(scale))
+                rows.append((flat[self._positions[number]] * scale.astype(np.float32)).ravel())
+            parts.append(np.stack(rows))
         return np.concatenate(parts, 1)
 
 

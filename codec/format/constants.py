@@ -9,7 +9,7 @@ from typing import Final
 MAGIC: Final = b"\xabLMC\r\n\x1a\n"
 """A non-ASCII byte and two line endings: transfers that damage binary files damage this first (as
 PNG's does)."""
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 
 TENSOR_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 RESERVED_NAME: Final = "pts"
@@ -30,7 +30,7 @@ TYPE_END: Final = 0x30
 FLAG_VECTORS: Final = 0x01
 FLAG_QP: Final = 0x02
 FLAG_PTS: Final = 0x04
-FLAG_RESERVED: Final = 0x08
+FLAG_OFFSETS: Final = 0x08
 
 # sequence header flags
 FLAG_PROFILE_EMBEDDED: Final = 0x01
@@ -39,6 +39,10 @@ FLAG_TASK: Final = 0x04
 
 # legal values
 MAX_QP: Final = 51
+OFFSET_UNIT: Final = 2
+"""Offsets of blocks are counted in these, qp."""
+MAX_OFFSET: Final = 12
+"""Largest magnitude of an offset: 24 qp, a factor of 16 in step."""
 MAX_LEVEL: Final = (1 << 15) - 1
 """Largest magnitude of a level."""
 MAX_VECTOR: Final = (1 << 13) - 1

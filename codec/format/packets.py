@@ -8,9 +8,9 @@ from codec.errors import CorruptBitstreamError, TruncatedBitstreamError
 from codec.format.constants import (
     CHECKSUM_BYTES,
     CRC_BYTES,
+    FLAG_OFFSETS,
     FLAG_PTS,
     FLAG_QP,
-    FLAG_RESERVED,
     FLAG_VECTORS,
     MAX_FILE_BYTES,
     MAX_PTS,
@@ -44,6 +44,7 @@ class FramePacket:
     payload: bytes
     duration: int
     """pts minus that of the packet before; the header's frame duration at a key frame."""
+    has_offsets: bool = False
 
     def to_bytes(self, previous: FramePacket | None) -> bytes:
         """Serialise, CRC included."""
@@ -51,6 +52,8 @@ class FramePacket:
         out = ByteWriter()
         if self.has_vectors:
             tag |= FLAG_VECTORS
+        if self.has_offsets:
+            tag |= FLAG_OFFSETS
         if self.key:
             if self.has_vectors:
                 raise ValueError("a key frame has no vectors")
@@ -100,8 +103,10 @@ class FramePacket:
         stored = source.fixed(CRC_BYTES)
         if stored != computed:
             raise CorruptBitstreamError(f"packet: CRC-32 {stored:#010x}, computed {computed:#010x}")
-        if tag & FLAG_RESERVED or (key and tag & (FLAG_VECTORS | FLAG_QP | FLAG_PTS)):
-            raise CorruptBitstreamError(f"packet tag {tag:#04x}: reserved bits are set")
+        if key and tag & (FLAG_VECTORS | FLAG_QP | FLAG_PTS):
+            raise CorruptBitstreamError(
+                f"packet tag {tag:#04x}: bits are set that no key frame has"
+            )
         qp, duration = explicit_qp or 0, frame_duration
         if not key:
             if previous is None:
@@ -113,7 +118,16 @@ class FramePacket:
             duration = pts - previous.pts
         in_range("qp", qp, 0, MAX_QP)
         in_range("pts", pts, -MAX_PTS, MAX_PTS)
-        return cls(key, pts, qp, bool(tag & FLAG_VECTORS), checksum, payload, duration)
+        return cls(
+            key=key,
+            pts=pts,
+            qp=qp,
+            has_vectors=bool(tag & FLAG_VECTORS),
+            has_offsets=bool(tag & FLAG_OFFSETS),
+            checksum=checksum,
+            payload=payload,
+            duration=duration,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,20 +14,28 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from codec.errors import CorruptBitstreamError
-from codec.format.constants import MAX_VECTOR
+from codec.format.constants import MAX_OFFSET, MAX_VECTOR
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import INTER, INTRA, Profile, TensorProfile
 from codec.format.tables import BINARY_TABLES, MEAN_BITS, classify, expected_level, tables
 from codec.normative.stripes import stripes
-from codec.normative.symbols import MODE_INTRA, MODE_SKIP
+from codec.normative.symbols import MODE_INTRA, MODE_SKIP, block_qps
 
-__all__ = ["MAX_PRECISION", "Flag", "FrameContexts", "TensorContexts", "VectorContexts"]
+__all__ = [
+    "MAX_PRECISION",
+    "BlockMeans",
+    "Flag",
+    "FrameContexts",
+    "TensorContexts",
+    "VectorContexts",
+]
 
 PRIOR_COUNT = 8
 """Blocks' worth of trust in the initial means."""
@@ -50,6 +58,10 @@ VECTOR_KINDS = 3
 """A first component, and a second one behind a first that equals its median or does not."""
 SKIPPED_AROUND = 3
 """Of the blocks to the left and above: none, one or both."""
+OFFSET_RATE = 4
+GAIN_BITS = 8
+MOST_GAIN = 1 << 12
+"""What blocks of another qp say of a mean counts up to 16 times."""
 MAX_PRECISION = 3
 """A field is coded in units of 2^0 … 2^3 quarter pixels."""
 
@@ -57,6 +69,8 @@ VectorVisitor = Callable[[int, int, int, int, int], int]
 """(row, column, axis, prediction, scale class) -> the difference to the prediction."""
 ModeVisitor = Callable[[int, "Flag"], int]
 """(block, its skip flag) -> its mode."""
+OffsetVisitor = Callable[[int, int, int], int]
+"""(block, prediction, scale class) -> the difference to the prediction."""
 LevelVisitor = Callable[[int, int, NDArray[np.uint8]], NDArray[np.int32]]
 """(first, last, scale classes) of a pass -> its levels, (last - first, blocks)."""
 
@@ -158,11 +172,19 @@ class VectorContexts:
         self._means[number] = max(mean + ((target - mean) >> VECTOR_RATE), 1)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockMeans:
+    """What some blocks expect: (Q, 2, P) means at each of their qp, and (M,) whose are whose."""
+
+    means: NDArray[np.int64]
+    which: NDArray[np.intp]
+
+
 class TensorContexts:
-    """Modes and levels of one tensor.  FORMAT.md 7.4 to 7.7.
+    """Modes, offsets and levels of one tensor.  FORMAT.md 7.4 to 7.7.
 
     Within a frame: `move_to` its qp, `walk_modes` in an inter frame (else `all_intra`),
-    `walk_levels`.
+    `walk_offsets` where the frame has some, `walk_levels`.
     """
 
     def __init__(self, profile: TensorProfile, spec: TensorSpec, qp: int) -> None:
@@ -175,6 +197,10 @@ class TensorContexts:
         self._means = expected_level(self._scan.scale, qp)
         self._counts = [PRIOR_COUNT, PRIOR_COUNT]
         self._modes = np.full(self.blocks, MODE_INTRA, np.uint8)
+        self._key = True
+        self.offsets_flag = Flag()
+        self._offsets = np.zeros(self.blocks, np.int64)
+        self._offset_means = [VECTOR_MEAN, VECTOR_MEAN]
         # per block, what its levels summed to in the frames before and what had been expected
         self._activity = np.zeros((2, self.blocks), np.int64)
 
@@ -183,15 +209,20 @@ class TensorContexts:
         """How many levels a block has."""
         return len(self._scan.position)
 
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """The offsets of the blocks, (N,), as they were last said: FORMAT.md 7.5."""
+        return self._offsets
+
     def means_at(self, qp: int) -> NDArray[np.int64]:
-        """Return the (2, P) mean magnitudes, moved to another qp by way of the table of expected
-        levels: FORMAT.md 7.6.
-        """
-        if qp == self._qp:
-            return self._means
-        frozen = tables()
-        scale = np.searchsorted(frozen.expected, self._means) + frozen.expected_low + self._qp
-        return expected_level(scale, qp)
+        """Return the (2, P) mean magnitudes, moved to another qp: FORMAT.md 7.6."""
+        return _moved(self._means, self._qp, qp)
+
+    def means_of(self, qp: int, offsets: NDArray[np.int64]) -> BlockMeans:
+        """Return what blocks of these offsets, (M,), expect in a frame of that qp."""
+        distinct, which = np.unique(block_qps(qp, offsets), return_inverse=True)
+        means = self.means_at(qp)
+        return BlockMeans(np.stack([_moved(means, qp, each) for each in distinct.tolist()]), which)
 
     def move_to(self, qp: int) -> None:
         """Begin a frame of this qp: FORMAT.md 7.6."""
@@ -199,7 +230,7 @@ class TensorContexts:
 
     def all_intra(self) -> NDArray[np.uint8]:
         """Note a key frame, and return its modes: FORMAT.md 7.5."""
-        self._modes = np.full(self.blocks, MODE_INTRA, np.uint8)
+        self._modes, self._key = np.full(self.blocks, MODE_INTRA, np.uint8), True
         return self._modes.copy()
 
     def walk_modes(self, visit: ModeVisitor) -> NDArray[np.uint8]:
@@ -211,8 +242,37 @@ class TensorContexts:
             above = n >= columns and values[n - columns] == MODE_SKIP
             context = SKIPPED_AROUND * (before[n] == MODE_SKIP) + left + above
             values.append(visit(n, self._skip_flags[context]))
-        self._modes = np.array(values, np.uint8)
+        self._modes, self._key = np.array(values, np.uint8), False
         return self._modes.copy()
+
+    def walk_offsets(self, visit: OffsetVisitor) -> None:
+        """Go through the offsets of the blocks that are not skipped: FORMAT.md 7.5.
+
+        Raises:
+            CorruptBitstreamError: an offset larger than any may be.
+        """
+        offsets = self._offsets.tolist()
+        for n in np.flatnonzero(self._modes != MODE_SKIP).tolist():
+            prediction = self._neighbours(offsets, n) if self._key else offsets[n]
+            mean = self._offset_means[self._key]
+            difference = visit(n, prediction, int(classify(np.asarray(mean))))
+            target = min(abs(difference), LEVEL_CAP) << MEAN_BITS
+            self._offset_means[self._key] = max(mean + ((target - mean) >> OFFSET_RATE), 1)
+            offsets[n] = prediction + difference
+            if abs(offsets[n]) > MAX_OFFSET:
+                raise CorruptBitstreamError(f"offset {offsets[n]} exceeds ±{MAX_OFFSET}")
+        self._offsets = np.array(offsets, np.int64)
+
+    def _neighbours(self, offsets: list[int], n: int) -> int:
+        """Predict an offset of a key frame from the blocks to the left and above: FORMAT.md 7.5."""
+        columns = self._columns
+        if n < columns:
+            return offsets[n - 1] if n else 0
+        above = offsets[n - columns]
+        if n % columns == 0:
+            return above
+        left, corner = offsets[n - 1], offsets[n - columns - 1]
+        return sorted((left, above, left + above - corner))[1]
 
     def walk_levels(self, modes: NDArray[np.uint8], visit: LevelVisitor) -> None:
         """Go through the levels of the blocks that are not skipped, and adapt: FORMAT.md 7.6, 7.7.
@@ -225,26 +285,35 @@ class TensorContexts:
         if not len(coded):
             return
         kinds = np.where(modes[coded] == MODE_INTRA, INTRA, INTER)
-        totals = np.zeros((2, self.positions), np.int64)
+        expectation = self.means_of(self._qp, self._offsets[coded])
+        groups = [
+            (number, kind, (expectation.which == number) & (kinds == kind))
+            for number in range(len(expectation.means))
+            for kind in (INTRA, INTER)
+        ]
+        totals = np.zeros(expectation.means.shape, np.int64)
 
         def kept(first: int, last: int, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
             levels = visit(first, last, classes)
             for begin, end in stripes(last - first, levels.size):
                 magnitude = np.minimum(np.abs(levels[begin:end]), LEVEL_CAP)
-                for kind in (INTRA, INTER):
-                    total = magnitude[:, kinds == kind].sum(1, dtype=np.int64)
-                    totals[kind, first + begin : first + end] = total
+                for number, kind, members in groups:
+                    total = magnitude[:, members].sum(1, dtype=np.int64)
+                    totals[number, kind, first + begin : first + end] = total
             return levels
 
-        found, expected = self.passes(coded, kinds, self._means, kept)
+        found, expected = self.passes(coded, kinds, expectation, kept)
         self._activity[:, coded] = np.stack([found, expected]) >> 1
-        self._update(totals << MEAN_BITS, kinds)
+        counts = np.zeros(expectation.means.shape[:2], np.int64)
+        for number, kind, members in groups:
+            counts[number, kind] = members.sum()
+        self._update(totals << MEAN_BITS, counts, expectation.means)
 
     def passes(
         self,
         coded: NDArray[np.intp],
         kinds: NDArray[np.intp],
-        means: NDArray[np.int64],
+        expectation: BlockMeans,
         visit: LevelVisitor,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Go through the levels of some blocks pass by pass, leaving the contexts as they are: a
@@ -254,31 +323,53 @@ class TensorContexts:
             found and expected of FORMAT.md 7.6 after the last pass, (blocks,) each.
         """
         found, expected = self._activity[:, coded]
+        which = expectation.which
         for first, last in pairwise(self._scan.bounds):
             if first == last:
                 continue
-            base = means[:, first:last].T
+            base = expectation.means[:, :, first:last].transpose(2, 0, 1)
             ratio = ((found + ACTIVITY_PRIOR) << RATIO_BITS) // (expected + ACTIVITY_PRIOR)
             ratio = np.clip(ratio, RATIO_LOW, RATIO_HIGH)
             classes = np.empty((last - first, len(kinds)), np.uint8)
             for begin, end in stripes(len(classes), classes.size):
-                classes[begin:end] = classify(base[begin:end, kinds] * ratio >> RATIO_BITS)
+                classes[begin:end] = classify(base[begin:end, which, kinds] * ratio >> RATIO_BITS)
             levels = visit(first, last, classes)
             total = np.zeros(len(kinds), np.int64)
             for begin, end in stripes(len(classes), classes.size):
                 total += np.minimum(np.abs(levels[begin:end]), LEVEL_CAP).sum(0, dtype=np.int64)
             found = found + (total << MEAN_BITS)
-            expected = expected + base.sum(0)[kinds]
+            expected = expected + base.sum(0)[which, kinds]
         return found, expected
 
-    def _update(self, totals: NDArray[np.int64], kinds: NDArray[np.intp]) -> None:
-        """Move the means towards the magnitudes of this frame's levels, (2, P) sums over blocks:
-        FORMAT.md 7.7.
+    def _update(
+        self, totals: NDArray[np.int64], counts: NDArray[np.int64], means: NDArray[np.int64]
+    ) -> None:
+        """Move the means towards the magnitudes of this frame's levels: FORMAT.md 7.7.
+
+        Args:
+            totals: (Q, 2, P) sums over the blocks of each qp and kind.
+            counts: (Q, 2) of these blocks.
+            means: (Q, 2, P) that they expected.
         """
         for kind in (INTRA, INTER):
-            blocks = int((kinds == kind).sum())
+            blocks = int(counts[:, kind].sum())
             if not blocks:
                 continue
             self._counts[kind] = min(self._counts[kind] + blocks, max(COUNT_LIMIT, blocks))
-            total = totals[kind]
-            self._means[kind] += (total - blocks * self._means[kind]) // self._counts[kind]
+            surprise = np.zeros(self.positions, np.int64)
+            for total, count, mean in zip(
+                totals[:, kind], counts[:, kind], means[:, kind], strict=True
+            ):
+                gain = (self._means[kind] << GAIN_BITS) // mean
+                surprise += (total - count * mean) * np.minimum(gain, MOST_GAIN) >> GAIN_BITS
+            moved = self._means[kind] + surprise // self._counts[kind]
+            self._means[kind] = np.maximum(moved, 1)
+
+
+def _moved(means: NDArray[np.int64], before: int, qp: int) -> NDArray[np.int64]:
+    """Move mean magnitudes to another qp by way of the table of expected levels: FORMAT.md 7.6."""
+    if qp == before:
+        return means
+    frozen = tables()
+    scale = np.searchsorted(frozen.expected, means) + frozen.expected_low + before
+    return expected_level(scale, qp)

@@ -5,13 +5,15 @@ a level depends on the scale class under which it was coded, since that class sa
 density of the coefficient is there.
 """
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.format.constants import MAX_QP, POINT_BITS
 from codec.normative.exact import clip, round_shift
 
-__all__ = ["COEFFICIENT_LIMIT", "dequantise", "step_size"]
+__all__ = ["COEFFICIENT_LIMIT", "dequantise", "step_size", "step_sizes"]
 
 COEFFICIENT_LIMIT = 1 << 24
 """Largest magnitude of a dequantised coefficient, in 1/64 of the profile's coefficient unit."""
@@ -28,19 +30,24 @@ def step_size(qp: int) -> int:
     return BASE_STEPS[qp % STEPS_PER_OCTAVE] << (qp // STEPS_PER_OCTAVE)
 
 
-def dequantise(levels: Tensor, points: Tensor, step: int) -> Tensor:
+def step_sizes(qps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the step of each of several qp: see `step_size`."""
+    return np.array([step_size(qp) for qp in range(MAX_QP + 1)], np.int64)[qps]
+
+
+def dequantise(levels: Tensor, points: Tensor, steps: Tensor) -> Tensor:
     """Turn levels into coefficients.
 
     Args:
-        levels: float64 integers, magnitude at most `MAX_LEVEL`.
+        levels: (P, N) float64 integers, magnitude at most `MAX_LEVEL`.
         points: float64 integers of the same shape, -32 … 32: how far the reconstruction point of a
             non-zero level lies towards zero, in 1/64 step.
-        step: from `step_size`.
+        steps: (N,) float64, from `step_size`.
 
     Returns:
         float64 integers, magnitude at most `COEFFICIENT_LIMIT`.  Products stay below 2^15 · 2^6 ·
         2^15 = 2^36.
     """
     magnitude = levels.abs() * (1 << POINT_BITS) - points
-    coefficients = round_shift(magnitude * step, POINT_BITS) * torch.sign(levels)
+    coefficients = round_shift(magnitude * steps, POINT_BITS) * torch.sign(levels)
     return clip(coefficients, COEFFICIENT_LIMIT)

@@ -23,9 +23,15 @@ from codec.format.header import TensorSpec
 from codec.format.profile import Profile, TensorProfile
 from codec.normative.exact import clip
 from codec.normative.motion import compensate, latent_displacement
-from codec.normative.quantization import dequantise, step_size
+from codec.normative.quantization import dequantise, step_sizes
 from codec.normative.stripes import stripes
-from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
+from codec.normative.symbols import (
+    MODE_INTRA,
+    MODE_SKIP,
+    FrameSymbols,
+    TensorSymbols,
+    block_qps,
+)
 from codec.normative.transform import InverseTransform, join_blocks, split_blocks
 
 __all__ = ["Reconstructor", "checksum", "features_of", "integers_of", "md5_of"]
@@ -76,9 +82,8 @@ class Reconstructor:
 
     def trial(self, predictions: Sequence[Tensor], frame: FrameSymbols) -> list[Tensor]:
         """Return the latents of a frame without keeping them."""
-        step = step_size(frame.qp)
         return [
-            loop.reconstruct(prediction, symbols, step)
+            loop.reconstruct(prediction, symbols, frame.qp)
             for loop, prediction, symbols in zip(
                 self._loops, predictions, frame.tensors, strict=True
             )
@@ -97,10 +102,11 @@ class _TensorLoop:
         self._position = torch.from_numpy(profile.scan.position).to(device)
         self._stripes = stripes(profile.blocks(spec.height, spec.width)[0], spec.elements)
 
-    def reconstruct(self, prediction: Tensor, symbols: TensorSymbols, step: int) -> Tensor:
+    def reconstruct(self, prediction: Tensor, symbols: TensorSymbols, qp: int) -> Tensor:
         coded = np.flatnonzero(symbols.modes != MODE_SKIP)
         if not len(coded):
             return prediction
+        steps = step_sizes(block_qps(qp, symbols.offsets[coded]))
         latent = prediction.clone(memory_format=torch.contiguous_format)
         size = self._profile.block_size
         _, columns = self._profile.blocks(self._height, self._width)
@@ -115,12 +121,14 @@ class _TensorLoop:
             if len(intra):
                 blocks[torch.from_numpy(intra).to(self._device)] = self.mean
             place = torch.from_numpy(chosen - first * columns).to(self._device)
-            residual = self._inverse(self._coefficients(symbols, slice(begin, end), step))
+            residual = self._inverse(self._coefficients(symbols, slice(begin, end), steps))
             blocks[place] = clip(blocks[place] + residual, LATENT_LIMIT)
             latent[:, top:bottom] = join_blocks(blocks, bottom - top, self._width)
         return latent
 
-    def _coefficients(self, symbols: TensorSymbols, blocks: slice, step: int) -> Tensor:
+    def _coefficients(
+        self, symbols: TensorSymbols, blocks: slice, steps: NDArray[np.int64]
+    ) -> Tensor:
         """Dequantise some of the coded blocks and bring them from scan order into (frequency,
         component, block).
         """
@@ -128,9 +136,11 @@ class _TensorLoop:
         coded, classes = symbols.levels[:, blocks], symbols.classes[:, blocks]
         magnitude_over_one = (np.abs(coded) > 1).astype(np.intp)
         points = profile.points[classes, magnitude_over_one]
-        levels = torch.from_numpy(coded.astype(np.float64)).to(self._device)
         values = dequantise(
-            levels, torch.from_numpy(points.astype(np.float64)).to(self._device), step
+            *(
+                torch.from_numpy(each.astype(np.float64)).to(self._device)
+                for each in (coded, points, steps[blocks])
+            )
         )
         positions = profile.block_size**2 * profile.components
         coefficients = values.new_zeros((positions, values.shape[1]))

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MODE_INTER", "MODE_INTRA", "MODE_SKIP", "FrameSymbols", "TensorSymbols"]
+from codec.format.constants import MAX_QP, OFFSET_UNIT
+
+__all__ = ["MODE_INTER", "MODE_INTRA", "MODE_SKIP", "FrameSymbols", "TensorSymbols", "block_qps"]
 
 MODE_SKIP, MODE_INTER, MODE_INTRA = 0, 1, 2
 
@@ -18,12 +20,14 @@ class TensorSymbols:
 
     `modes`: (N,) uint8, N blocks in raster order.  `levels`: (P, M) int32, positions in scan order,
     the M blocks that are not skipped in raster order.  `classes`: (P, M) uint8, the scale class
-    that each level was coded under.
+    that each level was coded under.  `offsets`: (N,) int64, by how much the
+    qp of each block differs from the frame's, in `OFFSET_UNIT`; of skipped ones they say nothing.
     """
 
     modes: NDArray[np.uint8]
     levels: NDArray[np.int32]
     classes: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -36,3 +40,8 @@ class FrameSymbols:
     qp: int
     vectors: NDArray[np.int32] | None
     tensors: list[TensorSymbols]
+
+
+def block_qps(qp: int, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the qp of blocks of those offsets in a frame of that qp: FORMAT.md 7.5."""
+    return np.clip(qp + OFFSET_UNIT * offsets, 0, MAX_QP)

@@ -57,6 +57,8 @@ class FrameReader:
         for tensor in contexts.tensors:
             tensor.move_to(packet.qp)
             modes = tensor.all_intra() if packet.key else _read_modes(reader, tensor)
+            if packet.has_offsets:
+                _read_offsets(reader, tensor)
             tensors.append(_read_levels(reader, tensor, modes))
         return FrameSymbols(packet.key, packet.qp, vectors, tensors)
 
@@ -120,12 +122,19 @@ def _read_modes(reader: SymbolReader, tensor: TensorContexts) -> NDArray[np.uint
     return tensor.walk_modes(mode)
 
 
+def _read_offsets(reader: SymbolReader, tensor: TensorContexts) -> None:
+    """Read the offsets of a tensor's blocks, where they change: FORMAT.md 7.5."""
+    if _read_flag(reader, tensor.offsets_flag):
+        tensor.walk_offsets(lambda _block, _prediction, number: _read_value(reader, number))
+
+
 def _read_levels(
     reader: SymbolReader, tensor: TensorContexts, modes: NDArray[np.uint8]
 ) -> TensorSymbols:
     """Read the levels of the blocks that are not skipped: FORMAT.md 7.6."""
     shape = (tensor.positions, int((modes != MODE_SKIP).sum()))
-    symbols = TensorSymbols(modes, np.zeros(shape, np.int32), np.zeros(shape, np.uint8))
+    levels_of, classes_of = np.zeros(shape, np.int32), np.zeros(shape, np.uint8)
+    symbols = TensorSymbols(modes, levels_of, classes_of, tensor.offsets)
 
     def levels(first: int, last: int, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
         symbols.classes[first:last] = classes

@@ -76,7 +76,7 @@ class Meter:
         code_length = max(sum(self._bits.values()), 1e-9)
         report: dict[str, Any] = {
             f"bytes_{element}": self._payload * self._bits[element] / code_length
-            for element in ("motion", "modes", "levels")
+            for element in ("motion", "modes", "offsets", "levels")
         }
         report["nrmse"] = self.nrmse.combined()
         if len(self._header.tensors) > 1:

@@ -20,6 +20,7 @@ import numpy as np
 
 from codec.format.constants import (
     CRC_BYTES,
+    FLAG_OFFSETS,
     FLAG_PTS,
     FLAG_QP,
     FLAG_VECTORS,
@@ -206,6 +207,11 @@ def values_most(label: str) -> bytes:
             largest = sign * (MAX_VECTOR >> shift) << shift
             stream.frame(weights=(1, 0, 0), vectors=np.full((1, 1, 2), largest, np.int32))
     return stream.content()
+
+
+@valid("a key frame that announces offsets, none of which are other than 0", "4.5, 7.5")
+def offsets_unchanged(label: str) -> bytes:
+    return _stream(_key(Payload().flags(0).level(0), flags=FLAG_OFFSETS))
 
 
 @valid("pts at their bounds, and a sum on the way to one that needs more than 64 bits", "3, 4.5")
@@ -658,12 +664,12 @@ def _packet_rows() -> list[Row]:
         ("pts_wide", CORRUPT, "3", "a pts of 2^62 - 1 + 2^63 + 1, which 64 bits take for 2^62 - 1 "
          "less than nothing", "pts",
          lambda: _later(MAX_PTS - 1, 2, frame_duration=LARGEST_VARINT)),
-        ("key_with_qp_flag", CORRUPT, "4.5", "bit 1 in the tag of a key frame", "reserved",
+        ("key_with_qp_flag", CORRUPT, "4.5", "bit 1 in the tag of a key frame", "no key frame",
          lambda: _stream(_key(Payload().level(0), flags=FLAG_QP))),
-        ("key_with_pts_flag", CORRUPT, "4.5", "bit 2 in the tag of a key frame", "reserved",
+        ("key_with_pts_flag", CORRUPT, "4.5", "bit 2 in the tag of a key frame", "no key frame",
          lambda: _stream(_key(Payload().level(0), flags=FLAG_PTS))),
-        ("key_reserved_bit", CORRUPT, "4.5", "bit 3 in the tag of a key frame", "reserved",
-         lambda: _stream(_key(Payload().level(0), flags=8))),
+        ("offset_bound", CORRUPT, "7.5", "an offset of -13", "offset -13",
+         lambda: _stream(_key(Payload().flags(1).value(-13, 1 << 15), flags=FLAG_OFFSETS))),
         ("packet_type_zero", CORRUPT, "4.5", "a packet of type 0", "tag 0x00",
          lambda: _stream(_key(Payload().level(0)), packet_from(0, b"", inter().finish(),
              _checksum()))),

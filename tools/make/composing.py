@@ -38,7 +38,7 @@ __all__ = [
     "usual_header",
 ]
 
-REVISION = 3
+REVISION = 4
 """Of all streams: version 2 of the format changed the bytes of every one."""
 
 
@@ -67,6 +67,12 @@ def random_modes(label: str, count: int, weights: Sequence[int]) -> NDArray[np.u
     bounds = np.cumsum(weights)
     value = noise(label, count).astype(np.int64) * bounds[-1] >> 8
     return np.asarray(np.searchsorted(bounds, value, side="right"), np.uint8)
+
+
+def random_offsets(label: str, count: int, reach: int) -> NDArray[np.int64]:
+    """Return offsets of blocks with magnitudes up to `reach`."""
+    value = noise(label, count).astype(np.int64)
+    return np.asarray((value * (2 * reach + 1) >> 8) - reach)
 
 
 def plain_profile(
@@ -157,6 +163,7 @@ class Composer:
         vectors: NDArray[np.int32] | None = None,
         weights: Sequence[int] = (2, 5, 1),
         density: int = 120,
+        offsets: int | None = None,
         pts: int | None = None,
         levels: Callable[[NDArray[np.int32]], NDArray[np.int32]] = lambda drawn: drawn,
         tail: bytes = b"",
@@ -169,11 +176,13 @@ class Composer:
             vectors: the motion field.
             weights: of the modes skip, inter, intra.
             density: share of non-zero levels in the first position of the scan, in 1/256.
+            offsets: reach of the offsets drawn for blocks; None: as in the frame before.
             pts: default: as expected.
             levels: makes of the drawn levels the ones to code.
             tail: appended to the payload.
         """
         label = f"{self.label} {len(self.packets)}"
+        before = self._payloads.tensors_at(key, qp)
         tensors = []
         for number, (count, profile) in enumerate(
             zip(self._counts, self._profile.tensors, strict=True)
@@ -185,8 +194,13 @@ class Composer:
             )
             shape = (len(profile.scan.position), int((modes != MODE_SKIP).sum()))
             drawn = levels(random_levels(f"{label} {number}", *shape, density))
-            tensors.append(TensorSymbols(modes, drawn, np.zeros(shape, np.uint8)))
+            moved = before[number].offsets
+            if offsets is not None:
+                chosen = random_offsets(f"{label} {number} offsets", count, offsets)
+                moved = np.where(modes == MODE_SKIP, moved, chosen)
+            tensors.append(TensorSymbols(modes, drawn, np.zeros(shape, np.uint8), moved))
         frame = FrameSymbols(key, qp, vectors, tensors)
+        has_offsets = self._payloads.changes_offsets(frame)
         payload = self._payloads.write(frame)
         latents = self._reconstructor.reconstruct(self._reconstructor.predict(vectors), frame)
         assert max(float(latent.abs().max()) for latent in latents) <= LATENT_LIMIT
@@ -203,6 +217,7 @@ class Composer:
                 checksum=checksum(latents),
                 payload=payload + tail,
                 duration=usual if key or previous is None else pts - previous.pts,
+                has_offsets=has_offsets,
             )
         )
 

@@ -16,10 +16,12 @@ from codec.encoding.symbol_writer import SymbolWriter
 from codec.errors import CorruptBitstreamError
 from codec.format.constants import (
     CRC_BYTES,
+    FLAG_OFFSETS,
     FLAG_VECTORS,
     FORMAT_VERSION,
     MAGIC,
     MAX_LEVEL,
+    MAX_OFFSET,
     MAX_VECTOR,
     TYPE_INTER,
     TYPE_KEY,
@@ -189,12 +191,13 @@ def _refused_payload(symbols: FrameSymbols) -> bytes:
     raise AssertionError("these symbols are legal")
 
 
-def _symbols(*, key: bool, value: int = 0, vector: int = 0) -> FrameSymbols:
-    """Return symbols of the base stream's shapes, all zero but one level or the vectors."""
+def _symbols(*, key: bool, value: int = 0, vector: int = 0, offset: int = 0) -> FrameSymbols:
+    """Return symbols of the base stream's shapes, all zero but one level, vectors or offsets."""
     mode = MODE_INTRA if key else MODE_INTER
     levels = np.zeros((32, 4), np.int32)
     levels[0, 0] = value
-    tensor = TensorSymbols(np.full(4, mode, np.uint8), levels, np.zeros((32, 4), np.uint8))
+    classes, offsets = np.zeros((32, 4), np.uint8), np.full(4, offset)
+    tensor = TensorSymbols(np.full(4, mode, np.uint8), levels, classes, offsets)
     field = None if key else np.full((*base().header.field_shape, 2), vector, np.int32)
     return FrameSymbols(key, 24, field, [tensor])
 
@@ -222,8 +225,8 @@ def _container_rows() -> list[Row]:
          lambda: _changed(0, 0, 32, sealed=True)),
         ("text_transfer", UNSUPPORTED, "4.2", "CR LF became LF on the way", "magic",
          lambda: base().content().replace(b"\r\n", b"\n")),
-        ("bad_version", UNSUPPORTED, "4.2", "format version 4", "format version 4",
-         lambda: _changed(0, len(MAGIC), FORMAT_VERSION ^ 4, sealed=True)),
+        ("bad_version", UNSUPPORTED, "4.2", "format version 5", "format version 5",
+         lambda: _changed(0, len(MAGIC), FORMAT_VERSION ^ 5, sealed=True)),
         ("old_version", UNSUPPORTED, "4.2", "format version 1", "format version 1",
          lambda: _changed(0, len(MAGIC), FORMAT_VERSION ^ 1, sealed=True)),
         ("crc_header", CORRUPT, "4.2", "a bit of the header body flipped", "CRC-32",
@@ -352,10 +355,8 @@ def _packet_rows() -> list[Row]:
          lambda: _changed(2, 9, 1, sealed=False)),
         ("packet_type", CORRUPT, "4.5", "a packet of type 4", "tag 0x40",
          lambda: _replaced(1, packet_from(0x40, b"", b""))),
-        ("reserved_bit_packet", CORRUPT, "4.5", "the reserved bit of an inter frame", "reserved",
-         lambda: _changed(2, 0, 8, sealed=True)),
         ("key_with_vectors", CORRUPT, "4.5",
-         "a key frame that announces a motion field", "reserved",
+         "a key frame that announces a motion field", "no key frame",
          lambda: _changed(1, 0, 1, sealed=True)),
         ("qp_out_of_range", CORRUPT, "4.5", "qp 52", "qp 52",
          lambda: _replaced(0, packet_from(TYPE_KEY, bytes([52, 0]), b""))),
@@ -388,6 +389,14 @@ def _packet_rows() -> list[Row]:
          "a motion vector of 8192 quarter pixels", "motion vector",
          lambda: _replaced(1, packet_from(TYPE_INTER | FLAG_VECTORS, b"", _refused_payload(_symbols(
              key=False, vector=MAX_VECTOR + 1))))),
+        ("offset_out_of_range", CORRUPT, "7.5", "an offset of 13", "offset 13",
+         lambda: _replaced(0, packet_from(TYPE_KEY | FLAG_OFFSETS, KEY_QP_PTS, _refused_payload(
+             _symbols(key=True, offset=MAX_OFFSET + 1))))),
+        ("offset_out_of_range_inter", CORRUPT, "7.5", "an offset of -13 in an inter frame",
+         "offset -13",
+         lambda: _replaced(1, packet_from(
+             TYPE_INTER | FLAG_VECTORS | FLAG_OFFSETS, b"",
+             _refused_payload(_symbols(key=False, vector=4, offset=-MAX_OFFSET - 1))))),
     ]
     # fmt: on
 

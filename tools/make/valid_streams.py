@@ -21,6 +21,7 @@ from codec.format.constants import (
     FLAG_PTS,
     FLAG_QP,
     MAX_LEVEL,
+    MAX_OFFSET,
     MAX_QP,
     MAX_VECTOR,
 )
@@ -377,6 +378,46 @@ def qp_change(label: str) -> bytes:
         stream.frame(key=not number, qp=qp)
     stream.frame(qp=35, weights=(1, 0, 0))
     stream.frame(qp=20)
+    return stream.content()
+
+
+@valid("offsets of the blocks of key frames, small and large, of some tensors", "7.5, 7.6, 6.3")
+def offsets_key(label: str) -> bytes:
+    tensors = [TensorSpec(name, 3, 12, 16, 8, 8) for name in ("first", "second")]
+    stream = Composer(header_of(tensors), label)
+    for reach in (2, None, 0, MAX_OFFSET):
+        stream.frame(key=True, offsets=reach)
+        stream.frame()
+    return stream.content()
+
+
+@valid("offsets that change in inter frames, with skipped and intra blocks, and stay", "7.5, 7.7")
+def offsets_inter(label: str) -> bytes:
+    stream = Composer(header_of([TensorSpec("features", 4, 16, 16, 8, 8)]), label)
+    for number, reach in enumerate((1, None, 3, None, MAX_OFFSET, None, 0, 2, None)):
+        stream.frame(
+            key=number == 0,
+            offsets=reach,
+            qp=20 + number // 2,
+            weights=(2, 3, 2),
+            vectors=stream.field(number, 9) if number % 3 == 2 else None,
+        )
+    return stream.content()
+
+
+@valid("offsets beyond the least and the largest qp", "7.5")
+def offsets_bounds(label: str) -> bytes:
+    stream = Composer(header_of([TensorSpec("features", 2, 16, 16, 8, 8)]), label)
+    for number, qp in enumerate((0, 0, 51, 51, 24)):
+        stream.frame(key=number % 2 == 0, offsets=MAX_OFFSET, qp=qp)
+    return stream.content()
+
+
+@valid("forty frames of blocks that keep different offsets: adaptation across qp", "7.7")
+def offsets_long(label: str) -> bytes:
+    stream = Composer(header_of([TensorSpec("features", 2, 16, 16, 4, 4)]), label)
+    for number in range(41):
+        stream.frame(key=not number, density=30, offsets=None if number else 6)
     return stream.content()
 
 
