@@ -107,7 +107,7 @@ def importances(
 ) -> list[np.ndarray]:
     """Weights of all blocks of a frame."""
     return [
-        np.exp(rng.normal(size=tensor.blocks(spec.height, spec.width)) * spread)
+        np.exp(np.clip(rng.normal(size=tensor.blocks(spec.height, spec.width)) * spread, -700, 700))
         for spec, tensor in zip(header.tensors, profile_of(header).tensors, strict=True)
     ]
 

@@ -50,6 +50,7 @@ QP_PER_HALVING = 4.5
 """How many qp halve the rate, about."""
 QP_PER_FACTOR = 3
 """How many qp double the squared step."""
+MOST_IMPORTANCE = 2.0**16
 LEAST_MOVE = 2
 """Between key frames, offsets that would move by less stay: they cost bits, and gain little."""
 
@@ -164,7 +165,8 @@ class Encoder:
             most_bytes: if the payload looks like getting larger, plan again with a larger qp.
             importance: for each tensor, (rows, columns) of its blocks: how much an error in each
                 costs the task, 1 where as much as the profile says; positive.  Blocks get a finer
-                or coarser step by it.  None: as in the frame before, at first 1 everywhere.
+                or coarser step by it; above 2^16 and below 2^-16 it makes no further difference.
+                None: as in the frame before, at first 1 everywhere.
 
         Returns:
             The packet and its reconstruction.
@@ -285,7 +287,7 @@ class Encoder:
                 )
             if not (np.isfinite(weights) & (weights > 0)).all():
                 raise ValueError(f"importance of {spec.name!r}: expected positive numbers")
-            found.append(weights.ravel())
+            found.append(np.clip(weights.ravel(), 1 / MOST_IMPORTANCE, MOST_IMPORTANCE))
         return found
 
     def _emphasis(self, *, key: bool) -> list[_Emphasis]:
