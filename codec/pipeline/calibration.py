@@ -1,7 +1,7 @@
 """Photographs or videos + split model -> profile: no labels, no training.
 
     photograph ─► random views, each with a second one a little further on ─┐
-    video ─► pairs of consecutive frames, spread over it ────────────────────┤
+    video ─► pairs of consecutive frames, spread over it ───────────────────┤
                                                                              ▼
            edge ─► features, motion-compensated residual ─► covariances      │ sums over inputs,
            cloud ─► gradients of random probes ───────────► sensitivity      │ checkpointed
@@ -21,9 +21,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +42,7 @@ from codec.models.preprocessing import normalise
 from codec.models.submodels import SplitModel
 from codec.normative.motion import compensate, latent_displacement
 from codec.pipeline.checkpoint import CHECKPOINT_SECONDS, Checkpoint
-from codec.pipeline.views import OVERSCAN, pairs_of_frames, views_of
+from codec.pipeline.views import Pair, pairs_of_frames, read_photograph, views_of
 from codec.profiling.probes import Criterion, is_classification, output_tensors, probe_gradients
 from codec.profiling.statistics import BUDGET, FEW, TensorStatistics
 from codec.profiling.weighted import WeightedTransform
@@ -157,7 +156,7 @@ def calibrate(
         "inputs_sha256": hashlib.sha256("".join(hashes).encode()).hexdigest(),
         **asdict(options),
     }
-    key = json.dumps([job, device, split.input_size, asdict(preprocessing), repr(task)])
+    key = json.dumps([job, device, split.input_size, asdict(preprocessing), _as_text(task)])
     kept = Checkpoint(checkpoint, key, checkpoint_seconds, force=force)
     done = measurement.add_all(sources, kept, advance)
     few = [each for each in measurement.statistics if each.few]
@@ -222,27 +221,39 @@ class _Measurement:
             )
         return features
 
-    def add(self, source: Path, number: int) -> bool:
-        """Count an input; tell whether it is a photograph."""
+    def pairs(self, source: Path, number: int) -> tuple[Iterator[Pair], torch.Generator, bool]:
+        """Return pairs of pictures of an input, the generator behind them, and whether it is a
+        photograph.
+        """
         random = np.random.default_rng([self.options.seed, number])
         generator = torch.Generator("cpu").manual_seed(int(random.integers(1 << 62)))
-        side = round(min(self.split.input_size) * OVERSCAN)
-        large = replace(self.preprocessing, short_side=side, crop=0, pad_multiple=1)
-        with VideoReader(source, large) as reader:
-            first = list(islice(reader, 2))
-        photograph = len(first) == 1
-        pairs = (
-            views_of(first[0].rgb, self.header, self.options.views, random, generator)
-            if photograph
-            else pairs_of_frames(
-                source, self.preprocessing, self.header, self.options.views, REFERENCE_QP
-            )
-        )
+        photograph = read_photograph(source, self.preprocessing, self.split.input_size)
+        count = self.options.views
+        if photograph is not None:
+            views = views_of(photograph, self.header, count, random, generator)
+            return views, generator, True
+        frames = pairs_of_frames(source, self.preprocessing, self.header, count, REFERENCE_QP)
+        return frames, generator, False
+
+    def add(self, source: Path, number: int) -> bool:
+        """Count an input; tell whether it is a photograph."""
+        pairs, generator, photograph = self.pairs(source, number)
         for before, after, vectors in pairs:
             self._add_pair(
                 self.features(before, source), self.features(after, source), vectors, generator
             )
         return photograph
+
+    def whole(self, source: Path, number: int) -> list[Tensor]:
+        """Return the features of an input's first frame; of a photograph that has another size than
+        the model was split for, those of a view.
+        """
+        with VideoReader(source, self.preprocessing) as reader:
+            rgb = next(iter(reader)).rgb
+        if rgb.shape[:2] != self.split.input_size:
+            pairs, _, photograph = self.pairs(source, number)
+            rgb = next(pairs)[0] if photograph else rgb
+        return self.features(rgb, source)
 
     def _add_pair(
         self,
@@ -308,10 +319,7 @@ def _tuned_unit(
     where nothing is left; models with random weights lose next to nothing even there.
     """
     chosen = sources[:: -(-len(sources) // TUNED)]
-    features = []
-    for source in chosen:
-        with VideoReader(source, measurement.preprocessing) as reader:
-            features.append(measurement.features(next(iter(reader)).rgb, source))
+    features = [measurement.whole(source, number) for number, source in enumerate(chosen)]
     high = max(transform.deviation, 2.0**-40) * 2.0 ** (-REFERENCE_QP / 6)
     low = high * 2.0**-UNIT_OCTAVES
     with torch.no_grad():
@@ -355,6 +363,11 @@ def _loss_at(
             loss, criterion = task_loss(reference, output)
         total += loss
     return total / len(features), criterion
+
+
+def _as_text(task: Criterion | None) -> str:
+    """Describe a task such that it tells it from any other, today and tomorrow."""
+    return repr(task) if is_dataclass(task) or task is None else f"{type(task)} {vars(task)}"
 
 
 def _file_hash(path: Path) -> str:
