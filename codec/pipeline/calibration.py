@@ -43,13 +43,14 @@ from codec.models.submodels import SplitModel
 from codec.normative.motion import compensate, latent_displacement
 from codec.pipeline.checkpoint import CHECKPOINT_SECONDS, Checkpoint
 from codec.pipeline.views import Pair, pairs_of_frames, read_photograph, views_of
+from codec.profiling.fixed_point import block_size_for
 from codec.profiling.probes import Criterion, is_classification, output_tensors, probe_gradients
-from codec.profiling.statistics import BUDGET, FEW, TensorStatistics
+from codec.profiling.statistics import BUDGET, FEW, TensorStatistics, bytes_of, shares_of
 from codec.profiling.weighted import WeightedTransform
 
 __all__ = ["CalibrationOptions", "calibrate", "task_loss"]
 
-METHOD: Final = 1
+METHOD: Final = 2
 """Number of the method, in every profile's provenance: the same inputs give another file after it
 has changed."""
 REFERENCE_QP: Final = 28
@@ -72,18 +73,19 @@ class CalibrationOptions:
     """How much to measure: views of each photograph or pairs of frames of each video, probes of the
     cloud for each of them; and the seed of everything random.
 
-    `budget`: size of the profile that is aimed at, bytes.  A tensor of C channels takes 2 C² for
-    every matrix, at most one for each frequency of its blocks.
+    `budget`: size of the profile that is aimed at, bytes; None: `BUDGET` for each tensor.  One of C
+    channels takes 2 C² for every matrix, at most one for each frequency of its blocks.
     """
 
     views: int = 8
     probes: int = 8
     seed: int = 0
-    budget: int = BUDGET
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges."""
-        if self.views < 1 or self.probes < 1 or self.budget < 1 or self.seed < 0:
+        budget = 1 if self.budget is None else self.budget
+        if self.views < 1 or self.probes < 1 or budget < 1 or self.seed < 0:
             raise ValueError(
                 f"views, probes and budget are positive, the seed not negative: {self}"
             )
@@ -135,16 +137,13 @@ def calibrate(
     measurement = _Measurement(split, preprocessing, options, device, task)
     diagonal = [each.spec for each in measurement.statistics if not each.dense]
     if diagonal and warn is not None:
-        squares = [spec.channels**2 for spec in split.tensors]
-        # for a matrix in each of these tensors, and what the profile holds beside matrices
-        least = max(
-            -(-(3 * spec.channels**2 + 8192) * sum(squares) // spec.channels**2)
-            for spec in diagonal
-        )
+        one = max(bytes_of(spec, 1) for spec in diagonal)
+        enough = sum(min(one, bytes_of(spec, block_size_for(spec) ** 2)) for spec in split.tensors)
+        each = " for each tensor" if options.budget is None else ""
         warn(
-            f"budget of {options.budget} bytes: none of it is left for a matrix of "
+            f"budget of {options.budget or BUDGET} bytes{each}: none of it is left for a matrix of "
             f"{', '.join(spec.name for spec in diagonal)}, which raises the rate; "
-            f"a budget of {least} or more has one"
+            f"a budget of {enough} or more has one"
         )
     hashes = [_file_hash(source) for source in sources]
     job = {
@@ -190,10 +189,11 @@ class _Measurement:
     ) -> None:
         self.split, self.preprocessing, self.options = split, preprocessing, options
         self.device, self.task = device, task
-        squares = [spec.channels**2 for spec in split.tensors]
         self.statistics = [
-            TensorStatistics(spec, options.budget * square // sum(squares), device)
-            for spec, square in zip(split.tensors, squares, strict=True)
+            TensorStatistics(spec, share, device)
+            for spec, share in zip(
+                split.tensors, shares_of(split.tensors, options.budget), strict=True
+            )
         ]
         height, width = split.input_size
         self.header = SequenceHeader(
@@ -238,10 +238,13 @@ class _Measurement:
     def add(self, source: Path, number: int) -> bool:
         """Count an input; tell whether it is a photograph."""
         pairs, generator, photograph = self.pairs(source, number)
+        marks = [each.mark() for each in self.statistics]
         for before, after, vectors in pairs:
             self._add_pair(
                 self.features(before, source), self.features(after, source), vectors, generator
             )
+        for each, mark in zip(self.statistics, marks, strict=True):
+            each.end_input(mark)
         return photograph
 
     def whole(self, source: Path, number: int) -> list[Tensor]:

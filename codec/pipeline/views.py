@@ -140,12 +140,12 @@ def _field(header: SequenceHeader, fit: Fit, dy: int, dx: int) -> NDArray[np.int
     """Return the field of one motion, which the bars of a letterbox take no part in."""
     if fit.fill is None:
         return np.broadcast_to(np.array([dy, dx], np.int32), (*header.field_shape, 2)).copy()
-    inside = [
-        np.abs((np.arange(count) + 0.5) * header.grid + start - length / 2) < length / 2
-        for count, start, length in zip(
-            header.field_shape, fit.crop[::-1], fit.resized[::-1], strict=True
-        )
-    ]
+    inside = []
+    for count, start, length in zip(
+        header.field_shape, fit.crop[::-1], fit.resized[::-1], strict=True
+    ):
+        node = (np.arange(count) + 0.5) * header.grid + start
+        inside.append((node >= 0) & (node < length))
     vectors = np.zeros((*header.field_shape, 2), np.int32)
     vectors[inside[0][:, None] & inside[1]] = dy, dx
     return vectors
