@@ -36,14 +36,14 @@ __all__ = ["calibrate"]
 @click.option(
     "--views",
     type=click.IntRange(1, 4096),
-    default=8,
+    default=2,
     show_default=True,
     help="Views cut from a photograph, pairs of frames taken from a video.",
 )
 @click.option(
     "--probes",
     type=click.IntRange(1, 4096),
-    default=8,
+    default=4,
     show_default=True,
     help="Random gradients of the task for each of them.",
 )

@@ -58,7 +58,7 @@ TARGET_KL: Final = 0.07
 """Nats that inputs coded as key frames at the reference qp lose: what ties qp to the task."""
 TARGET_ERROR: Final = 0.02
 """For other outputs than classes: squared error of an output tensor as a share of its variance."""
-TUNED: Final = 48
+TUNED: Final = 16
 """Inputs that the step is tuned on, at most."""
 UNIT_OCTAVES: Final = 13
 """Range of the step."""
@@ -77,8 +77,8 @@ class CalibrationOptions:
     channels takes 2 C² for every matrix, at most one for each frequency of its blocks.
     """
 
-    views: int = 8
-    probes: int = 8
+    views: int = 2
+    probes: int = 4
     seed: int = 0
     budget: int | None = None
 
