@@ -78,6 +78,18 @@ def test_a_task_says_what_errors_cost():
     np.testing.assert_allclose(found, torch.diag(OnlyFirst.weights**2), atol=0.2)
 
 
+class NothingFound(OnlyFirst):
+    """A task that has found nothing in this frame."""
+
+    def residuals(self, reference: object, outputs: object) -> list[torch.Tensor]:
+        return [torch.zeros(0)]
+
+
+def test_frames_in_which_nothing_counts_have_no_sensitivity():
+    features = torch.tensor([1.0, -2.0]).reshape(2, 1, 1)
+    assert not outer_of_probes(cloud_of(lambda x: [x, x]), features, 2, NothingFound()).any()
+
+
 def test_a_module_is_a_cloud():
     torch.manual_seed(0)
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 30))

@@ -11,7 +11,9 @@ from codec.cli.parameters import (
     DEVICE,
     FORCE,
     MODEL,
+    PREPROCESSING,
     SPLIT,
+    TASK,
     WEIGHTS,
     split_or_default,
     usable_device,
@@ -29,17 +31,19 @@ __all__ = ["calibrate"]
 @MODEL
 @SPLIT
 @WEIGHTS
+@PREPROCESSING
+@TASK
 @click.option(
     "--views",
     type=click.IntRange(1, 4096),
-    default=8,
+    default=2,
     show_default=True,
     help="Views cut from a photograph, pairs of frames taken from a video.",
 )
 @click.option(
     "--probes",
     type=click.IntRange(1, 4096),
-    default=8,
+    default=4,
     show_default=True,
     help="Random gradients of the task for each of them.",
 )
@@ -55,6 +59,8 @@ def calibrate(
     model: str,
     split: str | None,
     weights: str,
+    preprocessing: Path | None,
+    task: str | None,
     views: int,
     probes: int,
     seed: int,
@@ -69,14 +75,16 @@ def calibrate(
     """
     import torch
 
+    from codec.files.video import VideoReader
     from codec.models.networks import open_network
-    from codec.models.preprocessing import default_preprocessing
+    from codec.models.preprocessing import default_preprocessing, read_preprocessing
     from codec.models.submodels import split_model
     from codec.pipeline.calibration import CalibrationOptions, calibrate
+    from codec.pipeline.network_tasks import described, task_of
 
     split = split_or_default(model, split)
     inputs: list[tuple[str, str | Path | None]] = [("SOURCES", source) for source in sources]
-    inputs.append(("--weights", weight_file(weights)))
+    inputs += [("--weights", weight_file(weights)), ("--preprocessing", preprocessing)]
     check_files({"-o": output}, inputs, force=force)
     checkpoint: Path | None = Path(f"{output}.partial")
     if output == "-" or (Path(output).exists() and not Path(output).is_file()):
@@ -85,15 +93,25 @@ def calibrate(
         check_files({"the checkpoint": str(checkpoint)}, inputs, force=True)
     place = usable_device(device)
     warnings: list[str] = []
-    preprocessing = default_preprocessing(model, native=False, weights=weights)
+    said = described(task)
+    fitting = (
+        default_preprocessing(model, native=False, weights=weights)
+        if preprocessing is None
+        else read_preprocessing(preprocessing)
+    )
+    size = fitting.input_size
+    if size is None:  # that of whole frames: the first one's decides
+        with VideoReader(sources[0], fitting) as reader:
+            size = reader.height, reader.width
     with torch.no_grad():
         network = open_network(model, weights, device=place)
         with progress(len(sources), quiet=quiet, unit="input") as advance:
             profile = calibrate(
-                split_model(network.module, split, (preprocessing.crop,) * 2, network.name),
+                split_model(network.module, split, size, network.name),
                 sources,
-                preprocessing,
+                fitting,
                 CalibrationOptions(views=views, probes=probes, seed=seed),
+                task=task_of(said, network.name),
                 weights_hash=network.hash,
                 device=place,
                 checkpoint=checkpoint,

@@ -12,7 +12,9 @@ from codec.cli.parameters import (
     DEVICE,
     FORCE,
     MODEL,
+    PREPROCESSING,
     SPLIT,
+    TASK,
     WEIGHTS,
     FrameRange,
     Target,
@@ -48,16 +50,8 @@ CONFIG: EncoderConfig = OPTIONS.config
     help="A file of `lmc calibrate`, which travels in the stream, 0.1 to 1.5 MB, unless it is one "
     "of the shipped; default: the shipped profile, or one measured on the first frames.",
 )
-@click.option(
-    "--preprocessing",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="TOML: how frames become the input of a network of your own; known of those by name.",
-)
-@click.option(
-    "--task",
-    help="What the outputs of a network of your own stand for, for --evaluate and for decoding: "
-    "classification, detection, masks, keypoints, segmentation, anything, or a TOML file.",
-)
+@PREPROCESSING
+@TASK
 @click.option(
     "--native",
     is_flag=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +16,9 @@ __all__ = [
     "DEVICE",
     "FORCE",
     "MODEL",
+    "PREPROCESSING",
     "SPLIT",
+    "TASK",
     "WEIGHTS",
     "FrameRange",
     "Target",
@@ -92,6 +95,17 @@ WEIGHTS = click.option(
     default="default",
     show_default=True,
     help="default, FILE (safetensors, pth) or random:SEED.",
+)
+
+PREPROCESSING = click.option(
+    "--preprocessing",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML: how frames become the input of a network of your own; known of those by name.",
+)
+TASK = click.option(
+    "--task",
+    help="What the outputs of a network of your own stand for: classification, detection, masks, "
+    "keypoints, segmentation, anything, or a TOML file.",
 )
 
 

@@ -1,7 +1,7 @@
 """Photographs or videos + split model -> profile: no labels, no training.
 
     photograph ─► random views, each with a second one a little further on ─┐
-    video ─► pairs of consecutive frames, spread over it ────────────────────┤
+    video ─► pairs of consecutive frames, spread over it ───────────────────┤
                                                                              ▼
            edge ─► features, motion-compensated residual ─► covariances      │ sums over inputs,
            cloud ─► gradients of random probes ───────────► sensitivity      │ checkpointed
@@ -21,9 +21,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -43,14 +42,15 @@ from codec.models.preprocessing import normalise
 from codec.models.submodels import SplitModel
 from codec.normative.motion import compensate, latent_displacement
 from codec.pipeline.checkpoint import CHECKPOINT_SECONDS, Checkpoint
-from codec.pipeline.views import OVERSCAN, pairs_of_frames, views_of
+from codec.pipeline.views import Pair, pairs_of_frames, read_photograph, views_of
+from codec.profiling.fixed_point import block_size_for
 from codec.profiling.probes import Criterion, is_classification, output_tensors, probe_gradients
-from codec.profiling.statistics import BUDGET, FEW, TensorStatistics
+from codec.profiling.statistics import BUDGET, FEW, TensorStatistics, bytes_of, shares_of
 from codec.profiling.weighted import WeightedTransform
 
 __all__ = ["CalibrationOptions", "calibrate", "task_loss"]
 
-METHOD: Final = 1
+METHOD: Final = 2
 """Number of the method, in every profile's provenance: the same inputs give another file after it
 has changed."""
 REFERENCE_QP: Final = 28
@@ -58,7 +58,7 @@ TARGET_KL: Final = 0.07
 """Nats that inputs coded as key frames at the reference qp lose: what ties qp to the task."""
 TARGET_ERROR: Final = 0.02
 """For other outputs than classes: squared error of an output tensor as a share of its variance."""
-TUNED: Final = 48
+TUNED: Final = 16
 """Inputs that the step is tuned on, at most."""
 UNIT_OCTAVES: Final = 13
 """Range of the step."""
@@ -73,18 +73,19 @@ class CalibrationOptions:
     """How much to measure: views of each photograph or pairs of frames of each video, probes of the
     cloud for each of them; and the seed of everything random.
 
-    `budget`: size of the profile that is aimed at, bytes.  A tensor of C channels takes 2 C² for
-    every matrix, at most one for each frequency of its blocks.
+    `budget`: size of the profile that is aimed at, bytes; None: `BUDGET` for each tensor.  One of C
+    channels takes 2 C² for every matrix, at most one for each frequency of its blocks.
     """
 
-    views: int = 8
-    probes: int = 8
+    views: int = 2
+    probes: int = 4
     seed: int = 0
-    budget: int = BUDGET
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges."""
-        if self.views < 1 or self.probes < 1 or self.budget < 1 or self.seed < 0:
+        budget = 1 if self.budget is None else self.budget
+        if self.views < 1 or self.probes < 1 or budget < 1 or self.seed < 0:
             raise ValueError(
                 f"views, probes and budget are positive, the seed not negative: {self}"
             )
@@ -136,16 +137,13 @@ def calibrate(
     measurement = _Measurement(split, preprocessing, options, device, task)
     diagonal = [each.spec for each in measurement.statistics if not each.dense]
     if diagonal and warn is not None:
-        squares = [spec.channels**2 for spec in split.tensors]
-        # for a matrix in each of these tensors, and what the profile holds beside matrices
-        least = max(
-            -(-(3 * spec.channels**2 + 8192) * sum(squares) // spec.channels**2)
-            for spec in diagonal
-        )
+        one = max(bytes_of(spec, 1) for spec in diagonal)
+        enough = sum(min(one, bytes_of(spec, block_size_for(spec) ** 2)) for spec in split.tensors)
+        each = " for each tensor" if options.budget is None else ""
         warn(
-            f"budget of {options.budget} bytes: none of it is left for a matrix of "
+            f"budget of {options.budget or BUDGET} bytes{each}: none of it is left for a matrix of "
             f"{', '.join(spec.name for spec in diagonal)}, which raises the rate; "
-            f"a budget of {least} or more has one"
+            f"a budget of {enough} or more has one"
         )
     hashes = [_file_hash(source) for source in sources]
     job = {
@@ -157,7 +155,7 @@ def calibrate(
         "inputs_sha256": hashlib.sha256("".join(hashes).encode()).hexdigest(),
         **asdict(options),
     }
-    key = json.dumps([job, device, split.input_size, asdict(preprocessing), repr(task)])
+    key = json.dumps([job, device, split.input_size, asdict(preprocessing), _as_text(task)])
     kept = Checkpoint(checkpoint, key, checkpoint_seconds, force=force)
     done = measurement.add_all(sources, kept, advance)
     few = [each for each in measurement.statistics if each.few]
@@ -191,10 +189,11 @@ class _Measurement:
     ) -> None:
         self.split, self.preprocessing, self.options = split, preprocessing, options
         self.device, self.task = device, task
-        squares = [spec.channels**2 for spec in split.tensors]
         self.statistics = [
-            TensorStatistics(spec, options.budget * square // sum(squares), device)
-            for spec, square in zip(split.tensors, squares, strict=True)
+            TensorStatistics(spec, share, device)
+            for spec, share in zip(
+                split.tensors, shares_of(split.tensors, options.budget), strict=True
+            )
         ]
         height, width = split.input_size
         self.header = SequenceHeader(
@@ -222,27 +221,42 @@ class _Measurement:
             )
         return features
 
-    def add(self, source: Path, number: int) -> bool:
-        """Count an input; tell whether it is a photograph."""
+    def pairs(self, source: Path, number: int) -> tuple[Iterator[Pair], torch.Generator, bool]:
+        """Return pairs of pictures of an input, the generator behind them, and whether it is a
+        photograph.
+        """
         random = np.random.default_rng([self.options.seed, number])
         generator = torch.Generator("cpu").manual_seed(int(random.integers(1 << 62)))
-        side = round(min(self.split.input_size) * OVERSCAN)
-        large = replace(self.preprocessing, short_side=side, crop=0, pad_multiple=1)
-        with VideoReader(source, large) as reader:
-            first = list(islice(reader, 2))
-        photograph = len(first) == 1
-        pairs = (
-            views_of(first[0].rgb, self.header, self.options.views, random, generator)
-            if photograph
-            else pairs_of_frames(
-                source, self.preprocessing, self.header, self.options.views, REFERENCE_QP
-            )
-        )
+        photograph = read_photograph(source, self.preprocessing, self.split.input_size)
+        count = self.options.views
+        if photograph is not None:
+            views = views_of(photograph, self.header, count, random, generator)
+            return views, generator, True
+        frames = pairs_of_frames(source, self.preprocessing, self.header, count, REFERENCE_QP)
+        return frames, generator, False
+
+    def add(self, source: Path, number: int) -> bool:
+        """Count an input; tell whether it is a photograph."""
+        pairs, generator, photograph = self.pairs(source, number)
+        marks = [each.mark() for each in self.statistics]
         for before, after, vectors in pairs:
             self._add_pair(
                 self.features(before, source), self.features(after, source), vectors, generator
             )
+        for each, mark in zip(self.statistics, marks, strict=True):
+            each.end_input(mark)
         return photograph
+
+    def whole(self, source: Path, number: int) -> list[Tensor]:
+        """Return the features of an input's first frame; of a photograph that has another size than
+        the model was split for, those of a view.
+        """
+        with VideoReader(source, self.preprocessing) as reader:
+            rgb = next(iter(reader)).rgb
+        if rgb.shape[:2] != self.split.input_size:
+            pairs, _, photograph = self.pairs(source, number)
+            rgb = next(pairs)[0] if photograph else rgb
+        return self.features(rgb, source)
 
     def _add_pair(
         self,
@@ -308,10 +322,7 @@ def _tuned_unit(
     where nothing is left; models with random weights lose next to nothing even there.
     """
     chosen = sources[:: -(-len(sources) // TUNED)]
-    features = []
-    for source in chosen:
-        with VideoReader(source, measurement.preprocessing) as reader:
-            features.append(measurement.features(next(iter(reader)).rgb, source))
+    features = [measurement.whole(source, number) for number, source in enumerate(chosen)]
     high = max(transform.deviation, 2.0**-40) * 2.0 ** (-REFERENCE_QP / 6)
     low = high * 2.0**-UNIT_OCTAVES
     with torch.no_grad():
@@ -355,6 +366,11 @@ def _loss_at(
             loss, criterion = task_loss(reference, output)
         total += loss
     return total / len(features), criterion
+
+
+def _as_text(task: Criterion | None) -> str:
+    """Describe a task such that it tells it from any other, today and tomorrow."""
+    return repr(task) if is_dataclass(task) or task is None else f"{type(task)} {vars(task)}"
 
 
 def _file_hash(path: Path) -> str:

@@ -31,7 +31,9 @@ def described(task: str | None) -> str:
         return ""
     if task not in TASK_NAMES:
         return TaskDescription.from_file(Path(task)).to_json()
-    values = {"task": task} | ({"decoder": "torchvision"} if task in INSTANCES else {})
+    values: dict[str, object] = {"task": task}
+    if task in INSTANCES:
+        values |= {"decoder": "torchvision", "labels": "coco", "score_threshold": 0.5}
     return TaskDescription.from_json(json.dumps(values), task).to_json()
 
 

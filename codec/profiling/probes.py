@@ -109,6 +109,8 @@ def probe_gradients(
             values = task.residuals(reference, outputs)
             weights = [partial(_signs, value) for value in values]
         if not any(value.requires_grad for value in values):
+            if task is not None:  # it may have found nothing that could be worse
+                return [tensor.new_zeros(count, *tensor.shape[1:]) for tensor in inputs]
             raise ModelError("the model's output does not depend on the features")
         for _ in range(count):  # one forward pass serves them all
             total = torch.zeros((), dtype=torch.float32, device=values[0].device)

@@ -4,6 +4,17 @@
     C   covariance of features, and of motion-compensated residuals
 
 over channels; frequencies share matrices in *bands*, so that a profile fits its budget.
+
+Photographs differ, and few of them say little of how channels go together.  Sums over n inputs with
+the terms s_k are shrunk towards their diagonals by the share
+
+    n / (n - 1) · Σ_ij ( Σ_k s_k,ij^2 - (Σ_k s_k,ij)^2 / n )  /  Σ_ij ( Σ_k s_k,ij )^2 ,  i ≠ j,
+
+at most 1, which is what variance there is in what is off the diagonal, and leaves the least squared
+error on average.
+
+Source: J. Schäfer and K. Strimmer, "A shrinkage approach to large-scale covariance matrix
+estimation", Stat. Appl. Genet. Mol. Biol. 4 (2005) 32, after O. Ledoit and M. Wolf (2003).
 """
 
 from __future__ import annotations
@@ -22,15 +33,47 @@ from codec.format.header import TensorSpec
 from codec.normative.transform import BASIS_BITS, dct_basis, split_blocks
 from codec.profiling.fixed_point import block_size_for
 
-__all__ = ["BUDGET", "FEW", "TensorStatistics", "bands_for"]
+__all__ = ["BUDGET", "FEW", "TensorStatistics", "bands_for", "bytes_of", "shares_of"]
 
 BUDGET: Final = 1_500_000
-"""Size of a profile that is aimed at unless another is asked for, bytes; decoders take up to
-`Limits.profile_bytes`, 64 MiB."""
+"""Size that a tensor's part of a profile may have unless another is asked for, bytes; decoders take
+up to `Limits.profile_bytes`, 64 MiB, of the whole.  Enough for a matrix for every frequency of 4 x
+4 blocks of 128 channels, 11 of 256 channels, one of 860."""
 FEW: Final = 10
 """Blocks per channel below which a covariance is not taken for what it says: with fewer blocks than
 channels there are directions that it has never seen."""
-SUMS: Final = ("sensitivity", "intra", "inter", "mean", "direct", "counts")
+SQUARES: Final = ("sensitivity", "intra", "inter")
+SUMS: Final = (*SQUARES, "mean", "direct", "counts", "spread", "inputs")
+
+
+def bytes_of(spec: TensorSpec, matrices: int) -> int:
+    """Return about how large a tensor's part of a profile is."""
+    frequencies = block_size_for(spec) ** 2
+    rest = 4 * spec.channels + 6 * frequencies + 256  # means, ranks, frequency scales, points
+    return rest + matrices * (2 * spec.channels * spec.channels + 2 * spec.channels + 4)
+
+
+def shares_of(specs: Sequence[TensorSpec], budget: int | None) -> list[int]:
+    """Return how much of a profile's budget each tensor may take; None: `BUDGET` each.
+
+    All alike, but what one has no use for is left to the others.  Where the largest would not get
+    a single matrix, it gets none, and the others share alike.
+    """
+    if budget is None:
+        return [BUDGET] * len(specs)
+    whole = [bytes_of(spec, block_size_for(spec) ** 2) for spec in specs]
+    shares = [0] * len(specs)
+    sharing = sorted(range(len(specs)), key=lambda number: specs[number].channels)
+    while sharing:
+        left = budget
+        in_order = sorted(sharing, key=lambda number: whole[number])
+        for behind, number in enumerate(in_order):
+            shares[number] = min(whole[number], left // (len(in_order) - behind))
+            left -= shares[number]
+        if all(shares[number] >= bytes_of(specs[number], 1) for number in sharing):
+            break
+        shares[sharing.pop()] = 0
+    return shares
 
 
 def bands_for(block_size: int, channels: int, budget: int) -> tuple[NDArray[np.uint8], bool]:
@@ -46,7 +89,7 @@ def bands_for(block_size: int, channels: int, budget: int) -> tuple[NDArray[np.u
         for all frequencies took a third less rate than none, four half.
     """
     frequencies = block_size**2
-    rest = 4 * channels + 6 * frequencies + 256  # means, ranks, frequency scales, points
+    rest = 4 * channels + 6 * frequencies + 256  # see `bytes_of`
     most = (budget - rest) // (2 * channels * channels + 2 * channels + 4)
     if most < 1:
         return np.arange(frequencies, dtype=np.uint8), False
@@ -81,7 +124,9 @@ class TensorStatistics:
 
     `sums` holds sensitivity, intra and inter: (F, C, C), or (F, C) where the profile will be
     diagonal; mean and direct: (C,), sums over blocks of the features' mean and of the constant
-    frequency; counts: (4,), views, blocks of features, blocks of residuals, largest magnitude.
+    frequency; counts: (4,), views, blocks of features, blocks of residuals, largest magnitude;
+    spread: (3, F), over inputs, of the squares of what each adds off the diagonals of the first
+    three; inputs: (1,), how many these are.
     """
 
     def __init__(self, spec: TensorSpec, budget: int, device: torch.device | str = "cpu") -> None:
@@ -90,7 +135,9 @@ class TensorStatistics:
         self.band_of, self.dense = bands_for(self.block_size, spec.channels, budget)
         channels = (spec.channels, spec.channels) if self.dense else (spec.channels,)
         square = (self.block_size**2, *channels)
-        shapes = (square, square, square, (spec.channels,), (spec.channels,), (4,))
+        vector = (spec.channels,)
+        spread = (len(SQUARES), self.block_size**2)
+        shapes = (square, square, square, vector, vector, (4,), spread, (1,))
         self.sums = {
             name: torch.zeros(shape, dtype=torch.float64, device=device)
             for name, shape in zip(SUMS, shapes, strict=True)
@@ -107,6 +154,32 @@ class TensorStatistics:
     def few(self) -> bool:
         """Whether these are too few for the covariances to be relied on."""
         return self.blocks < FEW * self.spec.channels
+
+    def mark(self) -> list[Tensor]:
+        """Return what `end_input` needs to know of the sums before an input."""
+        return [self.sums[name].clone() for name in SQUARES] if self.dense else []
+
+    def end_input(self, mark: Sequence[Tensor]) -> None:
+        """Count what was added since the mark as one input."""
+        self.sums["inputs"] += 1
+        for number, before in enumerate(mark):
+            added = self.sums[SQUARES[number]] - before
+            self.sums["spread"][number] += _off_diagonal(added)
+
+    def shrinkage(self) -> NDArray[np.float64]:
+        """Return (3, F): how far the first three sums are to be shrunk towards their diagonals."""
+        inputs = float(self.sums["inputs"])
+        spread = self.sums["spread"].cpu().numpy()
+        shares = np.zeros_like(spread)
+        if not self.dense or inputs < 2:
+            return shares
+        for number, name in enumerate(SQUARES):
+            total = np.maximum(_off_diagonal(self.sums[name]).cpu().numpy(), 1e-300)
+            variance = (spread[number] - total / inputs) * inputs / (inputs - 1)
+            shares[number] = np.clip(variance / total, 0, 1)
+        if spread.shape[1] > 1:  # the mean, which is in the sum of the constant one, hides there
+            shares[1, 0] = shares[1, 1]
+        return shares
 
     @as_written()
     def spectrum(self, tensors: Tensor) -> Tensor:
@@ -154,6 +227,10 @@ class TensorStatistics:
             if total > 0 and math.isfinite(total):
                 each.sums["sensitivity"] += matrices / total
             each.sums["counts"][0] += 1
+
+
+def _off_diagonal(matrices: Tensor) -> Tensor:
+    return matrices.square().sum((1, 2)) - matrices.diagonal(dim1=1, dim2=2).square().sum(1)
 
 
 def _traces(matrices: Tensor) -> Tensor:

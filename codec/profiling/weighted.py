@@ -132,7 +132,8 @@ class WeightedTransform:
             self._means.append(mean)
             covariances.append(covariance)
             views = max(float(each.sums["counts"][0]), 1.0)
-            sensitivities.append(each.sums["sensitivity"].cpu().numpy() / views)
+            sensitivity = each.sums["sensitivity"].cpu().numpy() / views
+            sensitivities.append(_shrunk(sensitivity, each.shrinkage()[0]))
         metrics = _metrics(sensitivities, [each.band_of for each in statistics])
         self._bands = [
             [
@@ -171,7 +172,16 @@ def _moments(statistics: TensorStatistics) -> tuple[NDArray[np.float64], NDArray
         intra[0] += np.outer(shift, shift) - np.outer(direct, shift) - np.outer(shift, direct)
     else:
         intra[0] += shift * shift - 2 * direct * shift
-    return mean, np.stack([intra, inter])
+    shrinkage = statistics.shrinkage()
+    return mean, np.stack([_shrunk(intra, shrinkage[1]), _shrunk(inter, shrinkage[2])])
+
+
+def _shrunk(matrices: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shrink (F, C, C) towards their diagonals; leave (F, C), which are diagonals."""
+    if matrices.ndim == 2:
+        return matrices
+    kept = 1 - shares[:, None, None] * (1 - np.eye(matrices.shape[1]))
+    return np.asarray(matrices * kept)
 
 
 def _prior_share(statistics: TensorStatistics) -> float:

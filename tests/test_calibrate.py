@@ -1,0 +1,125 @@
+"""`lmc calibrate` of a network of one's own, from a file, as `lmc encode` takes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor, nn
+
+from codec.cli.group import main
+from codec.format.profile import Profile
+
+pytestmark = pytest.mark.video
+
+CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "car_24.mp4"
+PREPROCESSING = """
+resize = "letterbox"
+size = [64, 96]
+channels = "BGR"
+mean = [110, 115, 120]
+scale = [60, 60, 60]
+"""
+MASK = """
+task = "segmentation"
+activation = "none"
+threshold = 0.5
+labels = ["rest", "bright"]
+"""
+SPLIT = "relu+relu_1"
+
+
+class Network(nn.Module):
+    """Two levels of features, and a map of what is bright; some of the features lead nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.side = nn.Conv2d(6, 8, 1)
+        self.head = nn.Conv2d(8, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        near = torch.relu(self.first(images))
+        far = torch.relu(self.second(near))
+        joined = self.side(near) + nn.functional.interpolate(far, scale_factor=2.0)
+        return torch.sigmoid(4 * self.head(joined))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with net.pt2, input.toml, mask.toml, whole.toml and two photographs."""
+    path = tmp_path_factory.mktemp("network")
+    torch.manual_seed(0)
+    size = torch.export.Dim("height", min=16, max=512), torch.export.Dim("width", min=16, max=512)
+    program = torch.export.export(
+        Network().eval(),
+        (torch.zeros(1, 3, 64, 96),),
+        dynamic_shapes=({2: 4 * size[0], 3: 4 * size[1]},),
+    )
+    torch.export.save(program, path / "net.pt2")
+    (path / "input.toml").write_text(PREPROCESSING)
+    whole = PREPROCESSING.replace("letterbox", "none").replace(
+        "size = [64, 96]", "pad_multiple = 4"
+    )
+    (path / "whole.toml").write_text(whole)
+    (path / "mask.toml").write_text(MASK)
+    for name, (width, height) in {"a.ppm": (100, 60), "b.ppm": (72, 90)}.items():
+        pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+        head = b"P6 %d %d 255\n" % (width, height)
+        (path / name).write_bytes(head + pixels.tobytes())
+    return path
+
+
+def lmc(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(main, [str(word) for word in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.stdout if code == 0 else result.stderr
+
+
+def options(folder: Path, preprocessing: str = "input.toml") -> list[object]:
+    known = ["--preprocessing", folder / preprocessing, "--task", folder / "mask.toml"]
+    return ["--model", folder / "net.pt2", "--split", SPLIT, *known]
+
+
+@pytest.mark.parametrize("preprocessing", ["input.toml", "whole.toml"])
+def test_several_tensors_of_a_file_by_their_task(folder, tmp_path, preprocessing):
+    made = tmp_path / "p.safetensors"
+    sources = [folder / "a.ppm", folder / "b.ppm"]
+    few = ["--views", 2, "--probes", 2]
+    asked = options(folder, preprocessing)
+    report = lmc("calibrate", *sources, "-o", made, *asked, *few)
+    assert "distortion_at_qp_28" in report
+    profile = Profile.load(made)
+    assert [tensor.channels for tensor in profile.tensors] == [6, 8]
+    assert all(tensor.bands[0].matrix.ndim == 2 for tensor in profile.tensors)
+    lmc("calibrate", *sources, "-o", tmp_path / "again", *asked, *few, "-q")
+    assert (tmp_path / "again").read_bytes() == made.read_bytes()
+    lmc("calibrate", *sources, "-o", tmp_path / "other", *asked[:-2], *few, "-q")
+    assert Profile.load(tmp_path / "other") != profile
+
+
+def test_the_profile_is_encoded_with(folder, tmp_path):
+    made, asked = tmp_path / "p.safetensors", options(folder)
+    lmc("calibrate", CLIP, "-o", made, *asked, "--views", 2, "--probes", 2, "-q")
+    stream, report = tmp_path / "s.lmc", tmp_path / "r.json"
+    encode = ["encode", CLIP, "-o", stream, *asked, "--frames", 2, "--report", report, "-q"]
+    lmc(*encode, "--evaluate", "--profile", made)
+    found = json.loads(report.read_text())
+    assert found["bytes_header_profile"] > 1000
+    assert found["distortion"] < 0.1
+    md5 = lmc("decode", stream, "--md5").split()[::2]
+    assert md5 == found["frame_md5"]
+
+
+def test_what_is_no_task_or_preprocessing(folder, tmp_path):
+    calibrate = ["calibrate", folder / "a.ppm", "-o", tmp_path / "p", "--model", folder / "net.pt2"]
+    calibrate += ["--split", SPLIT]
+    assert "say it in a TOML file" in lmc(*calibrate, code=1)
+    known = ["--preprocessing", folder / "input.toml"]
+    assert "no.toml: " in lmc(*calibrate, *known, "--task", folder / "no.toml", code=1)
+    assert "expects one dict" in lmc(*calibrate, *known, "--task", "detection", code=1)
