@@ -11,6 +11,7 @@ from codec.cli.group import main
 from codec.cli.parameters import (
     DEVICE,
     FORCE,
+    LIMITS,
     MODEL,
     SPLIT,
     WEIGHTS,
@@ -26,6 +27,7 @@ from codec.encoding.rate_control import SETTLED
 from codec.files.damage import DAMAGE_POLICIES, DamagePolicy
 from codec.files.outputs import open_output, standard_stream
 from codec.format.constants import MAX_GRID, MAX_QP, MIN_GRID
+from codec.limits import Limits
 from codec.pipeline.options import MOTION_SOURCES, VideoOptions
 
 __all__ = ["encode"]
@@ -47,6 +49,12 @@ CONFIG: EncoderConfig = OPTIONS.config
     type=click.Path(dir_okay=False, path_type=Path),
     help="A file of `lmc calibrate`, which travels in the stream, 0.1 to 1.5 MB, unless it is one "
     "of the shipped; default: the shipped profile, or one measured on the first frames.",
+)
+@click.option(
+    "--profile-apart",
+    is_flag=True,
+    help="The stream has only the hash of --profile; decoders are given the file: "
+    "`lmc decode --profile`.",
 )
 @click.option(
     "--preprocessing",
@@ -148,6 +156,7 @@ CONFIG: EncoderConfig = OPTIONS.config
     type=click.Path(dir_okay=False),
     help="Write the report, with per-frame MD5s, as JSON; - is standard output.",
 )
+@LIMITS
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no report on the terminal.")
 @DEVICE
 @FORCE
@@ -158,6 +167,7 @@ def encode(
     split: str | None,
     weights: str,
     profile: Path | None,
+    profile_apart: bool,
     preprocessing: Path | None,
     task: str | None,
     native: bool,
@@ -175,6 +185,7 @@ def encode(
     search_range: int,
     evaluate: bool,
     report: str | None,
+    limits: Limits,
     quiet: bool,
     device: str,
     force: bool,
@@ -188,6 +199,8 @@ def encode(
     given = [option for option, value in aims.items() if value is not None]
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} exclude each other; give one of them")
+    if profile_apart and profile is None:
+        raise click.UsageError("--profile-apart needs --profile FILE, which decoders are given too")
     check_files(
         {"-o": output, "--report": report},
         [
@@ -206,6 +219,7 @@ def encode(
         split=split,
         weights=weights,
         profile=profile,
+        profile_apart=profile_apart,
         preprocessing=preprocessing,
         task=task,
         native=native,
@@ -225,11 +239,12 @@ def encode(
         ),
         bitrate=bitrate,
         target_nrmse=target_nrmse,
+        limits=limits,
     )
     encoder = VideoEncoder(video, options)
     rate = float(encoder.frame_rate)
     with open_output(output, force=force) as file:
-        writer = StreamWriter(file, encoder.header)
+        writer = StreamWriter(file, encoder.header, limits)
         with progress(encoder.frame_count_hint, quiet=quiet) as advance:
             for encoded in encoder:
                 writer.write(encoded.packet)

@@ -20,6 +20,7 @@ from codec.files.damage import DamagePolicy
 from codec.files.streams import StreamReader
 from codec.files.video import Frame, VideoReader
 from codec.format.header import SequenceHeader
+from codec.format.profile import Profile
 from codec.metrics import FeatureNrmse
 from codec.models.networks import open_network
 from codec.models.preprocessing import normalise
@@ -34,14 +35,34 @@ __all__ = ["FeatureReference", "TaskOutput", "decode_frames", "model_of"]
 
 
 def decode_frames(
-    reader: StreamReader, *, frames: tuple[int, int | None] | None = None, device: str = "cpu"
+    reader: StreamReader,
+    *,
+    frames: tuple[int, int | None] | None = None,
+    device: str = "cpu",
+    profile: Profile | None = None,
 ) -> Iterator[tuple[int, DecodedFrame]]:
     """Yield (frame number, decoded frame) of a half-open range, starting at the key frame before
     it.
 
     A range that ends before the stream does leaves the rest unread, and so unchecked.
+
+    Args:
+        reader: of the stream.
+        frames: first, and last + 1 or None.
+        device: where features are made.
+        profile: what the stream was written with, where its header only names it.
+
+    Raises:
+        BitstreamError: at once, the profile is missing, another one, damaged, or too large;
+            later, the stream is cut or damaged.
     """
-    decoder = Decoder(reader.header, device=device, limits=reader.limits)
+    decoder = Decoder(reader.header, profile=profile, device=device, limits=reader.limits)
+    return _decoded(decoder, reader, frames)
+
+
+def _decoded(
+    decoder: Decoder, reader: StreamReader, frames: tuple[int, int | None] | None
+) -> Iterator[tuple[int, DecodedFrame]]:
     start, stop = frames or (0, None)
     if start:
         reader.seek(start)
