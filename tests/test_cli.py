@@ -277,6 +277,14 @@ def test_the_same_command_gives_the_same_file_and_a_report(calibrated, here):
     assert names(here) == ["p.safetensors"]
 
 
+def test_a_budget_bounds_the_profile(calibrated, here):
+    succeed(*CALIBRATE, "-o", "p.safetensors", *RANDOM, "--budget", 30_000)
+    small, whole = Profile.load(Path("p.safetensors")), Profile.load(calibrated)
+    assert small.provenance["budget"] == 30_000
+    assert len(small.to_bytes()) <= 30_000 < len(whole.to_bytes())
+    assert "--budget" in fail(*CALIBRATE, "-o", "q", *RANDOM, "--budget", 0, code=2)
+
+
 def test_shipped_profiles_are_not_embedded(here):
     profile = profile_of_split("blocks.4")
     options = ["--frames", 1, "--split", "blocks.4", "-q", "--report", "r.json", "-f"]

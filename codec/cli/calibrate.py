@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -44,6 +45,13 @@ __all__ = ["calibrate"]
     help="Random gradients of the task for each of them.",
 )
 @click.option(
+    "--budget",
+    type=click.IntRange(1),
+    help="Bytes that the matrices of all tensors may take together, about the size of the profile; "
+    "with less, frequencies share matrices, and tensors for which none is left have a higher rate. "
+    "Default: 1500000 for each tensor.",
+)
+@click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of views and probes."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on the terminal.")
@@ -57,6 +65,7 @@ def calibrate(
     weights: str,
     views: int,
     probes: int,
+    budget: int | None,
     seed: int,
     quiet: bool,
     device: str,
@@ -85,6 +94,9 @@ def calibrate(
         check_files({"the checkpoint": str(checkpoint)}, inputs, force=True)
     place = usable_device(device)
     warnings: list[str] = []
+    options = CalibrationOptions(views=views, probes=probes, seed=seed)
+    if budget is not None:
+        options = replace(options, budget=budget)
     preprocessing = default_preprocessing(model, native=False, weights=weights)
     with torch.no_grad():
         network = open_network(model, weights, device=place)
@@ -93,7 +105,7 @@ def calibrate(
                 split_model(network.module, split, (preprocessing.crop,) * 2, network.name),
                 sources,
                 preprocessing,
-                CalibrationOptions(views=views, probes=probes, seed=seed),
+                options,
                 weights_hash=network.hash,
                 device=place,
                 checkpoint=checkpoint,
