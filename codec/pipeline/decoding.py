@@ -24,7 +24,6 @@ from codec.format.profile import Profile
 from codec.metrics import FeatureNrmse
 from codec.models.networks import open_network
 from codec.models.preprocessing import normalise
-from codec.models.sources import check_model
 from codec.models.submodels import SplitModel, split_model
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.pipeline.network_tasks import labelled, task_of
@@ -104,9 +103,7 @@ def model_of(
             "the stream was coded from its writer's own tensors and names no model; "
             "decode to features"
         )
-    if model is not None:
-        check_model(header.model, model)
-    elif "@" in header.model:
+    if model is None and "@" in header.model:
         raise ModelError(
             f"the stream was made with the network in a file {header.model!r}; pass it with "
             "--model FILE"
@@ -116,7 +113,7 @@ def model_of(
         raise ModelError(
             f"the stream was made with the weight file {wanted!r}; pass it with --weights FILE"
         )
-    network = open_network(model or header.model, wanted, device=device)
+    network = open_network(model or header.model, wanted, device=device, named=header.model)
     if network.hash != header.weights_hash and not any_weights:
         raise ModelError(
             f"weights of hash {network.hash.hex()}, the stream was made with "
