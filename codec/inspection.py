@@ -13,7 +13,7 @@ from codec.errors import BitstreamError
 from codec.files.streams import BeforeFault, StreamReader
 from codec.format.constants import FORMAT_VERSION
 from codec.format.header import SequenceHeader
-from codec.format.profile import Profile, profile_of
+from codec.format.profile import Profile, bytes_apart, profile_of, travels
 from codec.normative.symbols import MODE_INTER, MODE_INTRA, MODE_SKIP
 from codec.normative.syntax import FrameReader
 
@@ -50,18 +50,23 @@ class StreamContents:
     fault: BitstreamError | OSError | None
 
 
-def inspected(reader: StreamReader) -> StreamContents:
+def inspected(reader: StreamReader, profile: Profile | None = None) -> StreamContents:
     """Parse every symbol of a stream, up to the fault if there is one.
 
+    Args:
+        reader: at the first packet.
+        profile: what the stream was written with, where its header only names it.
+
     Raises:
-        BitstreamError: the header's profile is unknown or broken: then no frame can be read.
+        BitstreamError: the profile is unknown, another one, or broken: then no frame can be read.
     """
-    before_fault = BeforeFault(_frames(reader, profile_of(reader.header, reader.limits)))
+    profile = profile_of(reader.header, reader.limits, profile)
+    before_fault = BeforeFault(_frames(reader, profile))
     frames = list(before_fault)
     used = reader.header_bytes + sum(frame.bytes for frame in frames)
     size = used if before_fault.error is not None else reader.bytes_read
     return StreamContents(
-        described(reader.header),
+        described(reader.header, profile),
         size,
         reader.header_bytes,
         size - used,
@@ -90,8 +95,11 @@ def _frames(reader: StreamReader, profile: Profile) -> Iterator[FrameContents]:
         )
 
 
-def described(header: SequenceHeader) -> dict[str, str | int]:
-    """Return what a header says, in words."""
+def described(header: SequenceHeader, profile: Profile) -> dict[str, str | int]:
+    """Return what a header says, in words, and how large a profile is that it only names."""
+    way = travels(header)
+    if way == "apart":
+        way = f"travels apart, {bytes_apart(header, profile)} bytes that count nowhere here"
     return {
         "format version": FORMAT_VERSION,
         "model": header.model or "(none: the writer's own tensors)",
@@ -101,8 +109,7 @@ def described(header: SequenceHeader) -> dict[str, str | int]:
         "motion grid": header.grid,
         "time base": str(header.time_base),
         "frame duration": header.frame_duration,
-        "profile": f"{header.profile_hash.hex()}, "
-        f"{'shipped' if header.profile is None else 'embedded'}",
+        "profile": f"{header.profile_hash.hex()}, {way}",
         "tensors": "; ".join(
             f"{spec.name} {'x'.join(map(str, spec.shape))}, n^k = {spec.stride_y},{spec.stride_x}, "
             f"offset {spec.offset_y2 / 2:g},{spec.offset_x2 / 2:g}"

@@ -26,13 +26,20 @@ class Limits:
     index_entries: int = 1 << 22
     vectors: int = 1 << 18
 
-    def check(self, name: str, value: int) -> None:
-        """Raise `LimitExceededError` if `value` is larger than the limit called `name`."""
+    def check(self, name: str, value: int, enough: int | None = None) -> None:
+        """Raise `LimitExceededError` if `value` is larger than the limit called `name`.
+
+        Args:
+            name: of the limit.
+            value: what the stream asks for, as far as it is known.
+            enough: the limit that will do, if that may be more.
+        """
         limit = getattr(self, name)
         if value > limit:
+            to_pass = f"{name}={value if enough is None else enough}"
             raise LimitExceededError(
-                f"{name.replace('_', ' ')}: {value} in the stream, limit {limit}; "
-                f"pass Limits({name}={value}) if you trust it"
+                f"{name.replace('_', ' ')}: {value} in the stream, limit {limit}; to allow that, "
+                f"pass --limits {to_pass} (in the library Limits({to_pass}))"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import wave
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ import codec
 from codec import cli
 from codec.encoding import encoder
 from codec.files.streams import StreamReader
+from codec.format.profile import Profile
+from codec.pipeline.encoding import VideoEncoder
 
 pytestmark = [pytest.mark.video, pytest.mark.weights]
 
@@ -273,6 +277,14 @@ def test_the_same_command_gives_the_same_file_and_a_report(calibrated, here):
     assert names(here) == ["p.safetensors"]
 
 
+def test_a_budget_bounds_the_profile(calibrated, here):
+    succeed(*CALIBRATE, "-o", "p.safetensors", *RANDOM, "--budget", 30_000)
+    small, whole = Profile.load(Path("p.safetensors")), Profile.load(calibrated)
+    assert small.provenance["budget"] == 30_000
+    assert len(small.to_bytes()) <= 30_000 < len(whole.to_bytes())
+    assert "--budget" in fail(*CALIBRATE, "-o", "q", *RANDOM, "--budget", 0, code=2)
+
+
 def test_shipped_profiles_are_not_embedded(here):
     profile = profile_of_split("blocks.4")
     options = ["--frames", 1, "--split", "blocks.4", "-q", "--report", "r.json", "-f"]
@@ -307,6 +319,60 @@ def test_profiles_of_something_else_are_refused(calibrated, here):
     assert names(here) == ["text"]
 
 
+def test_a_profile_travels_apart(calibrated, here):
+    encode = ["encode", CLIP, "--frames", 3, *RANDOM, "--profile", calibrated]
+    succeed(*encode, "-o", "carried.lmc", "--report", "carried.json")
+    succeed(*encode, "-o", "apart.lmc", "--report", "apart.json", "--profile-apart")
+    carried, apart = (json.loads(Path(f"{name}.json").read_text()) for name in ("carried", "apart"))
+    name = Profile.load(calibrated).hash.hex()
+    assert carried["profile"] == f"{name}, embedded"
+    assert apart["profile"] == f"{name}, apart"
+    assert apart["bytes_header_profile"] == 0
+    assert apart["profile_bytes_apart"] == carried["bytes_header_profile"]
+    saved = carried["bytes"] - apart["bytes"]
+    assert 0 <= saved - apart["profile_bytes_apart"] <= 4  # an index of smaller offsets
+    assert Path("apart.lmc").stat().st_size == apart["bytes"]
+    assert apart["frame_md5"] == carried["frame_md5"]
+    given = ["--profile", calibrated]
+    for stream in ("apart.lmc", "carried.lmc"):  # given though carried: it is the same
+        assert succeed("decode", stream, "--md5", *given).stdout.split()[::2] == apart["frame_md5"]
+    printed = succeed("inspect", "apart.lmc", *given).stdout
+    assert f"{name}, travels apart, {apart['profile_bytes_apart']} bytes" in printed
+    content = json.loads(succeed("inspect", "apart.lmc", "--json", *given).stdout)
+    assert content["bytes"] == apart["bytes"]
+    # through pipes, and the task too
+    stream = succeed(*encode, "-o", "-", "--profile-apart").stdout_bytes
+    assert stream == Path("apart.lmc").read_bytes()
+    result = succeed("decode", "-", "--task", "-", *given, stdin=stream)
+    assert len(json.loads(result.stdout)) == 3
+
+
+def test_profiles_apart_that_are_missing_or_others(made, calibrated, here):
+    encode = ["encode", CLIP, "-o", "x.lmc", "--frames", 1, *RANDOM]
+    assert "--profile-apart needs --profile FILE" in fail(*encode, "--profile-apart", code=2)
+    succeed(*encode, "--profile", calibrated, "--profile-apart")
+    wanted = Profile.load(calibrated).hash.hex()
+    other = profile_of_split("blocks.4")
+    found = Profile.load(other).hash.hex()
+    for command in (["decode", "x.lmc", "--task", "t"], ["inspect", "x.lmc"]):
+        message = fail(*command)
+        assert f"profile {wanted} is not shipped" in message
+        assert "--profile FILE" in message
+        message = fail(*command, "--profile", other)
+        assert (
+            f"the profile given has hash {found}, the stream was written with {wanted}" in message
+        )
+        assert "missing: no such file" in fail(*command, "--profile", "missing")
+        assert "x.lmc: not a profile" in fail(*command, "--profile", "x.lmc")
+    # of a stream that names a shipped one, another is refused as well
+    assert f"written with {found}" in fail("decode", made / "clip.lmc", "--profile", calibrated)
+    succeed("decode", made / "clip.lmc", "--profile", other)
+    shutil.copy(calibrated, "p")
+    message = fail("decode", "x.lmc", "-o", "p", "--profile", "p", "--force", code=2)
+    assert "--profile 'p'" in message
+    assert names(here) == ["p", "x.lmc"]
+
+
 def test_what_cannot_be_calibrated_on(here):
     Path("text.jpg").write_text("no picture")
     Path("p").write_text("mine")
@@ -322,6 +388,80 @@ def test_what_cannot_be_calibrated_on(here):
     assert Path("q.partial").read_text() == "mine too"
     succeed(*CALIBRATE, "-o", "q", *RANDOM, "--force")
     assert names(here) == ["p", "q", "text.jpg"]
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def allowed(*command: object, limits: dict[str, int]) -> dict[str, int]:
+    """Run a command under bounds, raise what its errors say, and return what was enough."""
+    limits = dict(limits)
+    for _ in range(20):
+        words = [word for name in limits for word in ("--limits", f"{name}={limits[name]}")]
+        result = lmc(*command, *words)
+        if result.exit_code == 0:
+            return limits
+        assert result.stderr.startswith("lmc: "), result.output
+        assert result.stderr.count("\n") == 1
+        (name, number), (_, in_library) = re.findall(r"(\w+)=(\d+)", result.stderr)
+        assert int(number) == int(in_library) > limits[name]
+        limits[name] = int(number)
+    raise AssertionError(limits)
+
+
+def test_errors_say_which_limit_will_do(made, calibrated, here):
+    least = {field.name: 0 for field in fields(codec.Limits)}
+    stream = made / "clip.lmc"
+    enough = allowed("inspect", stream, limits=least)
+    assert enough["elements"] == ELEMENTS
+    assert enough["input_pixels"] == 224 * 224
+    assert enough["tensors"] == 1
+    assert enough["profile_bytes"] == 0
+    # seeking reads the index
+    enough = allowed("decode", stream, "--frames", "4:5", limits=enough)
+    assert enough["index_entries"] == 2
+    encode = ["encode", CLIP, "-o", "x.lmc", "--frames", 1, *RANDOM, "--profile", calibrated]
+    enough = allowed(*encode, "--force", limits=least)
+    assert enough["profile_bytes"] > 100_000
+    joined = ",".join(f"{name}={value}" for name, value in enough.items())
+    succeed("decode", "x.lmc", "--limits", joined)
+
+
+def test_too_much_is_refused_before_the_network_runs(calibrated, here, monkeypatch):
+    monkeypatch.setattr(VideoEncoder, "_features", lambda *_: pytest.fail("the network runs"))
+    encode = ["encode", CLIP, "-o", "x.lmc", *RANDOM]
+    for more in ([], ["--profile", calibrated]):
+        message = fail(*encode, *more, "--limits", "elements=1000")
+        assert "resnet18 at add: elements: 200704 in the stream, limit 1000" in message
+        assert "pass --limits elements=200704" in message
+        assert "to decoders too" in message
+    assert "header_bytes=" in fail(*encode, "--profile", calibrated, "--limits", "header_bytes=999")
+    assert "vectors=784" in fail(*encode, "--grid", 8, "--limits", "vectors=700")
+    assert names(here) == []
+
+
+def test_packets_that_decoders_would_refuse_are_not_written(here):
+    message = fail("encode", CLIP, "-o", "x.lmc", *RANDOM, "--limits", "packet_bytes=99")
+    assert "packet bytes: " in message
+    assert names(here) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("memory=5", "'memory' is none of header_bytes, profile_bytes"),
+        ("elements", "'elements' is not elements=NUMBER"),
+        ("elements=", "'elements=' is not elements=NUMBER"),
+        ("elements=-1", "'elements=-1' is not"),
+        ("elements=1e9", "'elements=1e9' is not"),
+        ("elements=" + "9" * 5000, "is not elements=NUMBER"),
+        ("elements=5,elements=6", "elements is given twice"),
+        ("elements=5,", "'' is none of"),
+        ("", "'' is none of"),
+    ],
+)
+def test_limits_that_are_none(value, message, made):
+    assert message in fail("inspect", made / "clip.lmc", "--limits", value, code=2)
 
 
 # --- inspect and models ---------------------------------------------------------------------------

@@ -138,6 +138,25 @@ def test_images_that_the_edge_does_not_take(network, images, message):
         edge(images)
 
 
+@pytest.mark.parametrize("images", [np.zeros((0, 64, 96, 3), np.uint8), torch.zeros(0, 3, 64, 96)])
+def test_no_images_have_no_features(images):
+    halves = codec.SplitModel.of(
+        lambda batch: batch.view(batch.size(0), -1, 8, 8, 12, 8).mean((3, 5)),  # not of nothing
+        lambda features: features,
+        [codec.TensorSpec("t", 3, 8, 12, 8, 8)],
+        (64, 96),
+    )
+    preprocessing = codec.default_preprocessing("resnet18", native=False)
+    edge = codec.Edge(halves, "", bytes(8), preprocessing, torch.device("cpu"))
+    assert edge(torch.zeros(1, 3, 64, 96)).shape == (1, 3, 8, 12)
+    features = edge(images)
+    assert features.shape == (0, 3, 8, 12)
+    with pytest.raises(FeatureError, match="features of no frames, expected at least one"):
+        codec.encode(features, io.BytesIO(), split=edge)
+    with pytest.raises(ModelError, match="height and width"):
+        edge(torch.zeros(0, 3, 64, 64))
+
+
 def test_what_cannot_be_split(network):
     with pytest.raises(ValueError, match="needs size="):
         codec.split(network, at="relu")

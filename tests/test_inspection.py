@@ -12,6 +12,7 @@ from codec.errors import CorruptBitstreamError, TruncatedBitstreamError, Unsuppo
 from codec.files.streams import StreamReader
 from codec.format.constants import HASH_BYTES
 from codec.format.header import SequenceHeader
+from codec.format.profile import profile_of
 from codec.inspection import StreamContents, described, inspected
 
 STREAMS = sorted((Path(__file__).resolve().parent.parent / "bitstreams" / "valid").glob("*.lmc"))
@@ -72,6 +73,6 @@ def test_a_profile_that_nobody_has_is_an_error_not_a_fault(profile, error):
 
 def test_a_header_in_words():
     header, _ = SequenceHeader.from_bytes(STREAM.read_bytes())
-    words = described(header)
+    words = described(header, profile_of(header))
     assert words["input"] == f"{header.input_width}x{header.input_height}"
     assert str(words["tensors"]).count("; ") == len(header.tensors) - 1

@@ -14,6 +14,7 @@ from networks import Pyramid, assert_same, images
 from torch import nn
 
 from codec.errors import ModelError
+from codec.models.networks import open_network
 from codec.models.programs import Program, load_program
 from codec.models.sources import check_model, load_model, model_name
 from codec.models.split_points import describe_costs, describe_splits
@@ -120,13 +121,28 @@ def test_names_in_headers(tmp_path):
     assert len(name) == len("net.pt2@") + 16
     moved = tmp_path / "other name.pt2"
     moved.write_bytes(path.read_bytes())
-    check_model(name, str(moved))
+    check_model(name, model_name(str(moved)))
     exported(Pyramid(), moved)
     with pytest.raises(ModelError, match=r"stream is of model net\.pt2@.*, not of other name\.pt2"):
-        check_model(name, str(moved))
+        check_model(name, model_name(str(moved)))
     with pytest.raises(ModelError, match="not of resnet18"):
         check_model(name, "resnet18")
     check_model("resnet18", "resnet18")
+
+
+def test_a_file_is_read_once(tmp_path, monkeypatch):
+    path = exported(Pyramid(), tmp_path / "net.pt2")
+    read: list[Path] = []
+    whole = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: read.append(self) or whole(self))
+    network = open_network(str(path))
+    assert read == [path]
+    assert network.name == model_name(str(path))
+    with pytest.raises(ModelError, match="not of net"):
+        open_network(str(path), named="net.pt2@0123456789abcdef")
+    assert read == [path] * 3
+    open_network(str(path), named=network.name)
+    assert read == [path] * 4
 
 
 class Chance(nn.Module):

@@ -11,7 +11,10 @@ import pytest
 import torch
 
 import codec
-from codec.errors import FeatureError
+from codec.errors import FeatureError, LimitExceededError, UnsupportedBitstreamError
+from codec.files.streams import StreamReader
+from codec.format.profile import profile_of
+from codec.pipeline import writing
 
 FRAMES = 6
 SIZE = (96, 128)
@@ -281,11 +284,64 @@ def test_what_cannot_be_encoded_is_said_in_one_line(tmp_path, features, options,
 
 def test_a_header_says_it_all(features):
     header = opened(written(features, stride=8)).header
-    for option in ({"stride": 8}, {"offset": 0}, {"fps": 25}, {"profile": codec.Profile(())}):
+    for option in ({"stride": 8}, {"offset": 0}, {"fps": 25}):
         with pytest.raises(ValueError, match="a header says all that"):
             written(features, header=header, **option)
+    with pytest.raises(ValueError, match=f"stream was written with {header.profile_hash.hex()}"):
+        written(features, header=header, profile=codec.Profile(()))
     with pytest.raises(FeatureError, match="have shape"):
         written(features[:, :2], header=header)
+
+
+def test_a_profile_travels_apart(features, tmp_path):
+    carried = written(features, stride=8)
+    profile = profile_of(opened(carried).header)
+    apart = written(features, stride=8, profile=profile, profile_apart=True)
+    assert len(apart) < len(carried)
+    header, _ = codec.SequenceHeader.from_bytes(apart)
+    assert header.profile is None
+    with pytest.raises(UnsupportedBitstreamError, match=f"{profile.hash.hex()} is not shipped"):
+        opened(apart)
+    expected = opened(carried)[:].features
+    with codec.open(io.BytesIO(apart), profile=profile) as clip:
+        assert torch.equal(clip[:].features, expected)
+    frames = codec.decode_frames(StreamReader(io.BytesIO(apart)), profile=profile)
+    assert torch.equal(torch.stack([frame.features[0] for _, frame in frames]), expected)
+    # at once, before anything is asked for
+    with pytest.raises(UnsupportedBitstreamError, match="--profile FILE"):
+        codec.decode_frames(StreamReader(io.BytesIO(apart)))
+    # a header that names it may come from anywhere
+    assert written(features, header=header, profile=profile) == apart
+    with codec.Writer(tmp_path / "x.lmc", header, profile=profile) as out:
+        out.write(features[0])
+    with pytest.raises(ValueError, match="is not shipped"):
+        written(features, header=header)
+    with pytest.raises(ValueError, match="needs profile="):
+        written(features, stride=8, profile_apart=True)
+    with pytest.raises(ValueError, match="and no header"):
+        written(features, header=header, profile=profile, profile_apart=True)
+
+
+def test_limits_are_those_of_the_decoders(features, tmp_path, monkeypatch):
+    limits = codec.Limits(elements=features[0].numel() - 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(writing, "measure_profile", lambda *_: pytest.fail("it is measured"))
+        with pytest.raises(LimitExceededError, match=f"Limits.elements={features[0].numel()}"):
+            codec.encode(features, tmp_path / "x.lmc", stride=8, limits=limits)
+    with pytest.raises(LimitExceededError, match="packet bytes"):
+        codec.encode(features, tmp_path / "x.lmc", stride=8, limits=codec.Limits(packet_bytes=9))
+    with pytest.raises(LimitExceededError, match="index entries: 3 in the stream, limit 2"):
+        codec.encode(
+            features, io.BytesIO(), stride=8, keyint=1, limits=codec.Limits(index_entries=2)
+        )
+    header = opened(written(features, stride=8)).header
+    with pytest.raises(ValueError, match="header: elements"):
+        codec.Writer(tmp_path / "x.lmc", header, limits=limits)
+    assert list(tmp_path.iterdir()) == []
+    # more than decoders take by default
+    large = torch.zeros(1, 2, 1 << 12, (1 << 11) + 1)
+    with pytest.raises(LimitExceededError, match=r"elements=16809984 .*, to decoders too"):
+        codec.encode(large, io.BytesIO(), stride=1)
 
 
 def test_what_exists_is_kept_unless_told_otherwise(features, tmp_path):

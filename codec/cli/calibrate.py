@@ -48,6 +48,13 @@ __all__ = ["calibrate"]
     help="Random gradients of the task for each of them.",
 )
 @click.option(
+    "--budget",
+    type=click.IntRange(1),
+    help="Bytes that the matrices of all tensors may take together, about the size of the profile; "
+    "with less, frequencies share matrices, and tensors for which none is left have a higher rate. "
+    "Default: 1500000 for each tensor.",
+)
+@click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of views and probes."
 )
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on the terminal.")
@@ -63,6 +70,7 @@ def calibrate(
     task: str | None,
     views: int,
     probes: int,
+    budget: int | None,
     seed: int,
     quiet: bool,
     device: str,
@@ -103,6 +111,7 @@ def calibrate(
     if size is None:  # that of whole frames: the first one's decides
         with VideoReader(sources[0], fitting) as reader:
             size = reader.height, reader.width
+    options = CalibrationOptions(views=views, probes=probes, seed=seed, budget=budget)
     with torch.no_grad():
         network = open_network(model, weights, device=place)
         with progress(len(sources), quiet=quiet, unit="input") as advance:
@@ -110,7 +119,7 @@ def calibrate(
                 split_model(network.module, split, size, network.name),
                 sources,
                 fitting,
-                CalibrationOptions(views=views, probes=probes, seed=seed),
+                options,
                 task=task_of(said, network.name),
                 weights_hash=network.hash,
                 device=place,

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from codec.cli.group import main
-from codec.cli.parameters import DEVICE, FORCE, FrameRange, usable_device, weight_file
+from codec.cli.parameters import (
+    DEVICE,
+    FORCE,
+    LIMITS,
+    PROFILE_APART,
+    FrameRange,
+    usable_device,
+    weight_file,
+)
 from codec.cli.streams import open_stream
 from codec.cli.terminal import check_files, progress, say, write_json
 from codec.errors import BitstreamError, FeatureCodecError
 from codec.files.damage import DAMAGE_POLICIES, DamagePolicy
 from codec.files.outputs import one_line, open_output
+from codec.limits import Limits
 
 if TYPE_CHECKING:
     from codec.files.streams import StreamReader
@@ -62,6 +72,7 @@ __all__ = ["decode"]
 @click.option(
     "--frames", type=FrameRange(), help="N: the first N; A:B: from A to B - 1, seeking to A."
 )
+@PROFILE_APART
 @click.option("--model", help="File of the network, if the stream was made with one of its own.")
 @click.option(
     "--weights", help="Weight file for --task and --reference, if the stream was made with one."
@@ -69,6 +80,7 @@ __all__ = ["decode"]
 @click.option(
     "--any-weights", is_flag=True, help="Accept other weights than the stream was made with."
 )
+@LIMITS
 @click.option("-q", "--quiet", is_flag=True, help="No progress on the terminal.")
 @DEVICE
 @FORCE
@@ -83,9 +95,11 @@ def decode(
     reference_frames: tuple[int, int | None] | None,
     damaged: DamagePolicy,
     frames: tuple[int, int | None] | None,
+    profile: Path | None,
     model: str | None,
     weights: str | None,
     any_weights: bool,
+    limits: Limits,
     quiet: bool,
     device: str,
     force: bool,
@@ -99,6 +113,7 @@ def decode(
     from codec.files.drawn import PictureWriter
     from codec.files.streams import BeforeFault
     from codec.files.tensors import TensorFile
+    from codec.format.profile import Profile
     from codec.pipeline.decoding import FeatureReference, TaskOutput, decode_frames, model_of
 
     piped = "-" in (output, task)
@@ -107,16 +122,19 @@ def decode(
     inputs = [
         ("STREAM", stream),
         ("--reference", reference),
+        ("--profile", profile),
         ("--model", model),
         ("--weights", weight_file(weights)),
     ]
     if draw is not None and (reference is None or draw == "-"):
         raise click.UsageError("--draw names a file, and needs the frames of --reference")
     check_files({"-o": output, "--task": task, "--draw": draw}, inputs, force=force)
+    given = None if profile is None else Profile.load(profile)
     with ExitStack() as stack:
-        reader = stack.enter_context(open_stream(stream))
+        reader = stack.enter_context(open_stream(stream, limits))
         header = reader.header
         place = usable_device(device)
+        decoding = decode_frames(reader, frames=frames, device=place, profile=given)
         finish = compare = tensors = None
         if task is not None or reference is not None:
             split = model_of(
@@ -144,7 +162,7 @@ def decode(
         results = []
         count = 0
         with progress(_frame_count(reader, frames), quiet=quiet) as advance:
-            decoded = BeforeFault(decode_frames(reader, frames=frames, device=place))
+            decoded = BeforeFault(decoding)
             for number, frame in decoded:
                 if tensors is not None:
                     tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)

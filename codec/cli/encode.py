@@ -11,6 +11,7 @@ from codec.cli.group import main
 from codec.cli.parameters import (
     DEVICE,
     FORCE,
+    LIMITS,
     MODEL,
     PREPROCESSING,
     SPLIT,
@@ -28,6 +29,7 @@ from codec.encoding.rate_control import SETTLED
 from codec.files.damage import DAMAGE_POLICIES, DamagePolicy
 from codec.files.outputs import open_output, standard_stream
 from codec.format.constants import MAX_GRID, MAX_QP, MIN_GRID
+from codec.limits import Limits
 from codec.pipeline.options import MOTION_SOURCES, VideoOptions
 
 __all__ = ["encode"]
@@ -49,6 +51,12 @@ CONFIG: EncoderConfig = OPTIONS.config
     type=click.Path(dir_okay=False, path_type=Path),
     help="A file of `lmc calibrate`, which travels in the stream, 0.1 to 1.5 MB, unless it is one "
     "of the shipped; default: the shipped profile, or one measured on the first frames.",
+)
+@click.option(
+    "--profile-apart",
+    is_flag=True,
+    help="The stream has only the hash of --profile; decoders are given the file: "
+    "`lmc decode --profile`.",
 )
 @PREPROCESSING
 @TASK
@@ -142,6 +150,7 @@ CONFIG: EncoderConfig = OPTIONS.config
     type=click.Path(dir_okay=False),
     help="Write the report, with per-frame MD5s, as JSON; - is standard output.",
 )
+@LIMITS
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no report on the terminal.")
 @DEVICE
 @FORCE
@@ -152,6 +161,7 @@ def encode(
     split: str | None,
     weights: str,
     profile: Path | None,
+    profile_apart: bool,
     preprocessing: Path | None,
     task: str | None,
     native: bool,
@@ -169,6 +179,7 @@ def encode(
     search_range: int,
     evaluate: bool,
     report: str | None,
+    limits: Limits,
     quiet: bool,
     device: str,
     force: bool,
@@ -182,6 +193,8 @@ def encode(
     given = [option for option, value in aims.items() if value is not None]
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} exclude each other; give one of them")
+    if profile_apart and profile is None:
+        raise click.UsageError("--profile-apart needs --profile FILE, which decoders are given too")
     check_files(
         {"-o": output, "--report": report},
         [
@@ -200,6 +213,7 @@ def encode(
         split=split,
         weights=weights,
         profile=profile,
+        profile_apart=profile_apart,
         preprocessing=preprocessing,
         task=task,
         native=native,
@@ -219,11 +233,12 @@ def encode(
         ),
         bitrate=bitrate,
         target_nrmse=target_nrmse,
+        limits=limits,
     )
     encoder = VideoEncoder(video, options)
     rate = float(encoder.frame_rate)
     with open_output(output, force=force) as file:
-        writer = StreamWriter(file, encoder.header)
+        writer = StreamWriter(file, encoder.header, limits)
         with progress(encoder.frame_count_hint, quiet=quiet) as advance:
             for encoded in encoder:
                 writer.write(encoded.packet)

@@ -6,14 +6,17 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from codec.cli.group import main
+from codec.cli.parameters import LIMITS, PROFILE_APART
 from codec.cli.streams import open_stream
 from codec.cli.terminal import check_files, say
 from codec.files.outputs import one_line
+from codec.limits import Limits
 
 if TYPE_CHECKING:
     from codec.inspection import FrameContents, StreamContents
@@ -23,18 +26,22 @@ __all__ = ["inspect"]
 
 @main.command()
 @click.argument("stream")
+@PROFILE_APART
 @click.option("--json", "as_json", is_flag=True, help="Everything, frame by frame, as JSON.")
-def inspect(stream: str, as_json: bool) -> None:
+@LIMITS
+def inspect(stream: str, profile: Path | None, as_json: bool, limits: Limits) -> None:
     """Say what is in STREAM: header, and bits per frame and per syntax element.
 
     Of a stream that is cut, still being written, or damaged, the frames before that; then the error
     is told, the exit code is 1, and --json has it as `error`.
     """
+    from codec.format.profile import Profile
     from codec.inspection import inspected
 
-    check_files({}, [("STREAM", stream)], force=False)
-    with open_stream(stream) as reader:
-        found = inspected(reader)
+    check_files({}, [("STREAM", stream), ("--profile", profile)], force=False)
+    given = None if profile is None else Profile.load(profile)
+    with open_stream(stream, limits) as reader:
+        found = inspected(reader, given)
     if as_json:
         content = asdict(found)
         del content["fault"]

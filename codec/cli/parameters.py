@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from codec.encoding.rate_control import TARGET_RANGES
+from codec.limits import Limits
 from codec.models import DEFAULT_MODEL
 from codec.pipeline.options import DEFAULT_SPLIT
 
 __all__ = [
     "DEVICE",
     "FORCE",
+    "LIMITS",
     "MODEL",
     "PREPROCESSING",
+    "PROFILE_APART",
     "SPLIT",
     "TASK",
     "WEIGHTS",
@@ -26,6 +30,10 @@ __all__ = [
     "usable_device",
     "weight_file",
 ]
+
+
+MOST_DIGITS: Final = 18
+"""Of a limit: none needs more, and Python refuses to read a number of thousands."""
 
 
 class FrameRange(click.ParamType):  # type: ignore[type-arg,unused-ignore] # new in click 8.3
@@ -106,6 +114,38 @@ TASK = click.option(
     "--task",
     help="What the outputs of a network of your own stand for: classification, detection, masks, "
     "keypoints, segmentation, anything, or a TOML file.",
+)
+
+
+def _limits(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> Limits:
+    """Read NAME=NUMBER, several joined by commas, or the option given several times."""
+    names = [field.name for field in fields(Limits)]
+    values: dict[str, int] = {}
+    for part in ",".join(given).split(",") if given else ():
+        name, _, number = part.partition("=")
+        if name not in names:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(names)}")
+        if name in values:
+            raise click.BadParameter(f"{name} is given twice")
+        if not (number.isascii() and number.isdigit() and len(number) <= MOST_DIGITS):
+            raise click.BadParameter(f"{part!r} is not {name}=NUMBER, a whole number")
+        values[name] = int(number)
+    return Limits(**values)
+
+
+LIMITS = click.option(
+    "--limits",
+    multiple=True,
+    metavar="NAME=NUMBER,...",
+    callback=_limits,
+    help="What a stream may ask for at most, in place of the defaults: "
+    + ", ".join(f"{field.name} {field.default}" for field in fields(Limits))
+    + ". The error that one is exceeded says what to pass.",
+)
+PROFILE_APART = click.option(
+    "--profile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The profile that the stream was written with, if it travels apart from it.",
 )
 
 

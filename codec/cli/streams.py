@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from codec.cli.terminal import refuse_terminal
 from codec.files.outputs import named, standard_stream
+from codec.limits import Limits
 
 if TYPE_CHECKING:
     from codec.files.streams import StreamReader
@@ -17,7 +18,7 @@ __all__ = ["open_stream"]
 
 
 @contextmanager
-def open_stream(path: str) -> Iterator[StreamReader]:
+def open_stream(path: str, limits: Limits) -> Iterator[StreamReader]:
     """Open a file, or - for standard input."""
     from codec.files.streams import StreamReader
 
@@ -28,4 +29,4 @@ def open_stream(path: str) -> Iterator[StreamReader]:
             file, path = standard_stream("stdin"), "standard input"
         else:
             file = stack.enter_context(Path(path).open("rb"))
-        yield StreamReader(named(file, path))
+        yield StreamReader(named(file, path), limits)

@@ -28,10 +28,15 @@ Item = TypeVar("Item")
 class StreamWriter:
     """Writes one stream; `close` writes the end packet, without which the stream counts as
     truncated.
+
+    What decoders with `limits` would refuse is not written: that raises `LimitExceededError`.
     """
 
-    def __init__(self, file: BinaryIO, header: SequenceHeader) -> None:
+    def __init__(
+        self, file: BinaryIO, header: SequenceHeader, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         self._file = file
+        self._limits = limits
         self._previous: FramePacket | None = None
         self._key_frames: list[tuple[int, int]] = []
         self.frames = 0
@@ -41,7 +46,9 @@ class StreamWriter:
 
     def write(self, packet: FramePacket) -> int:
         """Write one packet and return its size in bytes."""
+        self._limits.check("packet_bytes", len(packet.payload))
         if packet.key:
+            self._limits.check("index_entries", len(self._key_frames) + 1)
             self._key_frames.append((self.frames, self.bytes_written))
         content = packet.to_bytes(self._previous)
         self._file.write(content)

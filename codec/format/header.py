@@ -7,12 +7,18 @@ Sizes read from bytes are checked against `Limits` before anything is allocated.
 from __future__ import annotations
 
 import math
+import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
 
-from codec.errors import CorruptBitstreamError, TruncatedBitstreamError, UnsupportedBitstreamError
+from codec.errors import (
+    BitstreamError,
+    CorruptBitstreamError,
+    TruncatedBitstreamError,
+    UnsupportedBitstreamError,
+)
 from codec.format.constants import (
     CRC_BYTES,
     DEFAULT_GRID,
@@ -35,6 +41,9 @@ from codec.format.primitives import ByteReader, ByteWriter, crc32, in_range
 from codec.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["Interpolation", "Preprocessing", "Resize", "SequenceHeader", "TensorSpec"]
+
+PADDED_TO = 4
+"""Profiles are measured with larger blocks where these divide both sides, else with blocks of 4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +229,7 @@ class SequenceHeader:
     Streams coded from a researcher's own tensors leave `model`, `split` and `preprocessing` empty.
     `task` says what the network's outputs stand for, one JSON object, or nothing.
     `profile` is the canonical serialisation when the profile travels in the stream, else None and
-    `profile_hash` names a shipped one.
+    `profile_hash` names one that is shipped, or that decoders are given.
     """
 
     tensors: tuple[TensorSpec, ...]
@@ -357,8 +366,8 @@ class SequenceHeader:
                 raise CorruptBitstreamError("sequence header: the task has control characters")
         count = in_range("number of tensors", body.varint(), 1, 1 << 16)
         limits.check("tensors", count)
+        _check_elements(body, count, limits)
         tensors = tuple(TensorSpec.read(body, limits) for _ in range(count))
-        limits.check("elements", sum(spec.elements for spec in tensors))
         if len({spec.name for spec in tensors}) != count:
             raise CorruptBitstreamError("sequence header: two tensors have one name")
         profile_hash = body.raw(HASH_BYTES)
@@ -383,6 +392,28 @@ class SequenceHeader:
             preprocessing=preprocessing,
             task=task,
         )
+
+
+def _check_elements(body: ByteReader, count: int, limits: Limits) -> None:
+    """Look ahead at all tensors: the error shall name a limit that will do for all of them, in
+    whole blocks too.
+    """
+    start = body.position
+    unbounded = replace(limits, elements=sys.maxsize)
+    try:
+        tensors = [TensorSpec.read(body, unbounded) for _ in range(count)]
+    except BitstreamError:  # is raised again in the order of FORMAT.md 4.3
+        return
+    finally:
+        body.position = start
+    enough = sum(
+        spec.channels * _rounded_up(spec.height) * _rounded_up(spec.width) for spec in tensors
+    )
+    limits.check("elements", sum(spec.elements for spec in tensors), enough)
+
+
+def _rounded_up(side: int) -> int:
+    return -(-side // PADDED_TO) * PADDED_TO
 
 
 def _inflate(packed: bytes, size: int) -> bytes:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from codec.errors import CorruptBitstreamError, UnsupportedBitstreamError
 from codec.format.constants import CLASSES, HASH_BYTES, LATENT_LIMIT, MAX_CHANNELS
-from codec.format.header import SequenceHeader
+from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.primitives import ByteReader, ByteWriter
 from codec.limits import DEFAULT_LIMITS, Limits
 
@@ -32,9 +33,12 @@ __all__ = [
     "Band",
     "Profile",
     "TensorProfile",
+    "bytes_apart",
     "embedded",
+    "padded_elements",
     "profile_of",
     "shipped_profile",
+    "travels",
 ]
 
 INTRA, INTER = 0, 1
@@ -246,9 +250,16 @@ class Profile:
 
     @classmethod
     def load(cls, path: Path) -> Profile:
-        """Read a file written by `save`."""
+        """Read a file written by `save`.
+
+        Raises:
+            OSError: there is no such file.
+            UnsupportedBitstreamError, CorruptBitstreamError: it holds no profile.
+        """
         from safetensors import SafetensorError, safe_open
 
+        with path.open("rb"):
+            pass  # a file that is missing says so, rather than that it is no profile
         try:
             with safe_open(path, framework="numpy") as file:
                 content = file.get_tensor("profile").tobytes()
@@ -325,6 +336,19 @@ def _read_tensor(source: ByteReader) -> TensorProfile:
     )
 
 
+def travels(header: SequenceHeader) -> str:
+    """Return how a profile gets to decoders: "embedded", "shipped", or "apart" from the stream."""
+    if header.profile is not None:
+        return "embedded"
+    return "apart" if shipped_profile(header.profile_hash.hex()) is None else "shipped"
+
+
+def bytes_apart(header: SequenceHeader, profile: Profile) -> int:
+    """Return how much larger a header would be that carried its profile."""
+    carrying = replace(header, profile=profile.to_bytes())
+    return len(carrying.to_bytes()) - len(replace(header, profile=None).to_bytes())
+
+
 def embedded(profile: Profile, *, embed: bool = True) -> bytes | None:
     """Return what a header carries of a profile: nothing of one that is shipped, nor, without
     `embed`, of one that decoders will be given.
@@ -373,7 +397,7 @@ def profile_of(
     if profile is None:
         raise UnsupportedBitstreamError(
             f"profile {name} is not shipped with this release, and the stream does not carry it; "
-            "give the profile that it was written with, or use the release that wrote it"
+            "give the profile that it was written with: --profile FILE (in the library profile=)"
         )
     if profile.hash != header.profile_hash:
         raise CorruptBitstreamError(
@@ -383,9 +407,14 @@ def profile_of(
     expected = [spec.channels for spec in header.tensors]
     if found != expected:
         raise CorruptBitstreamError(f"profile for tensors of {found} channels, expected {expected}")
-    padded = 0  # whole blocks are decoded, also where a tensor ends within one
-    for spec, tensor in zip(header.tensors, profile.tensors, strict=True):
-        rows, columns = tensor.blocks(spec.height, spec.width)
-        padded += rows * columns * tensor.block_size**2 * spec.channels
-    limits.check("elements", padded)
+    sizes = [tensor.block_size for tensor in profile.tensors]
+    limits.check("elements", padded_elements(header.tensors, sizes))
     return profile
+
+
+def padded_elements(specs: Sequence[TensorSpec], block_sizes: Sequence[int]) -> int:
+    """Count elements in whole blocks, which are decoded also where a tensor ends within one."""
+    return sum(
+        spec.channels * -(-spec.height // size) * -(-spec.width // size) * size**2
+        for spec, size in zip(specs, block_sizes, strict=True)
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from codec.models.sources import load_model, model_name
+from codec.models.programs import read_file
+from codec.models.sources import check_model, is_file, load_model, model_name
 from codec.models.weights import weights_hash, weights_in_header
 
 __all__ = ["Network", "open_network"]
@@ -24,7 +26,11 @@ class Network:
 
 
 def open_network(
-    model: str, weights: str = "default", *, device: str | torch.device = "cpu"
+    model: str,
+    weights: str = "default",
+    *,
+    device: str | torch.device = "cpu",
+    named: str | None = None,
 ) -> Network:
     """Load a network.
 
@@ -32,9 +38,14 @@ def open_network(
         model: a name of `list_models`, `timm:NAME`, or a file (.pt2, .onnx) with its weights.
         weights: of a network by name, as of `load_model`.
         device: where it shall run.
+        named: the one that a stream's header names; another is refused, and not loaded.
 
     Raises:
-        ModelError: there is none such, or it cannot be read.
+        ModelError: there is none such, it is another one, or it cannot be read.
     """
-    module = load_model(model, weights, device=device)
-    return Network(module, model_name(model), weights_in_header(weights), weights_hash(module))
+    content = read_file(Path(model)) if is_file(model) else None
+    name = model_name(model, content)
+    if named is not None:
+        check_model(named, name)
+    module = load_model(model, weights, device=device, content=content)
+    return Network(module, name, weights_in_header(weights), weights_hash(module))

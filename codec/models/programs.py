@@ -96,7 +96,11 @@ class Program(nn.Module):
 
 
 def load_program(
-    path: Path, *, device: str | torch.device = "cpu", trusted: bool = False
+    path: Path,
+    *,
+    device: str | torch.device = "cpu",
+    trusted: bool = False,
+    content: bytes | None = None,
 ) -> Program:
     """Read a program that `torch.export.save` has written, without executing code from it.
 
@@ -104,12 +108,13 @@ def load_program(
         path: of the file.
         device: where it shall run.
         trusted: skip the check of `models.archives`; then the file may run any code.
+        content: of the file, if it has been read.
 
     Raises:
         ModelError: there is no such file, it holds no program of one image, or one that could run
             code when it is read.
     """
-    content = read_file(path)
+    content = read_file(path) if content is None else content
     if not trusted:
         check_archive(content, path.name)
     if b"torch.ops.torchvision." in content:

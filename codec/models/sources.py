@@ -89,10 +89,14 @@ def is_file(source: str) -> bool:
     return source.endswith((PROGRAM_FILE, ONNX_FILE)) and not source.startswith(TIMM)
 
 
-def model_name(source: str) -> str:
+def model_name(source: str, content: bytes | None = None) -> str:
     """Return how a stream's header names a model: by its name; a file by its own name, which is a
     hint, and the first 16 hexadecimal digits of the SHA-256 of its content, which decide:
     `nanodet.pt2@3c5e1f0a9b7d2468`.
+
+    Args:
+        source: a name, or the path of a file.
+        content: of the file, if it has been read.
 
     Raises:
         ModelError: there is no such file.
@@ -100,21 +104,16 @@ def model_name(source: str) -> str:
     if not is_file(source):
         return source
     path = Path(source)
-    digest = hashlib.sha256(read_file(path)).hexdigest()[:_HASH_DIGITS]
-    return f"{printable(path.name)}@{digest}"
+    digest = hashlib.sha256(read_file(path) if content is None else content).hexdigest()
+    return f"{printable(path.name)}@{digest[:_HASH_DIGITS]}"
 
 
-def check_model(named: str, source: str) -> None:
-    """Refuse a model that is another one than a header names.
-
-    Args:
-        named: by the header, as `model_name` does.
-        source: what the user gives in its place.
+def check_model(named: str, found: str) -> None:
+    """Refuse a model that is another one than a header names; both as `model_name` has it.
 
     Raises:
         ModelError: it is another one.
     """
-    found = model_name(source)
     if named.rpartition("@")[2] != found.rpartition("@")[2]:
         raise ModelError(f"the stream is of model {named}, not of {found}; give that one")
 
@@ -132,6 +131,7 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     trusted: bool = False,
+    content: bytes | None = None,
 ) -> nn.Module:
     """Build a network in evaluation mode, its parameters float32 and without gradients.
 
@@ -143,13 +143,14 @@ def load_model(
             float16, bfloat16 and float64 become float32.
         device: Where the parameters lie.
         trusted: Read a FILE.pt2 even if that may run code from it, as `torch.export.load` does.
+        content: Of a FILE.pt2, if it has been read.
 
     Raises:
         ModelError: The name is unknown, or the weights cannot be had or do not fit; a file could
             run code when it is read.
     """
     if is_file(name):
-        return _load_network(name, weights, torch.device(device), trusted=trusted)
+        return _load_network(name, weights, torch.device(device), content, trusted=trusted)
     with own_defaults():
         if weights.startswith(_RANDOM):
             # Not torch.manual_seed, which would also reseed the generators of every GPU.
@@ -179,13 +180,15 @@ def labels(name: str, count: int) -> list[str]:
     return [f"class {k}" for k in range(count)]
 
 
-def _load_network(name: str, weights: str, device: torch.device, *, trusted: bool) -> nn.Module:
+def _load_network(
+    name: str, weights: str, device: torch.device, content: bytes | None, *, trusted: bool
+) -> nn.Module:
     if weights != "default":
         raise ModelError(
             f"weights {weights!r}: {Path(name).name} holds its weights; leave them out"
         )
     if name.endswith(PROGRAM_FILE):
-        return load_program(Path(name), device=device, trusted=trusted)
+        return load_program(Path(name), device=device, trusted=trusted, content=content)
     return load_onnx(Path(name)).requires_grad_(requires_grad=False).to(device)
 
 

@@ -20,10 +20,10 @@ from codec.files.damage import DamagePolicy
 from codec.files.streams import StreamReader
 from codec.files.video import Frame, VideoReader
 from codec.format.header import SequenceHeader
+from codec.format.profile import Profile
 from codec.metrics import FeatureNrmse
 from codec.models.networks import open_network
 from codec.models.preprocessing import normalise
-from codec.models.sources import check_model
 from codec.models.submodels import SplitModel, split_model
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.pipeline.network_tasks import labelled, task_of
@@ -34,14 +34,34 @@ __all__ = ["FeatureReference", "TaskOutput", "decode_frames", "model_of"]
 
 
 def decode_frames(
-    reader: StreamReader, *, frames: tuple[int, int | None] | None = None, device: str = "cpu"
+    reader: StreamReader,
+    *,
+    frames: tuple[int, int | None] | None = None,
+    device: str = "cpu",
+    profile: Profile | None = None,
 ) -> Iterator[tuple[int, DecodedFrame]]:
     """Yield (frame number, decoded frame) of a half-open range, starting at the key frame before
     it.
 
     A range that ends before the stream does leaves the rest unread, and so unchecked.
+
+    Args:
+        reader: of the stream.
+        frames: first, and last + 1 or None.
+        device: where features are made.
+        profile: what the stream was written with, where its header only names it.
+
+    Raises:
+        BitstreamError: at once, the profile is missing, another one, damaged, or too large;
+            later, the stream is cut or damaged.
     """
-    decoder = Decoder(reader.header, device=device, limits=reader.limits)
+    decoder = Decoder(reader.header, profile=profile, device=device, limits=reader.limits)
+    return _decoded(decoder, reader, frames)
+
+
+def _decoded(
+    decoder: Decoder, reader: StreamReader, frames: tuple[int, int | None] | None
+) -> Iterator[tuple[int, DecodedFrame]]:
     start, stop = frames or (0, None)
     if start:
         reader.seek(start)
@@ -83,9 +103,7 @@ def model_of(
             "the stream was coded from its writer's own tensors and names no model; "
             "decode to features"
         )
-    if model is not None:
-        check_model(header.model, model)
-    elif "@" in header.model:
+    if model is None and "@" in header.model:
         raise ModelError(
             f"the stream was made with the network in a file {header.model!r}; pass it with "
             "--model FILE"
@@ -95,7 +113,7 @@ def model_of(
         raise ModelError(
             f"the stream was made with the weight file {wanted!r}; pass it with --weights FILE"
         )
-    network = open_network(model or header.model, wanted, device=device)
+    network = open_network(model or header.model, wanted, device=device, named=header.model)
     if network.hash != header.weights_hash and not any_weights:
         raise ModelError(
             f"weights of hash {network.hash.hex()}, the stream was made with "

@@ -26,11 +26,12 @@ from codec.encoding.config import DEFAULT_EFFORT
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
-from codec.errors import ModelError, VideoError
+from codec.errors import LimitExceededError, ModelError, VideoError
 from codec.files.video import Frame, VideoReader
+from codec.format.constants import HASH_BYTES
 from codec.format.header import Preprocessing, SequenceHeader
 from codec.format.packets import FramePacket
-from codec.format.profile import Profile, embedded
+from codec.format.profile import Profile, bytes_apart, travels
 from codec.metrics import FeatureNrmse
 from codec.models.networks import Network, open_network
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
@@ -38,7 +39,14 @@ from codec.models.submodels import SplitModel, split_model
 from codec.pipeline.metering import Meter
 from codec.pipeline.network_tasks import described, task_of
 from codec.pipeline.options import VideoOptions
-from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, profile_of_file, shipped_for
+from codec.pipeline.profiles import (
+    MEASURED_FRAMES,
+    check_limits,
+    measured_for,
+    naming,
+    profile_of_file,
+    shipped_for,
+)
 
 __all__ = ["VideoEncoder"]
 
@@ -84,6 +92,12 @@ class VideoEncoder:
                 network.name,
             )
             _check_effort(options, task, network.name)
+            self.header = self._header(network, task)
+            profile = self._profile_at_hand(network)
+            if profile is not None:
+                self.header = naming(self.header, profile, apart=options.profile_apart)
+            with self._blaming_the_split():
+                check_limits(self.header, profile, options.limits)
             self._frames = self._read()
             first = list(islice(self._frames, MEASURED_FRAMES))
             if not first:
@@ -96,14 +110,19 @@ class VideoEncoder:
                     f"the {self._reader.codec_name} stream gives no motion vectors "
                     "(H.264 and MPEG-4 do); use --motion search"
                 )
-            self.header = self._header(first, network, task)
+            if profile is None:
+                profile = self._measured_profile(first)
+                self.header = naming(self.header, profile)
             self._frames = chain(first, self._frames)
-            try:
+            with self._blaming_the_split():
                 self._encoder = Encoder(
-                    self.header, options.config, cloud=self.split.cloud, device=options.device
+                    self.header,
+                    options.config,
+                    cloud=self.split.cloud,
+                    device=options.device,
+                    limits=options.limits,
+                    profile=profile,
                 )
-            except ValueError as error:
-                raise ModelError(f"{options.model} at {options.split}: {error}") from error
         except BaseException:
             self._reader.close()
             raise
@@ -133,15 +152,25 @@ class VideoEncoder:
             elements=sum(spec.elements for spec in self.split.tensors),
         )
 
-    def _header(self, first: list[Frame], network: Network, task: str) -> SequenceHeader:
+    @contextmanager
+    def _blaming_the_split(self) -> Iterator[None]:
+        """Say of what model and split something is said."""
+        place = f"{self._options.model} at {self._options.split}"
+        try:
+            yield
+        except LimitExceededError as error:
+            raise LimitExceededError(f"{place}: {error}") from error
+        except ValueError as error:
+            raise ModelError(f"{place}: {error}") from error
+
+    def _header(self, network: Network, task: str) -> SequenceHeader:
+        """Return the header but for the profile."""
         options, reader = self._options, self._reader
-        profile = self._profile(first, network)
         return SequenceHeader(
             tensors=self.split.tensors,
             input_height=reader.height,
             input_width=reader.width,
-            profile_hash=profile.hash,
-            profile=embedded(profile),
+            profile_hash=bytes(HASH_BYTES),
             grid=options.grid,
             time_base=reader.time_base,
             frame_duration=max(round(1 / (reader.frame_rate * reader.time_base)), 1),
@@ -153,19 +182,17 @@ class VideoEncoder:
             task=task,
         )
 
-    def _profile(self, first: list[Frame], network: Network) -> Profile:
+    def _profile_at_hand(self, network: Network) -> Profile | None:
         options = self._options
         if options.profile is not None:
             return profile_of_file(options.profile, network.name, options.split, network.hash)
-        profile = shipped_for(network.name, options.split, network.hash)
-        if profile is not None:
-            return profile
+        return shipped_for(network.name, options.split, network.hash)
+
+    def _measured_profile(self, first: list[Frame]) -> Profile:
         with torch.no_grad():
             samples = [self._features(frame) for frame in first]
-        try:
+        with self._blaming_the_split():
             return measured_for(self.split, samples, weigh=samples)
-        except ValueError as error:
-            raise ModelError(f"{options.model} at {options.split}: {error}") from error
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:
@@ -271,6 +298,7 @@ class VideoEncoder:
         frames = len(self._qps)
         elements = sum(spec.elements for spec in self.split.tensors)
         plain = len(replace(self.header, profile=None).to_bytes())
+        way = travels(self.header)
         report: dict[str, Any] = {
             "frames": frames,
             "key_frames": self._key_frames,
@@ -283,7 +311,10 @@ class VideoEncoder:
             "bytes_header": header_bytes,
             "bytes_header_profile": 0 if self.header.profile is None else header_bytes - plain,
             "bytes_framing": stream_bytes - header_bytes - self._payload,
+            "profile": f"{self.header.profile_hash.hex()}, {way}",
         }
+        if way == "apart":  # no bytes of the stream
+            report["profile_bytes_apart"] = bytes_apart(self.header, self._encoder.profile)
         measured = {} if self._meter is None else self._meter.report()
         frame_md5 = measured.pop("frame_md5", None)
         if self._nrmse is not None:

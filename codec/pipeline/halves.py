@@ -61,7 +61,8 @@ class Edge:
                 are normalised; or float input of the network, (N, 3, H, W), as it is.
 
         Returns:
-            (N, C, H, W); a dict of such by name where several tensors cross the split.
+            (N, C, H, W); a dict of such by name where several tensors cross the split.  No images
+            have no features: (0, C, H, W), whether the network takes none or not.
 
         Raises:
             ModelError: the images are none that the network takes.
@@ -77,8 +78,12 @@ class Edge:
             )
         parts = [
             self.split.edge(self._input(given[first : first + EDGE_BATCH]).to(self.device))
-            for first in range(0, max(len(given), 1), EDGE_BATCH)
+            for first in range(0, len(given), EDGE_BATCH)
         ]
+        if not parts:
+            parts = [
+                tuple(torch.zeros(0, *spec.shape, device=self.device) for spec in self.tensors)
+            ]
         tensors = [torch.cat(pieces) for pieces in zip(*parts, strict=True)]
         if len(tensors) == 1:
             return tensors[0]

@@ -12,6 +12,7 @@ from codec.encoding.config import DEFAULT_SEARCH_RANGE, EncoderConfig
 from codec.encoding.rate_control import TARGET_RANGES
 from codec.files.damage import DamagePolicy
 from codec.format.constants import DEFAULT_GRID
+from codec.limits import DEFAULT_LIMITS, Limits
 from codec.models import DEFAULT_MODEL
 
 __all__ = [
@@ -30,6 +31,8 @@ class VideoOptions:
 
     `profile` is a file of `lmc calibrate`; without one, the shipped profile is used, or, where the
     model, the split or the weights are others, one measured on the first frames of the video.
+    `profile_apart`: the stream has the hash of that file's profile only, and decoders are given it.
+    `limits` are those of the decoders that the stream is for.
     `bitrate` (kbit/s, of the whole file) or `target_nrmse` (of the whole clip) is kept by choosing
     the qp of every frame, in place of `config.qp`.  `damaged` is what becomes of a damaged video:
     "stop" at the first damage, "skip" to the next key frame and count what was lost, or "conceal":
@@ -53,18 +56,22 @@ class VideoOptions:
     evaluate: bool = False
     device: str = "cpu"
     profile: Path | None = None
+    profile_apart: bool = False
     preprocessing: Path | None = None
     task: str | None = None
     config: EncoderConfig = field(default_factory=EncoderConfig)
     bitrate: float | None = None
     target_nrmse: float | None = None
+    limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
-        """Refuse an unknown source of motion and targets that are none."""
+        """Refuse an unknown source of motion, targets that are none, a profile that nobody has."""
         if self.motion not in MOTION_SOURCES:
             raise ValueError(f"motion {self.motion!r} is none of {', '.join(MOTION_SOURCES)}")
         if self.bitrate is not None and self.target_nrmse is not None:
             raise ValueError("bitrate and target_nrmse are both given; one of them can be kept")
+        if self.profile_apart and self.profile is None:
+            raise ValueError("profile_apart without a profile: decoders could be given none")
         for name, (least, largest) in TARGET_RANGES.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= largest:

@@ -6,18 +6,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from torch import Tensor
 
-from codec.errors import ModelError
-from codec.format.profile import Profile, shipped_profile
+from codec.errors import BitstreamError, LimitExceededError, ModelError
+from codec.format.header import SequenceHeader
+from codec.format.profile import (
+    Profile,
+    embedded,
+    padded_elements,
+    profile_of,
+    shipped_profile,
+)
+from codec.limits import Limits
 from codec.models.submodels import SplitModel
+from codec.profiling.fixed_point import block_size_for
 from codec.profiling.simple import measure_profile
 from codec.profiling.weighted import channel_weights
 
-__all__ = ["MEASURED_FRAMES", "measured_for", "profile_of_file", "shipped_for"]
+__all__ = [
+    "MEASURED_FRAMES",
+    "check_limits",
+    "measured_for",
+    "naming",
+    "profile_of_file",
+    "shipped_for",
+]
 
 MEASURED_FRAMES: Final = 8
 """First frames that a profile is measured on where the clip is not there as a whole."""
@@ -41,8 +58,6 @@ def profile_of_file(path: Path, model: str, split: str, weights_hash: bytes) -> 
         UnsupportedBitstreamError, CorruptBitstreamError: it holds no profile.
         ModelError: it was measured for another model, split or weights.
     """
-    with path.open("rb"):
-        pass  # a file that is missing says so, rather than that it is no profile
     profile = Profile.load(path)
     asked = {"model": model, "split": split, "weights_hash": weights_hash.hex()}
     for key, expected in asked.items():
@@ -53,6 +68,37 @@ def profile_of_file(path: Path, model: str, split: str, weights_hash: bytes) -> 
                 f"asked for {expected}; run lmc calibrate for it"
             )
     return profile
+
+
+def naming(header: SequenceHeader, profile: Profile, *, apart: bool = False) -> SequenceHeader:
+    """Return a header that names a profile, and carries it if it neither is shipped nor apart."""
+    carried = embedded(profile, embed=not apart)
+    return replace(header, profile_hash=profile.hash, profile=carried)
+
+
+def check_limits(header: SequenceHeader, profile: Profile | None, limits: Limits) -> None:
+    """Refuse, before any work, a stream that decoders with these limits would refuse.
+
+    Args:
+        header: of the stream.
+        profile: the one that it names; None: it is yet to be measured, and its hash of no meaning.
+        limits: of the decoders.
+
+    Raises:
+        LimitExceededError: too large; names the limits that will do.
+        ValueError: no decoder reads it, or the profile is of other tensors.
+    """
+    try:
+        if profile is not None:  # first, since elements of whole blocks are the most
+            profile_of(header, limits, profile)
+        else:
+            sizes = [block_size_for(spec) for spec in header.tensors]
+            limits.check("elements", padded_elements(header.tensors, sizes))
+        SequenceHeader.from_bytes(header.to_bytes(), limits)
+    except LimitExceededError as error:
+        raise LimitExceededError(f"{error}, to decoders too") from error
+    except BitstreamError as error:
+        raise ValueError(f"header: {error}") from error
 
 
 def measured_for(

@@ -34,12 +34,19 @@ from codec.encoding.refinement import CloudFunction
 from codec.errors import FeatureError
 from codec.files.outputs import open_output
 from codec.files.streams import StreamWriter
-from codec.format.constants import MAX_VECTOR, VECTOR_UNITS
+from codec.format.constants import HASH_BYTES, MAX_VECTOR, VECTOR_UNITS
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
-from codec.format.profile import Profile, embedded
+from codec.format.profile import Profile
+from codec.limits import DEFAULT_LIMITS, Limits
 from codec.pipeline.halves import Edge, as_tensor, checked_size
-from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, shipped_for
+from codec.pipeline.profiles import (
+    MEASURED_FRAMES,
+    check_limits,
+    measured_for,
+    naming,
+    shipped_for,
+)
 from codec.profiling.simple import measure_profile
 
 __all__ = ["EncodedClip", "Writer", "encode"]
@@ -66,6 +73,8 @@ class Writer:
         header: what the stream is; `simple_header` makes one for your own tensors.
         cloud: the cloud sub-model, which efforts from 5 on choose levels by.
         device: where the arithmetic runs.
+        limits: those of the decoders that the stream is for.
+        profile: the one that the header names, where it does not carry it.
         force: the file may exist.
         config: fields of `EncoderConfig`: qp, keyint, scene_cut, effort.
 
@@ -93,12 +102,16 @@ class Writer:
         *,
         cloud: CloudFunction | None = None,
         device: torch.device | str = "cpu",
+        limits: Limits = DEFAULT_LIMITS,
+        profile: Profile | None = None,
         force: bool = False,
         **config: Any,  # noqa: ANN401 - of `EncoderConfig`, which checks them
     ) -> None:
         self.config = _config(Writer, config)
-        self._encoder = Encoder(header, self.config, cloud=cloud, device=device)
-        self._context = _stream(target, header, force=force)
+        self._encoder = Encoder(
+            header, self.config, cloud=cloud, device=device, limits=limits, profile=profile
+        )
+        self._context = _stream(target, header, limits, force=force)
         self._stream: StreamWriter | None = None
         self._entered = self._used = False
         self.header = header
@@ -133,6 +146,7 @@ class Writer:
 
         Raises:
             FeatureError: tensors of other names or shapes, or values not finite or out of range.
+            LimitExceededError: a packet larger than decoders take.
             ValueError: a field of another shape or type; a writer that is not open.
         """
         if not self._entered or self._stream is None:
@@ -159,18 +173,18 @@ class Writer:
 
 @contextmanager
 def _stream(
-    target: str | Path | BinaryIO, header: SequenceHeader, *, force: bool
+    target: str | Path | BinaryIO, header: SequenceHeader, limits: Limits, *, force: bool
 ) -> Iterator[StreamWriter]:
     """Give a stream that is ended if all goes well; of a path, nothing is left otherwise."""
     if isinstance(target, str | Path):
         _refuse_existing(target, force=force)
         with (
             open_output(str(target), force=force) as file,
-            _stream(file, header, force=force) as stream,
+            _stream(file, header, limits, force=force) as stream,
         ):
             yield stream
         return
-    stream = StreamWriter(target, header)
+    stream = StreamWriter(target, header, limits)
     yield stream
     stream.close()
 
@@ -243,7 +257,9 @@ def encode(
     fps: float | Fraction | None = None,
     pts: Sequence[int] | NDArray[np.int64] | None = None,
     profile: Profile | None = None,
+    profile_apart: bool = False,
     device: torch.device | str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     force: bool = False,
     **config: Any,  # noqa: ANN401 - of `EncoderConfig`, which checks them
 ) -> EncodedClip:
@@ -270,13 +286,17 @@ def encode(
         fps: frames per second; the time base is its inverse; default 25.
         pts: presentation times in the time base, increasing; default: 0, 1, 2 ...
         profile: how the tensors are transformed; default: measured on the clip, or where frames
-            come one by one, on the first eight.
+            come one by one, on the first eight.  With a header: the one that it names.
+        profile_apart: the stream has the profile's hash only, and decoders are given it, as
+            `codec.open` is.
         device: where the arithmetic runs; default: where the edge runs, without one the CPU.
+        limits: those of the decoders that the stream is for.
         force: the file may exist.
         config: fields of `EncoderConfig`: qp, keyint, scene_cut, effort.
 
     Raises:
         FeatureError: tensors of other shapes or lengths than stated, values not finite.
+        LimitExceededError: larger than decoders take.
         ValueError: motion or pts that do not fit the features; strides that contradict the size.
         TypeError: arguments of other types, or an unknown keyword.
         FileExistsError: the file is there, and `force` is not set.
@@ -297,6 +317,11 @@ def encode(
         raise TypeError(
             f"split is a {type(split).__name__}, expected the edge of edge, cloud = codec.split(…)"
         )
+    if profile_apart and (profile is None or header is not None):
+        raise ValueError(
+            "profile_apart needs profile=, which decoders are given too, and no header, which says "
+            "by itself whether it carries one"
+        )
     frames = _frames_of(features)
     times = None if pts is None else _increasing(pts)
     given = {"features": frames, "motion": _motion_of(motion), "pts": times}
@@ -309,11 +334,11 @@ def encode(
         if split is not None:
             if any(each is not None for each in (stride, offset, size)):
                 raise ValueError("a split knows stride, offset and size; leave them out")
-            header = _header_of_split(split, samples, profile)
+            header = _header_of_split(split)
         elif stride is not None:
             specs = _specs(samples[0], stride, 0 if offset is None else offset)
             size = _picture_size(first[0].get("motion")) if size is None else checked_size(size)
-            header = _header_of_tensors(specs, samples, profile, size)
+            header = _header_of_tensors(specs, size)
         else:
             raise ValueError(
                 "what the tensors are is unknown: pass stride=16 (input pixels from sample to "
@@ -323,15 +348,31 @@ def encode(
             header = replace(header, grid=grid)
         if fps is not None:
             header = replace(header, time_base=_time_base(fps))
-    elif any(each is not None for each in (stride, offset, split, size, grid, fps, profile)):
+        if profile is None and split is not None and split.split.name:
+            profile = shipped_for(split.split.name, split.split.split, split.weights_hash)
+        if profile is not None:
+            header = naming(header, profile, apart=profile_apart)
+        check_limits(header, profile, limits)
+        if profile is None:
+            profile = _measured(header.tensors, samples, split)
+            header = naming(header, profile)
+    elif any(each is not None for each in (stride, offset, split, size, grid, fps)):
         raise ValueError(
-            "a header says all that stride, offset, split, size, grid, fps and profile do; "
-            "leave them out"
+            "a header says all that stride, offset, split, size, grid and fps do; leave them out"
         )
     cloud = None if split is None else split.split.cloud
     if device is None:
         device = "cpu" if split is None else split.device
-    writer = Writer(target, header, cloud=cloud, device=device, force=force, **config)
+    writer = Writer(
+        target,
+        header,
+        cloud=cloud,
+        device=device,
+        limits=limits,
+        profile=profile,
+        force=force,
+        **config,
+    )
     search = search_by(header, asked)
     count = key_frames = 0
     with writer, torch.no_grad():
@@ -489,27 +530,15 @@ def _vectors(
 # --- what the header says ---
 
 
-def _header_of_split(
-    edge: Edge, samples: Sequence[FrameLike], profile: Profile | None
-) -> SequenceHeader:
-    """Name the model, and take the profile shipped for its weights, or measure one."""
+def _header_of_split(edge: Edge) -> SequenceHeader:
+    """Name the model; all but the profile."""
     split = edge.split
-    features = [_tensors_of(frame, split.tensors) for frame in samples]
     height, width = split.input_size
-    if profile is None and split.name:
-        profile = shipped_for(split.name, split.split, edge.weights_hash)
-    if profile is None:
-        some = [
-            [tensor.to(edge.device, torch.float32) for tensor in frame]
-            for frame in features[:MEASURED_FRAMES]
-        ]
-        profile = measured_for(split, features, weigh=some)
     return SequenceHeader(
         tensors=split.tensors,
         input_height=height,
         input_width=width,
-        profile_hash=profile.hash,
-        profile=embedded(profile),
+        profile_hash=bytes(HASH_BYTES),
         model=split.name,
         split=split.split if split.name else "",
         weights=edge.weights,
@@ -518,12 +547,8 @@ def _header_of_split(
     )
 
 
-def _header_of_tensors(
-    specs: Sequence[TensorSpec],
-    samples: Sequence[FrameLike],
-    profile: Profile | None,
-    size: tuple[int, int] | None,
-) -> SequenceHeader:
+def _header_of_tensors(specs: Sequence[TensorSpec], size: tuple[int, int] | None) -> SequenceHeader:
+    """Say where tensors lie; all but the profile."""
     height, width = size or (
         max(spec.height * spec.stride_y for spec in specs),
         max(spec.width * spec.stride_x for spec in specs),
@@ -536,15 +561,26 @@ def _header_of_tensors(
                 f"{spec.stride_x} pixels apart reaches far beyond the input of {height}x{width} "
                 "pixels; is the stride right?"
             )
-    if profile is None:
-        profile = measure_profile(specs, [_tensors_of(frame, specs) for frame in samples])
     return SequenceHeader(
         tensors=tuple(specs),
         input_height=height,
         input_width=width,
-        profile_hash=profile.hash,
-        profile=embedded(profile),
+        profile_hash=bytes(HASH_BYTES),
     )
+
+
+def _measured(
+    specs: Sequence[TensorSpec], samples: Sequence[FrameLike], edge: Edge | None
+) -> Profile:
+    """Measure a profile; where the cloud is known, as it takes the first frames."""
+    features = [_tensors_of(frame, specs) for frame in samples]
+    if edge is None:
+        return measure_profile(specs, features)
+    some = [
+        [tensor.to(edge.device, torch.float32) for tensor in frame]
+        for frame in features[:MEASURED_FRAMES]
+    ]
+    return measured_for(edge.split, features, weigh=some)
 
 
 def _specs(frame: FrameLike, stride: PerTensor, offset: PerTensor) -> tuple[TensorSpec, ...]:
