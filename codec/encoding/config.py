@@ -71,6 +71,9 @@ class Decisions:
 
     `field_or_none`: code without the field as well, and keep what is cheaper.
 
+    `importance`: exponent of the importance that the profile's file predicts for blocks; 0: all are
+    coded alike.
+
     `rounds`, `directions`: linearisations of the cloud sub-model, and directions of its output in
     each; no rounds: the sub-model is not asked (see `TaskRefinement`).
 
@@ -85,6 +88,7 @@ class Decisions:
     scene_cut_margin: float = 0.75
     finest: int | None = 0
     field_or_none: bool = True
+    importance: float = 0.8
     rounds: int = 0
     directions: int = 0
     profile_share: float = 0.25
@@ -97,7 +101,7 @@ class Decisions:
             raise ValueError(f"rounding {self.rounding}, expected None or 0 … 1")
         if self.finest is not None and whole_number("finest", self.finest) not in range(3):
             raise ValueError(f"finest {self.finest}, expected None, 0, 1 or 2")
-        for name in ("intra_margin", "scene_cut_margin"):
+        for name in ("intra_margin", "scene_cut_margin", "importance"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)}, expected a number from 0")
         for name in ("rounds", "directions"):

@@ -21,6 +21,7 @@ from codec.encoding.arithmetic import as_written
 from codec.encoding.config import EncoderConfig, whole_number
 from codec.encoding.features import checked_features, checked_range
 from codec.encoding.forward_transform import ForwardTransform
+from codec.encoding.importance import ImportancePredictor
 from codec.encoding.levels import LevelChoice, TensorPlan, estimated_cost
 from codec.encoding.payloads import FrameWriter
 from codec.encoding.refinement import CloudFunction, TaskRefinement
@@ -83,7 +84,8 @@ class Encoder:
             chosen by what they do to its output.  Without one, these efforts are like 4.
         device: where the arithmetic runs; the bits do not depend on it, the decisions may.
         limits: those of the decoders that the stream is for.
-        profile: the one that the header names, where it does not carry it.
+        profile: the one that the header names, where it does not carry it, or where the file knows
+            more than streams carry: how to tell the importance of blocks.
 
     Raises:
         ValueError: such a decoder would refuse the header.
@@ -133,6 +135,9 @@ class Encoder:
             np.ones(math.prod(tensor.blocks(spec.height, spec.width)))
             for spec, tensor in zip(header.tensors, self.profile.tensors, strict=True)
         ]
+        self._predictor = None
+        if self.profile.importance is not None and self._decisions.importance:
+            self._predictor = ImportancePredictor(self.profile.importance, self.profile, device)
         self._refinement = None
         if cloud is not None and self._decisions.rounds:
             self._refinement = TaskRefinement(cloud, self.profile, self._decisions, device)
@@ -166,7 +171,8 @@ class Encoder:
             importance: for each tensor, (rows, columns) of its blocks: how much an error in each
                 costs the task, 1 where as much as the profile says; positive.  Blocks get a finer
                 or coarser step by it; above 2^16 and below 2^-16 it makes no further difference.
-                None: as in the frame before, at first 1 everywhere.
+                None: what the profile's file predicts, if it does; else as in the frame before, at
+                first 1 everywhere.
 
         Returns:
             The packet and its reconstruction.
@@ -184,6 +190,9 @@ class Encoder:
             raise ValueError(f"qp {qp} is below 0")
         features = checked_features(features, self.header.tensors)
         vectors = self._checked(vectors)
+        if importance is None and self._predictor is not None:
+            predicted = self._predictor(features)
+            importance = [weights**self._decisions.importance for weights in predicted]
         if importance is not None:
             self._importance = self._checked_importance(importance)
         plan = self._plan(

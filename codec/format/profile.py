@@ -31,6 +31,7 @@ __all__ = [
     "INTER",
     "INTRA",
     "Band",
+    "ImportanceModel",
     "Profile",
     "TensorProfile",
     "bytes_apart",
@@ -193,11 +194,28 @@ class Scan:
 
 
 @dataclass(frozen=True, eq=False)
+class ImportanceModel:
+    """How the importance of a tensor's blocks is told from its features (`encoding.importance`):
+    log importance = weights · statistics + bias.
+
+    `weights`: (6 C,) float32.  `floor`: (C,) float32, deviations that count as none.
+    """
+
+    weights: NDArray[np.float32]
+    bias: float
+    floor: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
 class Profile:
-    """The profiles of all tensors of a split, in the stream's order, and where they came from."""
+    """The profiles of all tensors of a split, in the stream's order, and where they came from.
+
+    `importance` is the encoder's, one for each tensor: no stream carries it, no hash covers it.
+    """
 
     tensors: tuple[TensorProfile, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
+    importance: tuple[ImportanceModel, ...] | None = None
 
     def to_bytes(self) -> bytes:
         """Serialise canonically."""
@@ -236,12 +254,18 @@ class Profile:
         return hashlib.sha256(self.to_bytes()).digest()[:HASH_BYTES]
 
     def to_file(self, file: BinaryIO) -> None:
-        """Write a safetensors file: the canonical bytes; the provenance as JSON metadata."""
+        """Write a safetensors file: the canonical bytes; importance; the provenance as JSON
+        metadata.
+        """
         from safetensors.numpy import save
 
-        content = np.frombuffer(self.to_bytes(), np.uint8)
+        content: dict[str, NDArray[Any]] = {"profile": np.frombuffer(self.to_bytes(), np.uint8)}
+        for number, model in enumerate(self.importance or ()):
+            content[f"importance.{number}.weights"] = model.weights
+            content[f"importance.{number}.floor"] = model.floor
+            content[f"importance.{number}.bias"] = np.array([model.bias])
         metadata = {"provenance": json.dumps(self.provenance, sort_keys=True)}
-        file.write(save({"profile": content}, metadata))
+        file.write(save(content, metadata))
 
     def save(self, path: Path) -> None:
         """Write a file by name: see `to_file`."""
@@ -263,12 +287,39 @@ class Profile:
         try:
             with safe_open(path, framework="numpy") as file:
                 content = file.get_tensor("profile").tobytes()
+                arrays = {name: file.get_tensor(name) for name in file.keys() if name != "profile"}  # noqa: SIM118 - no mapping
                 provenance = json.loads((file.metadata() or {}).get("provenance", "{}"))
             if not isinstance(provenance, dict):
                 raise CorruptBitstreamError("provenance is no JSON object")
         except (SafetensorError, OSError, ValueError) as error:
             raise UnsupportedBitstreamError(f"{path}: not a profile: {error}") from error
-        return cls(cls.from_bytes(content).tensors, provenance)
+        tensors = cls.from_bytes(content).tensors
+        try:
+            importance = _importance(arrays, tensors)
+        except (KeyError, ValueError) as error:
+            raise UnsupportedBitstreamError(f"{path}: not a profile: importance {error}") from error
+        return cls(tensors, provenance, importance)
+
+
+def _importance(
+    arrays: dict[str, NDArray[Any]], tensors: tuple[TensorProfile, ...]
+) -> tuple[ImportanceModel, ...] | None:
+    """Return what a file says of importance, if it does."""
+    if not arrays:
+        return None
+    models = []
+    for number, tensor in enumerate(tensors):
+        found = [
+            arrays[f"importance.{number}.{name}"].astype(dtype)
+            for name, dtype in (("weights", "f4"), ("floor", "f4"), ("bias", "f8"))
+        ]
+        weights, floor, bias = found
+        shapes = (weights.shape, floor.shape, bias.shape)
+        expected = ((6 * tensor.channels,), (tensor.channels,), (1,))
+        if shapes != expected or not all(np.isfinite(each).all() for each in found):
+            raise ValueError(f"of shapes {shapes}, expected finite numbers of {expected}")
+        models.append(ImportanceModel(weights, float(bias[0]), floor))
+    return tuple(models)
 
 
 def _within(values: NDArray[Any], limit: int) -> bool:

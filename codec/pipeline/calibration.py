@@ -36,7 +36,7 @@ from codec.errors import ModelError, VideoError
 from codec.files.video import VideoReader
 from codec.format.constants import DEFAULT_GRID, HASH_BYTES, MAX_QP
 from codec.format.header import Preprocessing, SequenceHeader
-from codec.format.profile import Profile
+from codec.format.profile import ImportanceModel, Profile
 from codec.metrics import kl_divergence
 from codec.models.preprocessing import normalise
 from codec.models.submodels import SplitModel
@@ -44,13 +44,14 @@ from codec.normative.motion import compensate, latent_displacement
 from codec.pipeline.checkpoint import CHECKPOINT_SECONDS, Checkpoint
 from codec.pipeline.views import Pair, pairs_of_frames, read_photograph, views_of
 from codec.profiling.fixed_point import block_size_for
+from codec.profiling.importance import ImportanceFit
 from codec.profiling.probes import Criterion, is_classification, output_tensors, probe_gradients
 from codec.profiling.statistics import BUDGET, FEW, TensorStatistics, bytes_of, shares_of
 from codec.profiling.weighted import WeightedTransform
 
 __all__ = ["CalibrationOptions", "calibrate", "task_loss"]
 
-METHOD: Final = 2
+METHOD: Final = 3
 """Number of the method, in every profile's provenance: the same inputs give another file after it
 has changed."""
 REFERENCE_QP: Final = 28
@@ -60,6 +61,9 @@ TARGET_ERROR: Final = 0.02
 """For other outputs than classes: squared error of an output tensor as a share of its variance."""
 TUNED: Final = 16
 """Inputs that the step is tuned on, at most."""
+FITTED: Final = 160
+"""Inputs that importance is fitted on, at most."""
+FITTED_PROBES: Final = 8
 UNIT_OCTAVES: Final = 13
 """Range of the step."""
 UNIT_STEPS: Final = 9
@@ -166,14 +170,15 @@ def calibrate(
             f"{FEW * worst.spec.channels} or more make a better profile: add inputs or views"
         )
     transform = WeightedTransform(measurement.statistics)
-    unit, loss, criterion = _tuned_unit(measurement, transform, sources)
+    importance = _importance(measurement, transform, sources)
+    unit, loss, criterion = _tuned_unit(measurement, transform, importance, sources)
     provenance: dict[str, object] = {
         **job,
         **done,
         "unit": unit,
         f"{criterion}_at_qp_{REFERENCE_QP}": round(loss, 4),
     }
-    return transform.profile(unit, provenance)
+    return replace(transform.profile(unit, provenance), importance=importance)
 
 
 class _Measurement:
@@ -313,8 +318,29 @@ def task_loss(reference: object, output: object) -> tuple[float, str]:
     return sum(errors) / len(errors), "error"
 
 
-def _tuned_unit(
+def _importance(
     measurement: _Measurement, transform: WeightedTransform, sources: Sequence[Path]
+) -> tuple[ImportanceModel, ...] | None:
+    """Fit how importance is told from features, on inputs as the network will see them."""
+    unit = max(transform.deviation, 2.0**-40) * 2.0**-UNIT_OCTAVES  # cancels
+    fit = ImportanceFit(transform.profile(unit))
+    if not fit.possible:
+        return None
+    for number, source in enumerate(sources[:: -(-len(sources) // FITTED)]):
+        features = measurement.whole(source, number)
+        generator = torch.Generator("cpu").manual_seed(measurement.options.seed + number)
+        gradients = probe_gradients(
+            measurement.split.cloud, features, FITTED_PROBES, generator, measurement.task
+        )
+        fit.add(features, gradients)
+    return fit.models()
+
+
+def _tuned_unit(
+    measurement: _Measurement,
+    transform: WeightedTransform,
+    importance: tuple[ImportanceModel, ...] | None,
+    sources: Sequence[Path],
 ) -> tuple[float, float, str]:
     """Bisect the step at qp 0 for what inputs, coded as key frames at the reference qp, may lose.
 
@@ -331,7 +357,8 @@ def _tuned_unit(
         ]
         for _ in range(UNIT_STEPS):
             unit = math.sqrt(low * high)
-            loss, criterion = _loss_at(measurement, transform, unit, features, references)
+            profile = replace(transform.profile(unit), importance=importance)
+            loss, criterion = _loss_at(measurement, profile, features, references)
             if measurement.task is not None:
                 target = measurement.task.target
             else:
@@ -342,15 +369,13 @@ def _tuned_unit(
 
 def _loss_at(
     measurement: _Measurement,
-    transform: WeightedTransform,
-    unit: float,
+    profile: Profile,
     features: Sequence[list[Tensor]],
     references: Sequence[object],
 ) -> tuple[float, str]:
-    profile = transform.profile(unit)
     header = replace(measurement.header, profile_hash=profile.hash, profile=profile.to_bytes())
     try:
-        encoder = Encoder(header, device=measurement.device)
+        encoder = Encoder(header, device=measurement.device, profile=profile)
     except ValueError as error:
         raise ModelError(
             f"{measurement.split.name} at {measurement.split.split}: {error}"

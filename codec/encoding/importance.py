@@ -1,0 +1,83 @@
+"""Where in a frame errors cost the task, told from the features: the encoder's alone.
+
+What errors cost on average the profile knows.  Where they cost in this frame, gradients of the
+cloud sub-model would say; a linear map from statistics of a block and its surroundings to the
+logarithm of its importance, fitted to such gradients once (`profiling.importance`), says nearly the
+same, at the edge and in a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, max_pool2d, pad
+
+from codec.format.profile import ImportanceModel, Profile
+
+__all__ = ["STATISTICS", "ImportancePredictor", "block_statistics"]
+
+STATISTICS = 6
+"""Of each channel of a block: mean, log deviation and maximum; the same of the 3 x 3 blocks around
+it, the mean of the first two."""
+
+
+class ImportancePredictor:
+    """Features -> importance of their blocks.
+
+    Args:
+        models: of the profile, one for each tensor.
+        profile: whose blocks they are about.
+        device: where features are.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ImportanceModel],
+        profile: Profile,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._sizes = [tensor.block_size for tensor in profile.tensors]
+        self._models = [
+            (
+                torch.from_numpy(model.weights).to(device),
+                model.bias,
+                torch.from_numpy(model.floor).to(device),
+            )
+            for model in models
+        ]
+
+    def __call__(self, features: Sequence[Tensor]) -> list[NDArray[np.float64]]:
+        """Return (rows, columns) for each (C, H, W) tensor."""
+        found = []
+        for tensor, size, (weights, bias, floor) in zip(
+            features, self._sizes, self._models, strict=True
+        ):
+            statistics = block_statistics(tensor.float().to(weights.device), size, floor)
+            logarithm = torch.tensordot(weights, statistics, 1).double().cpu().numpy() + bias
+            found.append(np.exp(np.clip(logarithm, -30, 30)))
+        return found
+
+
+def block_statistics(tensor: Tensor, block_size: int, floor: Tensor) -> Tensor:
+    """Return (6 C, rows, columns) statistics of the blocks of a (C, H, W) tensor.
+
+    Args:
+        tensor: float32.
+        block_size: B; blocks that reach beyond the tensor go on with its edge.
+        floor: (C,) deviations below which blocks count as flat.
+    """
+    height, width = tensor.shape[-2:]
+    whole = pad(tensor[None], (0, -width % block_size, 0, -height % block_size), mode="replicate")
+    mean = avg_pool2d(whole, block_size)
+    variance = (avg_pool2d(whole.square(), block_size) - mean.square()).clamp(min=0)
+    spread = torch.log(variance.sqrt() + floor[:, None, None])
+    largest = max_pool2d(whole, block_size)
+    of_block = torch.cat([mean, spread, largest], 1)
+    around = pad(of_block, (1, 1, 1, 1), mode="replicate")
+    means = avg_pool2d(around[:, : 2 * len(floor)], 3, stride=1)
+    maxima = max_pool2d(around[:, 2 * len(floor) :], 3, stride=1)
+    return torch.cat([of_block, means, maxima], 1)[0]

@@ -1,0 +1,160 @@
+"""Importance of blocks: statistics, fit, its place in profiles, and what encoders do by it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+from strategies import SEEDS, header_of, plausible_profile
+
+from codec.encoding.config import Decisions, EncoderConfig
+from codec.encoding.encoder import Encoder
+from codec.encoding.importance import ImportancePredictor, block_statistics
+from codec.errors import UnsupportedBitstreamError
+from codec.format.header import TensorSpec
+from codec.format.profile import ImportanceModel, Profile
+from codec.normative.decoder import Decoder
+from codec.profiling.importance import ImportanceFit, block_sensitivity
+
+CHANNELS, SIDE, BLOCK = 3, 20, 4
+
+
+def plain_statistics(tensor: np.ndarray, size: int, floor: np.ndarray) -> np.ndarray:
+    """Statistics block by block."""
+    channels, height, width = tensor.shape
+    rows, columns = -(-height // size), -(-width // size)
+    whole = np.pad(
+        tensor, ((0, 0), (0, rows * size - height), (0, columns * size - width)), mode="edge"
+    ).astype(np.float64)
+    own = np.zeros((3, channels, rows, columns))
+    for i in range(rows):
+        for j in range(columns):
+            block = whole[:, i * size : (i + 1) * size, j * size : (j + 1) * size]
+            own[0, :, i, j] = block.mean((1, 2))
+            own[1, :, i, j] = np.log(block.std((1, 2)) + floor)
+            own[2, :, i, j] = block.max((1, 2))
+    around = np.zeros_like(own)
+    for i in range(rows):
+        for j in range(columns):
+            near = own[
+                :, :, np.clip(range(i - 1, i + 2), 0, rows - 1)][
+                :, :, :, np.clip(range(j - 1, j + 2), 0, columns - 1)
+            ]  # fmt: skip
+            around[:2, :, i, j] = near[:2].mean((2, 3))
+            around[2, :, i, j] = near[2].max((1, 2))
+    return np.concatenate([own, around]).reshape(6 * channels, rows, columns)
+
+
+@settings(max_examples=25)
+@given(SEEDS, st.integers(1, 3), st.integers(1, 11), st.integers(1, 11), st.integers(1, 5))
+def test_statistics_are_those_of_blocks_one_by_one(seed, channels, height, width, size):
+    rng = np.random.default_rng(seed)
+    tensor = rng.normal(size=(channels, height, width)).astype(np.float32)
+    floor = rng.uniform(0.1, 1, channels).astype(np.float32)
+    found = block_statistics(torch.from_numpy(tensor), size, torch.from_numpy(floor))
+    expected = plain_statistics(tensor, size, floor)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-2, atol=1e-2)
+
+
+def profile_of_one() -> Profile:
+    return Profile((plausible_profile(np.random.default_rng(5), CHANNELS, BLOCK, dense=True),))
+
+
+def scene(rng: np.random.Generator) -> torch.Tensor:
+    """A tensor whose blocks differ in brightness."""
+    bright = np.kron(rng.normal(size=(1, SIDE // BLOCK, SIDE // BLOCK)), np.ones((BLOCK, BLOCK)))
+    return torch.from_numpy(rng.normal(size=(CHANNELS, SIDE, SIDE)) + 2 * bright).float()
+
+
+def gradients_of(tensor: torch.Tensor, rng: np.random.Generator, slope: float) -> torch.Tensor:
+    """Gradients that grow with the mean brightness of their block."""
+    side = SIDE // BLOCK
+    mean = tensor.mean(0).reshape(side, BLOCK, side, BLOCK).mean((1, 3)).numpy()
+    strength = np.kron(np.exp(slope * mean), np.ones((BLOCK, BLOCK)))
+    drawn = rng.normal(size=(8, CHANNELS, SIDE, SIDE)) * strength
+    return torch.from_numpy(drawn).float()
+
+
+def fitted(slope: float, inputs: int = 30) -> tuple[ImportanceModel, ...] | None:
+    rng = np.random.default_rng(1)
+    fit = ImportanceFit(profile_of_one())
+    for _ in range(inputs):
+        tensor = scene(rng)
+        fit.add([tensor], [gradients_of(tensor, rng, slope)])
+    return fit.models()
+
+
+def test_importance_is_predicted_where_it_was_never_seen():
+    models, profile, rng = fitted(1.0), profile_of_one(), np.random.default_rng(2)
+    assert models is not None
+    tensor = scene(rng)
+    (found,) = ImportancePredictor(models, profile)([tensor])
+    (truth,) = block_sensitivity(profile, [gradients_of(tensor, rng, 1.0)])
+    assert found.shape == truth.shape == (SIDE // BLOCK, SIDE // BLOCK)
+    assert np.corrcoef(np.log(found).ravel(), np.log(truth).ravel())[0, 1] > 0.9
+
+
+def test_what_hardly_differs_is_not_worth_offsets():
+    assert fitted(0.0) is None
+    assert fitted(1.0, inputs=3) is None
+
+
+def test_files_carry_importance_and_streams_do_not(tmp_path: Path):
+    plain = profile_of_one()
+    profile = replace(plain, importance=fitted(1.0))
+    assert profile.hash == plain.hash
+    assert profile.to_bytes() == plain.to_bytes()
+    path = tmp_path / "profile.safetensors"
+    profile.save(path)
+    loaded = Profile.load(path)
+    assert loaded == profile
+    for mine, theirs in zip(loaded.importance, profile.importance, strict=True):
+        np.testing.assert_array_equal(mine.weights, theirs.weights)
+        np.testing.assert_array_equal(mine.floor, theirs.floor)
+        assert mine.bias == theirs.bias
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("importance.0.weights", np.zeros(5, np.float32)),
+        ("importance.0.floor", np.full(CHANNELS, np.nan, np.float32)),
+        ("importance.0.bias", None),
+    ],
+)
+def test_importance_that_is_none_of_the_profile_is_refused(tmp_path: Path, name, value):
+    path = tmp_path / "profile.safetensors"
+    replace(profile_of_one(), importance=fitted(1.0)).save(path)
+    arrays = load_file(path)
+    del arrays[name]
+    if value is not None:
+        arrays[name] = value
+    save_file(arrays, path)
+    with pytest.raises(UnsupportedBitstreamError, match="importance"):
+        Profile.load(path)
+
+
+def test_encoders_go_by_the_importance_of_their_profile():
+    spec = TensorSpec("t", CHANNELS, SIDE, SIDE, 8, 8, 7, 7)
+    profile = replace(profile_of_one(), importance=fitted(1.0))
+    header = header_of((spec,), profile, size=(8 * SIDE, 8 * SIDE))
+    tensor = scene(np.random.default_rng(3))
+    encoded = Encoder(header, EncoderConfig(qp=30), profile=profile).encode([tensor])
+    assert encoded.packet.has_offsets
+    (decoded,) = Decoder(header).decode(encoded.packet).features
+    assert torch.equal(decoded, encoded.features[0])
+    everywhere_alike = EncoderConfig(qp=30, decisions=Decisions(importance=0))
+    encoded = Encoder(header, everywhere_alike, profile=profile).encode([tensor])
+    assert not encoded.packet.has_offsets
+    # a caller knows better
+    given_here = [np.ones((SIDE // BLOCK, SIDE // BLOCK))]
+    encoded = Encoder(header, EncoderConfig(qp=30), profile=profile).encode(
+        [tensor], importance=given_here
+    )
+    assert not encoded.packet.has_offsets
