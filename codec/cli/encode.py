@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -13,6 +13,8 @@ from codec.cli.parameters import (
     FORCE,
     MODEL,
     SPLIT,
+    TRUTH,
+    TRUTH_FRAMES,
     WEIGHTS,
     FrameRange,
     Target,
@@ -140,9 +142,13 @@ CONFIG: EncoderConfig = OPTIONS.config
 @click.option(
     "--evaluate",
     is_flag=True,
-    help="Finish the task on both sides and report what is left of it: KL and top-1 agreement of "
-    "classes, average precision of boxes, and so on.",
+    help="Finish the task with decoded and with uncoded features and report how they agree, with "
+    "the latter taken for the truth. Classes: kl, top1_agreement; things found: ap, ap50 (average "
+    "precision of COCO), score_error, distortion, and mask_iou of masks; label maps: miou, "
+    "pixel_agreement, distortion; any other outputs: error.",
 )
+@TRUTH
+@TRUTH_FRAMES
 @click.option(
     "--report",
     type=click.Path(dir_okay=False),
@@ -174,6 +180,8 @@ def encode(
     grid: int,
     search_range: int,
     evaluate: bool,
+    truth: Path | None,
+    truth_frames: int | Literal["order"] | None,
     report: str | None,
     quiet: bool,
     device: str,
@@ -188,12 +196,15 @@ def encode(
     given = [option for option, value in aims.items() if value is not None]
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} exclude each other; give one of them")
+    if truth is not None and not evaluate:
+        raise click.UsageError("--truth is what --evaluate compares with; give both")
     check_files(
         {"-o": output, "--report": report},
         [
             ("VIDEO", video),
             ("--profile", profile),
             ("--preprocessing", preprocessing),
+            ("--truth", truth),
             ("--weights", weight_file(weights)),
         ],
         force=force,
@@ -216,6 +227,8 @@ def encode(
         search_range=search_range,
         measure=report is not None,
         evaluate=evaluate,
+        truth=truth,
+        truth_frames=truth_frames,
         device=usable_device(device),
         config=EncoderConfig(
             qp=QUALITIES[quality or DEFAULT_QUALITY] if qp is None else qp,

@@ -35,10 +35,12 @@ from codec.metrics import FeatureNrmse
 from codec.models.networks import Network, open_network
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.submodels import SplitModel, split_model
+from codec.pipeline.evaluation import Evaluation
 from codec.pipeline.metering import Meter
 from codec.pipeline.network_tasks import described, task_of
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, profile_of_file, shipped_for
+from codec.tasks.truth import Truth
 
 __all__ = ["VideoEncoder"]
 
@@ -84,6 +86,7 @@ class VideoEncoder:
                 network.name,
             )
             _check_effort(options, task, network.name)
+            evaluation = self._evaluation(task, network.name)
             self._frames = self._read()
             first = list(islice(self._frames, MEASURED_FRAMES))
             if not first:
@@ -109,7 +112,7 @@ class VideoEncoder:
             raise
         self._meter: Meter | None = None
         if options.measure or options.evaluate:
-            self._meter = Meter(self.header, self.split.cloud if options.evaluate else None)
+            self._meter = Meter(self.header, self.split.cloud, evaluation)
         self._nrmse = self._meter.nrmse if self._meter else None
         if options.target_nrmse is not None and self._nrmse is None:
             self._nrmse = FeatureNrmse(len(self.split.tensors))
@@ -117,6 +120,19 @@ class VideoEncoder:
         self._control = self._rate_control()
         self._qps: list[int] = []
         self.frame_count_hint = self._reader.frame_count_hint
+
+    def _evaluation(self, task: str, model: str) -> Evaluation | None:
+        options = self._options
+        if not options.evaluate:
+            return None
+        start, stop = options.frames or (0, None)
+        return Evaluation(
+            task_of(task, model),
+            self._reader.geometry,
+            Truth.from_file(options.truth, options.truth_frames) if options.truth else None,
+            first=start,
+            to_the_end=stop is None,
+        )
 
     def _rate_control(self) -> RateControl | None:
         options = self._options

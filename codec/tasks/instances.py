@@ -25,6 +25,8 @@ __all__ = ["Decoder", "InstanceTask", "Kind"]
 
 Kind = Literal["detection", "masks", "keypoints"]
 _IOU: Final[dict[str, IouType]] = {"detection": "bbox", "masks": "segm", "keypoints": "keypoints"}
+_PARTS: Final = {"detection": "bbox", "masks": "segmentation", "keypoints": "keypoints"}
+"""What annotations must have."""
 
 
 class Decoder(Protocol):
@@ -94,7 +96,9 @@ class InstanceTask:
 
     def against(self, truth: Truth) -> Scoring:
         """Begin a comparison with annotations."""
-        return _InstanceScoring(AveragePrecision(_IOU[self.kind], truth))
+        truth.check(self.names)
+        wanted = truth.of(self.names, _PARTS[self.kind])
+        return _InstanceScoring(AveragePrecision(_IOU[self.kind], wanted))
 
     def draw(
         self,
