@@ -106,7 +106,7 @@ def test_files_that_are_none(tmp_path, name, content, message):
     path.write_bytes(content)
     with pytest.raises(TaskError, match=message):
         Truth.from_file(path)
-    with pytest.raises(TaskError, match="No such file"):
+    with pytest.raises(TaskError, match="no such file"):
         Truth.from_file(tmp_path / "none.json")
 
 

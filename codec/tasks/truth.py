@@ -79,7 +79,7 @@ class Truth:
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise TaskError(f"{path}: {error.strerror or error}") from error
+            raise TaskError(f"{path}: {(error.strerror or str(error)).lower()}") from error
         except ValueError as error:
             raise TaskError(f"{path}: is no text: {error}") from error
         if kind == ".json":
