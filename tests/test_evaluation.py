@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from codec.errors import TaskError
+from codec.models.sources import segmenters
 from codec.pipeline.evaluation import Evaluation
+from codec.pipeline.network_tasks import described, task_of
 from codec.tasks.classification import Classification
-from codec.tasks.description import task_by_name
+from codec.tasks.description import TASK_NAMES, task_by_name
+from codec.tasks.segmentation import Segmentation
 from codec.tasks.task import Geometry
 from codec.tasks.truth import Truth
 
@@ -80,3 +83,27 @@ def test_no_truth_no_figures_of_it():
     evaluation.update(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0]]))
     assert evaluation.figures() == {"kl": 0, "top1_agreement": 1}
     assert np.isfinite(evaluation.figures()["kl"])
+
+
+@pytest.mark.parametrize("model", segmenters())
+def test_segmentation_networks_are_known_by_name(model):
+    task = task_of("", model)
+    assert isinstance(task, Segmentation)
+    assert (len(task.labels), task.labels[15]) == (21, "person")
+    outputs = {"out": torch.zeros(1, 21, 32, 32)}
+    outputs["out"][:, 15, :16] = 1
+    evaluation = Evaluation(task, GEOMETRY)
+    evaluation.update(outputs, outputs)
+    assert evaluation.figures() == {"distortion": 0, "miou": 1, "pixel_agreement": 1}
+    assert (task.finish(outputs, GEOMETRY).labels[:24] == 15).all()
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_tasks_that_a_name_suffices_for(name):
+    if name == "segmentation":
+        with pytest.raises(TaskError, match="needs the labels of its classes; describe it in TOML"):
+            described(name)
+        return
+    task = task_of(described(name), "net.pt2@0")
+    assert task.name == name
+    assert getattr(task, "decoder", None) == getattr(task_by_name(name), "decoder", None)

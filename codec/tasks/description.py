@@ -27,7 +27,7 @@ from codec.tasks.segmentation import UNSEEN, Activation, Segmentation
 from codec.tasks.task import Task
 from codec.tasks.torchvision_instances import TorchvisionInstances
 
-__all__ = ["TASK_NAMES", "TaskDescription", "task_by_name"]
+__all__ = ["TASK_NAMES", "THRESHOLD", "TaskDescription", "task_by_name"]
 
 TASK_NAMES: Final = (
     "classification",
@@ -37,7 +37,8 @@ TASK_NAMES: Final = (
     "segmentation",
     "anything",
 )
-_TORCHVISION_THRESHOLD: Final = 0.5
+THRESHOLD: Final = 0.5
+"""Least score of what torchvision's detectors find, where only a name is given."""
 
 
 def task_by_name(name: str, labels: Sequence[str] = ()) -> Task:
@@ -63,7 +64,7 @@ def task_by_name(name: str, labels: Sequence[str] = ()) -> Task:
             f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}, or a TOML file"
         )
     kind = cast(Kind, name)
-    decoder = TorchvisionInstances(kind, _TORCHVISION_THRESHOLD)
+    decoder = TorchvisionInstances(kind, THRESHOLD)
     return InstanceTask(kind, decoder, COCO_NAMES, _skeleton(kind))
 
 
