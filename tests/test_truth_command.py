@@ -137,7 +137,7 @@ def test_decoding_prints_what_encoding_reports(folder, stream, truth):
     told = lmc("decode", stream, *options, "--reference", folder / "clip.mkv")
     figures = dict(line.split() for line in told.splitlines())
     assert float(figures.pop("nrmse")) == report["nrmse"]
-    assert len(figures) == 9
+    assert len(figures) == 11
     for name, value in figures.items():
         assert float(value) == pytest.approx(report[name], rel=1e-5)
     told = lmc("decode", stream, *options, "--source-size", f"{WIDTH}x{HEIGHT}")
@@ -200,3 +200,21 @@ def test_what_judges_is_missed_before_any_frame(folder, encode, monkeypatch):
     assert "pip install 'latent-motion-codec[tasks]'" in told
     assert not (folder / "x.lmc").exists()
     lmc(*encode)  # nothing is judged
+
+
+@pytest.mark.parametrize("effort", [5, 9])
+@pytest.mark.parametrize(
+    "task", ["detection", "masks", "keypoints", "anything", None, "task.toml", "map.toml"]
+)
+def test_efforts_of_classifiers_are_refused_for_other_tasks(folder, encode, task, effort):
+    (folder / "map.toml").write_text(
+        'task = "segmentation"\nactivation = "none"\nlabels = ["a", "b"]\n'
+    )
+    (folder / "x.lmc").unlink(missing_ok=True)
+    place = folder / task if task and task.endswith(".toml") else task
+    asked = encode[:-2] + ([] if task is None else ["--task", place])
+    told = lmc(*asked, "--effort", effort, code=1)
+    name = {None: "anything", "task.toml": "detection", "map.toml": "segmentation"}.get(task, task)
+    assert told.startswith("lmc: efforts from 5 on choose levels by the probabilities of classes")
+    assert f"is {name}; use effort 4" in told
+    assert not (folder / "x.lmc").exists()

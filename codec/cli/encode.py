@@ -80,8 +80,8 @@ CONFIG: EncoderConfig = OPTIONS.config
     type=click.Choice(list(QUALITIES)),
     default=None,
     show_default=DEFAULT_QUALITY,
-    help=f"qp {', '.join(map(str, QUALITIES.values()))}: with the first, the cloud nearly always "
-    "comes to the answer of the uncoded network.",
+    help=f"qp {', '.join(map(str, QUALITIES.values()))}: with the first, the cloud of a classifier "
+    "nearly always comes to the answer of the uncoded network; of other tasks see --evaluate.",
 )
 @click.option(
     "--qp",
@@ -115,7 +115,7 @@ CONFIG: EncoderConfig = OPTIONS.config
     default=CONFIG.effort,
     show_default=True,
     help="From fast to thorough; 0 searches no motion; 5 to 9 also run the cloud sub-model to "
-    "lower the task loss.",
+    "lower the task loss, of classifiers only.",
 )
 @click.option("--no-scene-cut", is_flag=True, help="No key frames but those of --keyint.")
 @click.option(
@@ -144,8 +144,8 @@ CONFIG: EncoderConfig = OPTIONS.config
     is_flag=True,
     help="Finish the task with decoded and with uncoded features and report how they agree, with "
     "the latter taken for the truth. Classes: kl, top1_agreement; things found: ap, ap50 (average "
-    "precision of COCO), score_error, distortion, and mask_iou of masks; label maps: miou, "
-    "pixel_agreement, distortion; any other outputs: error.",
+    "precision of COCO), score_error, distortion, mask_iou of masks, and how many were found, "
+    "found_uncoded; label maps: miou, pixel_agreement, distortion; any other outputs: error.",
 )
 @TRUTH
 @TRUTH_FRAMES
