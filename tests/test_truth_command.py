@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from videos import flat, write_video
 
 from codec.cli.group import main
+from codec.files.damage import Damage
 
 pytestmark = pytest.mark.video
 pytest.importorskip("pycocotools", reason="what judges boxes is in the extra `tasks`")
@@ -200,6 +201,14 @@ def test_what_judges_is_missed_before_any_frame(folder, encode, monkeypatch):
     assert "pip install 'latent-motion-codec[tasks]'" in told
     assert not (folder / "x.lmc").exists()
     lmc(*encode)  # nothing is judged
+
+
+def test_frames_behind_damage_have_no_numbers(folder, encode, monkeypatch):
+    monkeypatch.setattr("codec.files.video.Damage", lambda: Damage(places=1, frames=3))
+    (folder / "x.lmc").unlink(missing_ok=True)
+    truth = ["--evaluate", "--truth", folder / "gt.txt"]
+    assert "3 frames were lost to damage" in lmc(*encode, *truth, "--damaged", "skip", code=1)
+    assert not (folder / "x.lmc").exists()
 
 
 @pytest.mark.parametrize("effort", [5, 9])

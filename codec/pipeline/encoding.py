@@ -26,7 +26,7 @@ from codec.encoding.config import DEFAULT_EFFORT
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
-from codec.errors import ModelError, VideoError
+from codec.errors import ModelError, TaskError, VideoError
 from codec.files.video import Frame, VideoReader
 from codec.format.header import Preprocessing, SequenceHeader
 from codec.format.packets import FramePacket
@@ -268,6 +268,12 @@ class VideoEncoder:
         return None
 
     def _measure(self, features: list[Tensor], encoded: EncodedFrame) -> None:
+        lost = self._reader.damage.frames
+        if lost and self._options.truth is not None:
+            raise TaskError(
+                f"{lost} frames were lost to damage, so that those behind have other numbers than "
+                "in the annotations; leave --truth out"
+            )
         if self._meter is not None:
             try:
                 self._meter.update(features, encoded)
