@@ -26,7 +26,7 @@ from codec.encoding.config import DEFAULT_EFFORT
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
-from codec.errors import LimitExceededError, ModelError, VideoError
+from codec.errors import LimitExceededError, ModelError, TaskError, VideoError
 from codec.files.video import Frame, VideoReader
 from codec.format.constants import HASH_BYTES
 from codec.format.header import Preprocessing, SequenceHeader
@@ -36,6 +36,7 @@ from codec.metrics import FeatureNrmse
 from codec.models.networks import Network, open_network
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.submodels import SplitModel, split_model
+from codec.pipeline.evaluation import Evaluation
 from codec.pipeline.metering import Meter
 from codec.pipeline.network_tasks import described, task_of
 from codec.pipeline.options import VideoOptions
@@ -47,6 +48,7 @@ from codec.pipeline.profiles import (
     profile_of_file,
     shipped_for,
 )
+from codec.tasks.truth import Truth
 
 __all__ = ["VideoEncoder"]
 
@@ -98,6 +100,7 @@ class VideoEncoder:
                 self.header = naming(self.header, profile, apart=options.profile_apart)
             with self._blaming_the_split():
                 check_limits(self.header, profile, options.limits)
+            evaluation = self._evaluation(task, network.name)
             self._frames = self._read()
             first = list(islice(self._frames, MEASURED_FRAMES))
             if not first:
@@ -128,7 +131,7 @@ class VideoEncoder:
             raise
         self._meter: Meter | None = None
         if options.measure or options.evaluate:
-            self._meter = Meter(self.header, self.split.cloud if options.evaluate else None)
+            self._meter = Meter(self.header, self.split.cloud, evaluation)
         self._nrmse = self._meter.nrmse if self._meter else None
         if options.target_nrmse is not None and self._nrmse is None:
             self._nrmse = FeatureNrmse(len(self.split.tensors))
@@ -136,6 +139,19 @@ class VideoEncoder:
         self._control = self._rate_control()
         self._qps: list[int] = []
         self.frame_count_hint = self._reader.frame_count_hint
+
+    def _evaluation(self, task: str, model: str) -> Evaluation | None:
+        options = self._options
+        if not options.evaluate:
+            return None
+        start, stop = options.frames or (0, None)
+        return Evaluation(
+            task_of(task, model),
+            self._reader.geometry,
+            Truth.from_file(options.truth, options.truth_frames) if options.truth else None,
+            first=start,
+            to_the_end=stop is None,
+        )
 
     def _rate_control(self) -> RateControl | None:
         options = self._options
@@ -279,6 +295,12 @@ class VideoEncoder:
         return None
 
     def _measure(self, features: list[Tensor], encoded: EncodedFrame) -> None:
+        lost = self._reader.damage.frames
+        if lost and self._options.truth is not None:
+            raise TaskError(
+                f"{lost} frames were lost to damage, so that those behind have other numbers than "
+                "in the annotations; leave --truth out"
+            )
         if self._meter is not None:
             try:
                 self._meter.update(features, encoded)

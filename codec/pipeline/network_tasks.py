@@ -7,15 +7,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from codec.models.sources import classifiers, detectors, labels
+from codec.models.sources import classifiers, detectors, labels, segmenters
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
-from codec.tasks.description import TASK_NAMES, TaskDescription, task_by_name
+from codec.tasks.description import TASK_NAMES, THRESHOLD, TaskDescription, task_by_name
+from codec.tasks.segmentation import Segmentation
 from codec.tasks.task import Task
 
 __all__ = ["described", "labelled", "task_of"]
 
 INSTANCES = {"detection", "masks", "keypoints"}
+PASCAL_CLASSES = 21
+"""Of torchvision's segmentation networks, the background among them."""
 
 
 def described(task: str | None) -> str:
@@ -31,15 +34,17 @@ def described(task: str | None) -> str:
         return ""
     if task not in TASK_NAMES:
         return TaskDescription.from_file(Path(task)).to_json()
+    task_by_name(task)  # says what is missing of one that a name does not suffice for
     values: dict[str, object] = {"task": task}
     if task in INSTANCES:
-        values |= {"decoder": "torchvision", "labels": "coco", "score_threshold": 0.5}
+        values |= {"decoder": "torchvision", "labels": "coco", "score_threshold": THRESHOLD}
     return TaskDescription.from_json(json.dumps(values), task).to_json()
 
 
 def task_of(description: str, model: str) -> Task:
-    """Return the task of a stream: the one that its header describes; else that of classifiers and
-    detectors that are known by name; and for any other network nothing but its outputs.
+    """Return the task of a stream: the one that its header describes; else that of classifiers,
+    detectors and segmentation networks that are known by name; and for any other network nothing
+    but its outputs.
 
     Raises:
         TaskError: the description is none.
@@ -51,6 +56,8 @@ def task_of(description: str, model: str) -> Task:
     kinds = {"keypointrcnn": "keypoints", "maskrcnn": "masks"}
     if model in detectors():
         return task_by_name(kinds.get(model.partition("_")[0], "detection"))
+    if model in segmenters():
+        return Segmentation(labels(model, PASCAL_CLASSES), activation="softmax", output="out")
     return Anything()
 
 
