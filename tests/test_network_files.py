@@ -119,6 +119,21 @@ def test_what_both_networks_find_is_drawn(folder, stream):
     assert "needs the frames of --reference" in lmc("decode", stream, "--draw", drawn, code=2)
 
 
+def test_what_a_command_reads_is_no_output_of_it(folder, tmp_path):
+    for name in ("net.pt2", "input.toml"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "mask.toml").write_text(MASK.replace('["rest", "bright"]', '"names.txt"'))
+    (tmp_path / "names.txt").write_text("rest\nbright\n")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    model = ["--model", tmp_path / "net.pt2", "--split", "relu+relu_1"]
+    said = ["--preprocessing", tmp_path / "input.toml", "--task", tmp_path / "mask.toml"]
+    for name, label in (("net.pt2", "--model"), ("mask.toml", "--task"), ("names.txt", "--task")):
+        out = ["-o", tmp_path / name, "-f", "--frames", 1, "-q"]
+        told = lmc("encode", CLIP, *out, *model, *said, code=2)
+        assert f"is the same file as {label}" in told
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_what_is_not_said_is_asked_for(folder):
     model = ["--model", folder / "net.pt2", "--split", "relu+relu_1"]
     out = ["encode", CLIP, "-o", folder / "x.lmc", "--frames", 1]

@@ -5,6 +5,8 @@ network's name.
 from __future__ import annotations
 
 import json
+import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 from codec.models.sources import classifiers, detectors, labels
@@ -13,7 +15,7 @@ from codec.tasks.classification import Classification
 from codec.tasks.description import TASK_NAMES, TaskDescription, task_by_name
 from codec.tasks.task import Task
 
-__all__ = ["described", "labelled", "task_of"]
+__all__ = ["described", "labelled", "task_files", "task_of"]
 
 INSTANCES = {"detection", "masks", "keypoints"}
 
@@ -57,3 +59,15 @@ def labelled(task: Task, model: str, outputs: object) -> Task:
     if not isinstance(task, Classification) or task.labels or model not in classifiers():
         return task
     return Classification(labels(model, task.logits(outputs).shape[1]))
+
+
+def task_files(task: str | None) -> list[Path]:
+    """Return the files that `described` reads: TOML, and labels that it names; checks nothing."""
+    if task is None or task in TASK_NAMES:
+        return []
+    path = Path(task)
+    with suppress(OSError, ValueError, RecursionError):
+        labels = tomllib.loads(path.read_text(encoding="utf-8")).get("labels")
+        if isinstance(labels, str) and labels != "coco":
+            return [path, path.parent / labels]
+    return [path]
