@@ -134,6 +134,16 @@ def test_what_a_command_reads_is_no_output_of_it(folder, tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_task_is_no_output_of_decode(folder, stream):
+    model = ["--model", folder / "net.pt2", "-q", "-f"]
+    before = (folder / "mask.toml").read_bytes()
+    for name in (folder / "mask.toml", folder / "new.toml", "segmentation"):
+        told = lmc("decode", stream, *model, "--task", name, code=2)
+        assert "the task itself is in the stream" in told
+    assert (folder / "mask.toml").read_bytes() == before
+    assert not (folder / "new.toml").exists()
+
+
 def test_what_is_not_said_is_asked_for(folder):
     model = ["--model", folder / "net.pt2", "--split", "relu+relu_1"]
     out = ["encode", CLIP, "-o", folder / "x.lmc", "--frames", 1]

@@ -100,6 +100,7 @@ def decode(
     from codec.files.streams import BeforeFault
     from codec.files.tensors import TensorFile
     from codec.pipeline.decoding import FeatureReference, TaskOutput, decode_frames, model_of
+    from codec.tasks.description import TASK_NAMES
 
     piped = "-" in (output, task)
     if piped and md5:
@@ -112,6 +113,11 @@ def decode(
     ]
     if draw is not None and (reference is None or draw == "-"):
         raise click.UsageError("--draw names a file, and needs the frames of --reference")
+    if task is not None and (task in TASK_NAMES or task.lower().endswith(".toml")):
+        raise click.UsageError(
+            f"--task {task} of decode names the file for results, as in --task results.json; the "
+            "task itself is in the stream, put there by --task of encode"
+        )
     check_files({"-o": output, "--task": task, "--draw": draw}, inputs, force=force)
     with ExitStack() as stack:
         reader = stack.enter_context(open_stream(stream))
