@@ -144,6 +144,16 @@ def test_a_task_is_no_output_of_decode(folder, stream):
     assert not (folder / "new.toml").exists()
 
 
+def test_what_is_salvaged_is_drawn(folder, stream):
+    pytest.importorskip("PIL", reason="drawing needs the extra `tasks`")
+    cut, drawn = folder / "cut.lmc", folder / "cut.mp4"
+    cut.write_bytes(stream.read_bytes()[:-40])  # of the last frame, and the end packet
+    options = ["--model", folder / "net.pt2", "--reference", CLIP, "-q", "--salvage"]
+    lmc("decode", cut, "--draw", drawn, *options, code=1)
+    with av.open(str(drawn)) as container:
+        assert len(list(container.decode(video=0))) == 3
+
+
 def test_what_is_not_said_is_asked_for(folder):
     model = ["--model", folder / "net.pt2", "--split", "relu+relu_1"]
     out = ["encode", CLIP, "-o", folder / "x.lmc", "--frames", 1]

@@ -187,8 +187,8 @@ def decode(
                 f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in header.tensors
             )
             say(f"{count} frames: {shapes}", err=piped)
-        if decoded.error is not None:
-            raise decoded.error
+    if decoded.error is not None:  # now that all outputs are whole
+        raise decoded.error
 
 
 def _frame_count(reader: StreamReader, frames: tuple[int, int | None] | None) -> int | None:
