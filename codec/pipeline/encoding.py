@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.encoding.config import DEFAULT_EFFORT
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
+from codec.encoding.refinement import CloudFunction
 from codec.errors import ModelError, VideoError
 from codec.files.video import Frame, VideoReader
 from codec.format.header import Preprocessing, SequenceHeader
@@ -36,7 +36,7 @@ from codec.models.networks import Network, open_network
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.submodels import SplitModel, split_model
 from codec.pipeline.metering import Meter
-from codec.pipeline.network_tasks import described, task_of
+from codec.pipeline.network_tasks import class_logits, described
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, profile_of_file, shipped_for
 
@@ -83,7 +83,9 @@ class VideoEncoder:
                 (self._reader.height, self._reader.width),
                 network.name,
             )
-            _check_effort(options, task, network.name)
+            cloud: CloudFunction = self.split.cloud
+            if options.config.decided_by().rounds:
+                cloud = class_logits(cloud, task, network.name)
             self._frames = self._read()
             first = list(islice(self._frames, MEASURED_FRAMES))
             if not first:
@@ -100,7 +102,7 @@ class VideoEncoder:
             self._frames = chain(first, self._frames)
             try:
                 self._encoder = Encoder(
-                    self.header, options.config, cloud=self.split.cloud, device=options.device
+                    self.header, options.config, cloud=cloud, device=options.device
                 )
             except ValueError as error:
                 raise ModelError(f"{options.model} at {options.split}: {error}") from error
@@ -318,18 +320,6 @@ class VideoEncoder:
             met = abs(report["nrmse"] / options.target_nrmse - 1) <= NRMSE_TOLERANCE
             return {"target_nrmse": options.target_nrmse, "target_met": met}
         return {"qp": options.config.qp}
-
-
-def _check_effort(options: VideoOptions, task: str, model: str) -> None:
-    if not options.config.decided_by().rounds:
-        return
-    name = task_of(task, model).name
-    if name != "classification":
-        raise ModelError(
-            f"efforts from {DEFAULT_EFFORT + 1} on choose levels by the probabilities of classes, "
-            f"and the task of {model} is {name}; use effort {DEFAULT_EFFORT}, or say with --task "
-            "classification that it classifies"
-        )
 
 
 def _preprocessing_of(options: VideoOptions) -> Preprocessing:

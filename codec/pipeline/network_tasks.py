@@ -6,16 +6,23 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from codec.encoding.config import DEFAULT_EFFORT
+from codec.encoding.refinement import CloudFunction
+from codec.errors import ModelError
 from codec.models.sources import classifiers, detectors, labels
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
 from codec.tasks.description import TASK_NAMES, TaskDescription, task_by_name
 from codec.tasks.task import Task
 
-__all__ = ["described", "labelled", "task_files", "task_of"]
+__all__ = ["class_logits", "described", "labelled", "task_files", "task_of"]
 
 INSTANCES = {"detection", "masks", "keypoints"}
 
@@ -59,6 +66,24 @@ def labelled(task: Task, model: str, outputs: object) -> Task:
     if not isinstance(task, Classification) or task.labels or model not in classifiers():
         return task
     return Classification(labels(model, task.logits(outputs).shape[1]))
+
+
+def class_logits(
+    cloud: Callable[[Sequence[Tensor]], Any], description: str, model: str
+) -> CloudFunction:
+    """Return the cloud as efforts from 5 on see it, features to logits, whichever output these are.
+
+    Raises:
+        ModelError: the network is not known to classify.
+    """
+    task = task_of(description, model)
+    if not isinstance(task, Classification):
+        raise ModelError(
+            f"efforts from {DEFAULT_EFFORT + 1} on choose levels by the probabilities of classes, "
+            f"and the task of {model or 'the network'} is {task.name}; use effort "
+            f"{DEFAULT_EFFORT}, or say with the task classification that it classifies"
+        )
+    return lambda features: task.logits(cloud(features))
 
 
 def task_files(task: str | None) -> list[Path]:

@@ -39,6 +39,7 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, embedded
 from codec.pipeline.halves import Edge, as_tensor, checked_size
+from codec.pipeline.network_tasks import class_logits
 from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, shipped_for
 from codec.profiling.simple import measure_profile
 
@@ -328,7 +329,9 @@ def encode(
             "a header says all that stride, offset, split, size, grid, fps and profile do; "
             "leave them out"
         )
-    cloud = None if split is None else split.split.cloud
+    cloud: CloudFunction | None = None if split is None else split.split.cloud
+    if cloud is not None and asked.decided_by().rounds and (header.task or header.model):
+        cloud = class_logits(cloud, header.task, header.model)
     if device is None:
         device = "cpu" if split is None else split.device
     writer = Writer(target, header, cloud=cloud, device=device, force=force, **config)

@@ -1,0 +1,71 @@
+"""The task that a network is asked to finish, and what becomes of it on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from videos import moving, write_video
+
+from codec.encoding.config import EncoderConfig
+from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.options import VideoOptions
+
+pytestmark = pytest.mark.video
+
+PREPROCESSING = 'resize = "stretch"\nsize = [32, 32]\nmean = [0, 0, 0]\nscale = [255, 255, 255]\n'
+SECOND = 'task = "classification"\noutput = 1\nlabels = ["a", "b", "c", "d", "e", "f"]\n'
+
+
+class TwoOutputs(nn.Module):
+    """Features of the frame, and logits of six classes."""
+
+    def __init__(self, *, alone: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.alone = alone
+        self.conv = nn.Conv2d(3, 8, 3, 4, 1)
+        self.deep = nn.Conv2d(8, 16, 3, 2, 1)
+        self.head = nn.Linear(16, 6)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        pooled = self.deep(torch.relu(self.conv(images))).mean((2, 3))
+        logits = 40 * self.head(pooled)
+        return logits if self.alone else (pooled[:, :, None, None], logits)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two.pt2, one.pt2 of its logits alone, second.toml, input.toml and a clip."""
+    path = tmp_path_factory.mktemp("tasks")
+    for name, alone in (("two", False), ("one", True)):
+        network = TwoOutputs(alone=alone).eval()
+        program = torch.export.export(network, (torch.zeros(1, 3, 32, 32),))
+        torch.export.save(program, path / f"{name}.pt2")
+    (path / "second.toml").write_text(SECOND)
+    (path / "input.toml").write_text(PREPROCESSING)
+    write_video(path / "clip.mkv", moving(3, (1, 1), 64, 64))
+    return path
+
+
+def encoder_of(folder: Path, name: str, task: str | None, effort: int = 4) -> VideoEncoder:
+    options = VideoOptions(
+        model=str(folder / f"{name}.pt2"),
+        split="relu",
+        preprocessing=folder / "input.toml",
+        task=task,
+        config=EncoderConfig(qp=30, effort=effort),
+    )
+    return VideoEncoder(folder / "clip.mkv", options)
+
+
+def packets(encoder: VideoEncoder) -> list[bytes]:
+    return [encoded.packet.payload for encoded in encoder]
+
+
+def test_high_efforts_see_the_logits_among_several_outputs(folder):
+    second = str(folder / "second.toml")
+    plain, seeing = (packets(encoder_of(folder, "two", second, effort)) for effort in (4, 5))
+    assert seeing != plain
