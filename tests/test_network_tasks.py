@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from videos import moving, write_video
 
 from codec.encoding.config import EncoderConfig
+from codec.errors import ModelError
 from codec.pipeline.encoding import VideoEncoder
 from codec.pipeline.options import VideoOptions
 
@@ -69,3 +70,15 @@ def test_high_efforts_see_the_logits_among_several_outputs(folder):
     second = str(folder / "second.toml")
     plain, seeing = (packets(encoder_of(folder, "two", second, effort)) for effort in (4, 5))
     assert seeing != plain
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "message"),
+    [
+        ("two", "classification", r"\(1, 16, 1, 1\); classes were expected"),
+        ("one", "second.toml", r"the task wants output 1; the model gives output \(1, 6\)"),
+    ],
+)
+def test_a_task_that_does_not_fit_is_told_before_anything_is_written(folder, name, task, message):
+    with pytest.raises(ModelError, match=message):
+        encoder_of(folder, name, str(folder / task) if task.endswith(".toml") else task)

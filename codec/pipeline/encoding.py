@@ -36,9 +36,10 @@ from codec.models.networks import Network, open_network
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.submodels import SplitModel, split_model
 from codec.pipeline.metering import Meter
-from codec.pipeline.network_tasks import class_logits, described
+from codec.pipeline.network_tasks import class_logits, described, task_of
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, profile_of_file, shipped_for
+from codec.tasks.task import Geometry
 
 __all__ = ["VideoEncoder"]
 
@@ -99,6 +100,8 @@ class VideoEncoder:
                     "(H.264 and MPEG-4 do); use --motion search"
                 )
             self.header = self._header(first, network, task)
+            if task:
+                self._try_task(task, first[0])
             self._frames = chain(first, self._frames)
             try:
                 self._encoder = Encoder(
@@ -176,6 +179,13 @@ class VideoEncoder:
             yield
         finally:
             self._seconds[stage] += time.perf_counter() - start
+
+    def _try_task(self, task: str, frame: Frame) -> None:
+        """Finish the task of one frame: whether it fits the network is told before work is lost."""
+        geometry = Geometry.of_input(self._reader.width, self._reader.height)
+        with torch.no_grad():
+            outputs = self.split.cloud([tensor[None] for tensor in self._features(frame)])
+            task_of(task, self._options.model).finish(outputs, geometry)
 
     def _read(self) -> Iterator[Frame]:
         frames = iter(self._reader)
