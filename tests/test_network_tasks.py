@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from videos import moving, write_video
 
 from codec.encoding.config import EncoderConfig
-from codec.errors import ModelError
+from codec.errors import ModelError, TaskError
 from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.network_tasks import described
 from codec.pipeline.options import VideoOptions
 
 pytestmark = pytest.mark.video
@@ -82,3 +83,13 @@ def test_high_efforts_see_the_logits_among_several_outputs(folder):
 def test_a_task_that_does_not_fit_is_told_before_anything_is_written(folder, name, task, message):
     with pytest.raises(ModelError, match=message):
         encoder_of(folder, name, str(folder / task) if task.endswith(".toml") else task)
+
+
+def test_a_task_that_there_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TaskError, match=r"^detecton: is neither .* nor a TOML .*; nearest: detect"):
+        described("detecton")
+    with pytest.raises(TaskError, match=r"^zzz: is neither .* nor a TOML file$"):
+        described("zzz")
+    with pytest.raises(TaskError, match=r"(?i)^gone.toml: no such file"):
+        described("gone.toml")

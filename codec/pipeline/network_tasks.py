@@ -4,6 +4,7 @@ network's name.
 
 from __future__ import annotations
 
+import difflib
 import json
 import tomllib
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from codec.encoding.config import DEFAULT_EFFORT
 from codec.encoding.refinement import CloudFunction
-from codec.errors import ModelError
+from codec.errors import ModelError, TaskError
 from codec.models.sources import classifiers, detectors, labels
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
@@ -39,6 +40,12 @@ def described(task: str | None) -> str:
     if task is None:
         return ""
     if task not in TASK_NAMES:
+        if not task.endswith(".toml") and not Path(task).exists():
+            near = difflib.get_close_matches(task, TASK_NAMES, n=1)
+            raise TaskError(
+                f"{task}: is neither one of {', '.join(TASK_NAMES)} nor a TOML file"
+                + (f"; nearest: {near[0]}" if near else "")
+            )
         return TaskDescription.from_file(Path(task)).to_json()
     values = {"task": task} | ({"decoder": "torchvision"} if task in INSTANCES else {})
     return TaskDescription.from_json(json.dumps(values), task).to_json()
