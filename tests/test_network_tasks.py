@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from videos import moving, write_video
 
+import codec
 from codec.encoding.config import EncoderConfig
 from codec.errors import ModelError, TaskError
 from codec.pipeline.encoding import VideoEncoder
@@ -71,6 +74,44 @@ def test_high_efforts_see_the_logits_among_several_outputs(folder):
     second = str(folder / "second.toml")
     plain, seeing = (packets(encoder_of(folder, "two", second, effort)) for effort in (4, 5))
     assert seeing != plain
+
+
+def test_the_library_opens_a_network_as_the_command_does(folder):
+    with pytest.raises(ModelError, match=r"preprocessing=FILE of codec\.split"):
+        codec.split(str(folder / "two.pt2"), at="relu")
+    said, task = folder / "input.toml", folder / "second.toml"
+    edge, cloud = codec.split(str(folder / "two.pt2"), at="relu", preprocessing=said)
+    assert edge.preprocessing is not None
+    with codec.VideoReader(folder / "clip.mkv", edge.preprocessing) as reader:
+        frames = np.stack([frame.rgb for frame in reader])
+    features = edge(frames)
+    assert cloud(features)[1].shape == (3, 6)
+    sizes = []
+    for effort in (4, 5):
+        file = io.BytesIO()
+        codec.encode(features, file, split=edge, motion=frames, task=task, qp=30, effort=effort)
+        sizes.append(file.getvalue())
+    assert sizes[0] != sizes[1]
+    reader = codec.StreamReader(io.BytesIO(sizes[0]))
+    assert reader.header.task == described(str(task))
+    assert reader.header.preprocessing == edge.preprocessing
+    with pytest.raises(ModelError, match=r"the task of two.pt2@\w+ is anything; use effort 4"):
+        codec.encode(features, io.BytesIO(), split=edge, effort=5)
+    with codec.Writer(io.BytesIO(), reader.header, task="anything") as out:
+        assert out.header.task == '{"task":"anything"}'
+
+
+def test_a_module_has_preprocessing_too(folder):
+    network = TwoOutputs().eval()
+    edge, _ = codec.split(network, at="relu", preprocessing=folder / "input.toml")
+    frames = np.zeros((2, 32, 32, 3), np.uint8)
+    assert edge(frames).shape == (2, 8, 8, 8)
+    with pytest.raises(ValueError, match=r"size \(64, 64\), and the preprocessing gives"):
+        codec.split(network, at="relu", size=(64, 64), preprocessing=edge.preprocessing)
+    whole = folder / "whole.toml"
+    whole.write_text('resize = "none"\nmean = [0, 0, 0]\nscale = [1, 1, 1]\n')
+    with pytest.raises(ValueError, match="keeps the size of frames; pass size="):
+        codec.split(str(folder / "one.pt2"), at="relu", preprocessing=whole)
 
 
 @pytest.mark.parametrize(

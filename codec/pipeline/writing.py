@@ -39,7 +39,7 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, embedded
 from codec.pipeline.halves import Edge, as_tensor, checked_size
-from codec.pipeline.network_tasks import class_logits
+from codec.pipeline.network_tasks import class_logits, described
 from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, shipped_for
 from codec.profiling.simple import measure_profile
 
@@ -66,6 +66,8 @@ class Writer:
         target: a path, or a binary file, which its owner closes.
         header: what the stream is; `simple_header` makes one for your own tensors.
         cloud: the cloud sub-model, which efforts from 5 on choose levels by.
+        task: what the network's outputs stand for, put into the header: a name, or a TOML file,
+            as of `lmc encode --task`; default: what the header says.
         device: where the arithmetic runs.
         force: the file may exist.
         config: fields of `EncoderConfig`: qp, keyint, scene_cut, effort.
@@ -73,6 +75,7 @@ class Writer:
     Raises:
         ValueError: no decoder would read the header; a configuration outside its ranges; entering a
             second time.
+        TaskError: the task is none.
         TypeError: a configuration of other types, or an unknown keyword.
         FileExistsError: the file is there, and `force` is not set; on entering.
 
@@ -93,10 +96,13 @@ class Writer:
         header: SequenceHeader,
         *,
         cloud: CloudFunction | None = None,
+        task: str | Path | None = None,
         device: torch.device | str = "cpu",
         force: bool = False,
         **config: Any,  # noqa: ANN401 - of `EncoderConfig`, which checks them
     ) -> None:
+        if task is not None:
+            header = replace(header, task=described(str(task)))
         self.config = _config(Writer, config)
         self._encoder = Encoder(header, self.config, cloud=cloud, device=device)
         self._context = _stream(target, header, force=force)
@@ -244,6 +250,7 @@ def encode(
     fps: float | Fraction | None = None,
     pts: Sequence[int] | NDArray[np.int64] | None = None,
     profile: Profile | None = None,
+    task: str | Path | None = None,
     device: torch.device | str | None = None,
     force: bool = False,
     **config: Any,  # noqa: ANN401 - of `EncoderConfig`, which checks them
@@ -272,12 +279,16 @@ def encode(
         pts: presentation times in the time base, increasing; default: 0, 1, 2 ...
         profile: how the tensors are transformed; default: measured on the clip, or where frames
             come one by one, on the first eight.
+        task: what the network's outputs stand for, so that whoever decodes can finish it: a name,
+            or a TOML file, as of `lmc encode --task`; known of named networks.
         device: where the arithmetic runs; default: where the edge runs, without one the CPU.
         force: the file may exist.
         config: fields of `EncoderConfig`: qp, keyint, scene_cut, effort.
 
     Raises:
         FeatureError: tensors of other shapes or lengths than stated, values not finite.
+        TaskError: the task is none.
+        ModelError: efforts from 5 on, and the task is not classification.
         ValueError: motion or pts that do not fit the features; strides that contradict the size.
         TypeError: arguments of other types, or an unknown keyword.
         FileExistsError: the file is there, and `force` is not set.
@@ -329,6 +340,8 @@ def encode(
             "a header says all that stride, offset, split, size, grid, fps and profile do; "
             "leave them out"
         )
+    if task is not None:
+        header = replace(header, task=described(str(task)))
     cloud: CloudFunction | None = None if split is None else split.split.cloud
     if cloud is not None and asked.decided_by().rounds and (header.task or header.model):
         cloud = class_logits(cloud, header.task, header.model)
