@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from videos import (
     DEFAULT,
     NATIVE,
@@ -20,7 +22,7 @@ from videos import (
 )
 
 from codec.errors import VideoError
-from codec.files.fitting import Orientation
+from codec.files.fitting import Fit, Orientation
 from codec.files.video import VideoReader
 from codec.format.header import Preprocessing, Resize
 
@@ -195,3 +197,91 @@ def test_turned_frames_are_fitted_upright(tmp_path: Path) -> None:
     lit = (frame.rgb > 150).all(-1)
     assert lit[:, 8:56].all()
     assert not lit[:, :8].any()
+
+
+SIDES = st.integers(2, 90)
+
+
+@st.composite
+def ways(draw: st.DrawFn) -> tuple[tuple[int, int], Fit]:
+    """A size of decoded frames, and how they are fitted."""
+    source = draw(st.tuples(SIDES, SIDES))
+    turned = Orientation(*(draw(st.booleans()) for _ in range(3)))
+    resize = draw(st.sampled_from(Resize))
+    size = draw(st.tuples(SIDES, SIDES)) if resize is not Resize.SHORT_SIDE else (0, 0)
+    short = draw(st.sampled_from([0, draw(SIDES)])) if resize is Resize.SHORT_SIDE else min(size)
+    crop = draw(st.sampled_from([0, draw(st.integers(1, short or min(source)))]))
+    steps = replace(
+        preprocessing(short if resize is Resize.SHORT_SIDE else 0, crop, draw(SIDES)),
+        resize=resize,
+        size=size,
+    )
+    assume(max(source) * (short or 1) <= 400 * min(source))
+    return source, Fit.plan(source, turned, steps, "test")
+
+
+@given(ways(), st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def test_what_is_found_goes_back_to_the_frame(
+    way: tuple[tuple[int, int], Fit], shares: list[float]
+) -> None:
+    """A box of the upright frame, brought into the input by the sizes alone, comes back."""
+    source, fit = way
+    geometry = fit.geometry(source)
+    upright = source[::-1] if fit.orientation.transpose else source
+    resized = fit.resized[::-1] if fit.orientation.transpose else fit.resized
+    assert (geometry.width, geometry.height) == upright
+    assert (geometry.input_width, geometry.input_height) == fit.delivered
+    box = np.array(shares) * np.tile(upright, 2)
+    inside = box / np.tile(upright, 2) * np.tile(resized, 2) - np.tile(fit.crop, 2)
+    np.testing.assert_allclose(geometry.to_frame(inside), box, atol=1e-9)
+
+
+@given(ways())
+def test_maps_of_the_input_go_back_to_the_frame(way: tuple[tuple[int, int], Fit]) -> None:
+    """A map that says of every pixel of the input which column it shows: pixels go where points do.
+
+    What was cropped away is outside, and nothing of what was shown is.
+    """
+    source, fit = way
+    geometry = fit.geometry(source)
+    width, height = fit.delivered
+    columns = np.broadcast_to(np.arange(width, dtype=np.int64), (height, width))
+    back = geometry.sample(columns, -1)
+    assert back.shape == (geometry.height, geometry.width)
+    centres = (np.arange(geometry.width) + 0.5) * geometry.scale_x + geometry.left
+    rows = (np.arange(geometry.height) + 0.5) * geometry.scale_y + geometry.top
+    seen = ((rows >= 0) & (rows < height))[:, None] & ((centres >= 0) & (centres < width))
+    np.testing.assert_array_equal(back >= 0, seen)
+    expected = np.broadcast_to(np.floor(centres), back.shape)
+    np.testing.assert_array_equal(back[seen], expected[seen])
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+@pytest.mark.parametrize("how", ["stretch", "letterbox", "crop", "native"])
+def test_a_bright_box_is_where_the_pixels_say(tmp_path: Path, turn: float, how: str) -> None:
+    """Through the real reader: what is bright in the input is the box that is bright upright."""
+    size = (64, 80) if how in {"stretch", "letterbox"} else (0, 0)
+    steps = {
+        "stretch": replace(preprocessing(), resize=Resize.STRETCH, size=size),
+        "letterbox": replace(preprocessing(), resize=Resize.LETTERBOX, size=size),
+        "crop": preprocessing(short_side=48, crop=40),
+        "native": preprocessing(pad_multiple=32),
+    }[how]
+    picture = flat(0, 96, 72)
+    picture[24:40, 36:60] = 255
+    path = tmp_path / "box.mkv"
+    write_video(path, [picture], rotation=(turn, False, False))
+    with VideoReader(path, steps) as reader:
+        decoded, pts = next(reader.decoded())
+        whole = reader.picture(decoded)
+        frame = reader.deliver(decoded, pts)
+        geometry = reader.geometry
+
+    def around(rgb: np.ndarray) -> np.ndarray:
+        y, x = np.nonzero(rgb[..., 0] > 127)
+        return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], float)
+
+    assert whole.shape[:2] == (geometry.height, geometry.width)
+    assert whole.shape[:2] == ((96, 72) if turn % 180 else (72, 96))
+    back = geometry.to_frame(around(frame.rgb))
+    np.testing.assert_allclose(back, around(whole), atol=1.5 / min(geometry.scale_x, 1))

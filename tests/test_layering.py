@@ -19,6 +19,7 @@ STREAMS = CODEC.parent / "bitstreams" / "valid"
 PACKAGES = [
     "errors",
     "limits",
+    "descriptions",
     "format",
     "normative",
     "metrics",

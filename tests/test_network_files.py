@@ -115,7 +115,7 @@ def test_what_both_networks_find_is_drawn(folder, stream):
     with av.open(str(drawn)) as container:
         frames = list(container.decode(video=0))
     assert len(frames) == 4
-    assert (frames[0].width, frames[0].height) == (96, 64)
+    assert (frames[0].width, frames[0].height) == (384, 216)  # the clip's own
     assert "needs the frames of --reference" in lmc("decode", stream, "--draw", drawn, code=2)
 
 

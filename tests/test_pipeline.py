@@ -123,7 +123,7 @@ def test_reference_and_task(clip):
     compare = FeatureReference(str(CLIP), reader.header, split, OPTIONS.frames, "cpu")
     for number, frame in decode_frames(reader):
         compare.update(frame)
-        (found,) = task.rows(number, frame, task.result(frame.features))
+        (found,) = task.rows(number, frame, task.result(task.outputs(frame.features)))
         assert found["frame"] == number
         assert found["time"] == pytest.approx(number / 25)
         chances = [best["probability"] for best in found["top5"]]

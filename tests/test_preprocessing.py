@@ -112,16 +112,18 @@ def test_preprocessing_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("416]", "416", "not a TOML file"),
-        ('"stretch"', '"squash"', "resize is 'squash', expected one of none, short side"),
-        ("[416, 416]", "416", "size is 416, expected 2 numbers"),
-        ("[416, 416]", "[0, 416]", "expected 2 numbers from 1 to 65536"),
-        ("BGR", "GBR", "channels is 'GBR', expected one of RGB, BGR"),
-        ("scale =", "std =", "scale is None, expected 3 numbers"),
+        ("416]", "416", "is no TOML"),
+        ('"stretch"', '"squash"', 'resize is "squash"; expected one of none, short side'),
+        ("[416, 416]", "416", "size is 416; expected 2 integers"),
+        ("[416, 416]", "[0, 416]", "expected 2 integers from 1 to 65536"),
+        ("BGR", "GBR", 'channels is "GBR"; expected one of RGB, BGR'),
+        ("scale =", "std =", "key 'scale' is missing; expected 3 numbers"),
         ("57.375", "0", "expected 3 numbers from 0.001"),
-        ("\nsize", "\ncrop = -1\nsize", "crop is -1, expected a number of pixels"),
-        ("\nsize", "\nfill = [0, 0, 0]\nsize", "fill: no such key"),
-        ("bilinear", "lanczos", "interpolation is 'lanczos'"),
+        ("\nsize", "\ncrop = -1\nsize", "crop is -1; expected an integer from 0 to 65536"),
+        ("\nsize", "\nfill = [0, 0, 0]\nsize", "unknown key 'fill'; expected only resize, size"),
+        ("[416, 416]", "[416.5, 416]", "expected 2 integers"),
+        ("57.375", "true", "expected 3 numbers from 0.001"),
+        ("bilinear", "lanczos", 'interpolation is "lanczos"'),
     ],
 )
 def test_files_that_say_nothing_clear(tmp_path, old, new, message):
@@ -131,3 +133,8 @@ def test_files_that_say_nothing_clear(tmp_path, old, new, message):
         read_preprocessing(path)
     assert str(raised.value).startswith(f"{path}: ")
     assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ModelError, match="no such file"):
+        read_preprocessing(tmp_path / "none.toml")

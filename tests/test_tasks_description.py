@@ -111,7 +111,7 @@ def test_labels_of_a_file_travel_along(tmp_path):
         (DETECTION.replace('"distribution"', '"yolo"'), 'decoder is "yolo"; expected one of dist'),
         (DETECTION.replace('"coco"', "[]"), "labels is []; expected a list of labels"),
         (DETECTION.replace('"coco"', "3"), "labels is 3; expected a list of labels, a file"),
-        (DETECTION.replace('"coco"', '"no.txt"'), "labels: no.txt: No such file"),
+        (DETECTION.replace('"coco"', '"no.txt"'), "labels: no.txt: no such file"),
         (DETECTION.replace('"coco"', '["a", "b"]\ncategories = [1]'), "1 numbers for 2 labels"),
         (DETECTION.replace('"coco"', '["a", "b"]\ncategories = [1, 1]'), "different integers"),
         (KEYPOINTS.replace("centres = 0", "centres = -1"), "an output's place from 0 on, or its"),
@@ -134,7 +134,7 @@ def test_what_is_wrong_is_refused_in_one_line(tmp_path, text, message):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(TaskError, match="No such file"):
+    with pytest.raises(TaskError, match="no such file"):
         TaskDescription.from_file(tmp_path / "none.toml")
 
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from codec.cli.group import main
-from codec.cli.parameters import DEVICE, FORCE, FrameRange, usable_device, weight_file
+from codec.cli.parameters import (
+    DEVICE,
+    FORCE,
+    TRUTH,
+    TRUTH_FRAMES,
+    FrameRange,
+    FrameSize,
+    usable_device,
+    weight_file,
+)
 from codec.cli.streams import open_stream
-from codec.cli.terminal import check_files, progress, say, write_json
+from codec.cli.terminal import check_files, print_report, progress, say, write_json
 from codec.errors import BitstreamError, FeatureCodecError
 from codec.files.damage import DAMAGE_POLICIES, DamagePolicy
 from codec.files.outputs import one_line, open_output
@@ -32,8 +42,19 @@ __all__ = ["decode"]
 @click.option(
     "--task",
     help="Finish the task and write its results as JSON: the top five of every frame, or boxes, "
-    "masks and key points as COCO has them; - is standard output.",
+    "masks and key points as COCO has them, image_id being the number of the frame from 0 on; - is "
+    "standard output. Places are in pixels of the clip's upright frames with --reference or "
+    "--source-size, else in those of the network's input.",
 )
+@click.option(
+    "--source-size",
+    type=FrameSize(),
+    metavar="WxH",
+    help="Size of the clip's upright frames, which the stream does not hold: places in results are "
+    "in their pixels.",
+)
+@TRUTH
+@TRUTH_FRAMES
 @click.option(
     "--draw",
     help="Write an MP4 of the frames of --reference with what the uncoded network finds in them, "
@@ -76,6 +97,9 @@ def decode(
     stream: str,
     output: str | None,
     task: str | None,
+    source_size: tuple[int, int] | None,
+    truth: Path | None,
+    truth_frames: int | Literal["order"] | None,
     draw: str | None,
     md5: bool,
     salvage: bool,
@@ -92,15 +116,23 @@ def decode(
 ) -> None:
     """Decode STREAM (a file, or - for standard input) to tensors, to task output, or both.
 
-    Without any of -o, --task, --md5 and --reference the stream is decoded and checked, and a
-    summary printed.  Of a stream that is cut, still being written, or damaged, all frames before
-    that are decoded and printed, but none are written without --salvage.
+    Without any of -o, --task, --truth, --md5 and --reference the stream is decoded and checked,
+    and a summary printed.  Of a stream that is cut, still being written, or damaged, all frames
+    before that are decoded and printed, but none are written without --salvage.
     """
     from codec.files.drawn import PictureWriter
     from codec.files.streams import BeforeFault
     from codec.files.tensors import TensorFile
-    from codec.pipeline.decoding import FeatureReference, TaskOutput, decode_frames, model_of
+    from codec.pipeline.decoding import (
+        FeatureReference,
+        TaskOutput,
+        decode_frames,
+        geometry_of,
+        model_of,
+    )
+    from codec.pipeline.evaluation import Evaluation
     from codec.tasks.description import TASK_NAMES
+    from codec.tasks.truth import Truth
 
     piped = "-" in (output, task)
     if piped and md5:
@@ -108,6 +140,7 @@ def decode(
     inputs = [
         ("STREAM", stream),
         ("--reference", reference),
+        ("--truth", truth),
         ("--model", model),
         ("--weights", weight_file(weights)),
     ]
@@ -118,32 +151,48 @@ def decode(
             f"--task {task} of decode names the file for results, as in --task results.json; the "
             "task itself is in the stream, put there by --task of encode"
         )
+    if reference is not None and source_size is not None:
+        raise click.UsageError("the size of --reference is known; leave --source-size out")
     check_files({"-o": output, "--task": task, "--draw": draw}, inputs, force=force)
+    annotated = None if truth is None else Truth.from_file(truth, truth_frames)
     with ExitStack() as stack:
         reader = stack.enter_context(open_stream(stream))
         header = reader.header
         place = usable_device(device)
-        finish = compare = tensors = None
-        if task is not None or reference is not None:
+        finish = compare = tensors = evaluation = None
+        if task is not None or reference is not None or truth is not None:
             split = model_of(
                 header, model=model, weights=weights, any_weights=any_weights, device=place
             )
-            if task is not None or draw is not None:
-                finish = TaskOutput(header, split)
+            geometry = None
+            span = _shifted(frames, reference_frames)
             if reference is not None:
-                span = _shifted(frames, reference_frames)
                 compare = FeatureReference(reference, header, split, span, place, damaged)
                 stack.callback(compare.close)
+                geometry = compare.geometry
+            elif size := source_size or (annotated and annotated.size):
+                geometry = geometry_of(header, size)
+            if task is not None or draw is not None or truth is not None:
+                finish = TaskOutput(header, split, geometry)
+                if annotated is not None:
+                    if geometry is None:
+                        raise FeatureCodecError(
+                            f"{truth}: is in pixels of the clip's frames, whose size the stream "
+                            "does not hold; give --reference or --source-size"
+                        )
+                    evaluation = Evaluation(
+                        finish.task, geometry, annotated, first=span[0] if span else 0
+                    )
         if output is not None:
             names = [spec.name for spec in header.tensors]
             tensors = stack.enter_context(TensorFile(output, names, force=force))
         pictures = None
-        if draw is not None:
+        if draw is not None and finish is not None:
             file = stack.enter_context(open_output(draw, force=force))
             pictures = stack.enter_context(
                 PictureWriter(
                     file,
-                    (header.input_width, header.input_height),
+                    (finish.geometry.width, finish.geometry.height),
                     header.frame_rate or Fraction(25),
                 )
             )
@@ -154,13 +203,20 @@ def decode(
             for number, frame in decoded:
                 if tensors is not None:
                     tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)
-                result = None if finish is None else finish.result(frame.features)
-                if task is not None and finish is not None and result is not None:
-                    results.extend(finish.rows(number, frame, result))
-                if compare is not None:
-                    rgb, features = compare.update(frame)
-                    if pictures is not None and finish is not None and result is not None:
-                        pictures.add(finish.drawn(result, rgb, features))
+                features = None if compare is None else compare.update(frame)
+                if finish is not None:
+                    outputs = finish.outputs(frame.features)
+                    result = finish.result(outputs)
+                    if task is not None:
+                        results.extend(finish.rows(number, frame, result))
+                    uncoded = None
+                    if features is not None and (pictures or evaluation):
+                        uncoded = finish.outputs(features)
+                    if pictures is not None and compare is not None:
+                        drawn = finish.drawn(result, finish.result(uncoded), compare.picture())
+                        pictures.add(drawn)
+                    if evaluation is not None:
+                        evaluation.update(outputs, uncoded)
                 if md5:
                     say(f"{frame.md5()}  {number}")
                 count += 1
@@ -182,7 +238,9 @@ def decode(
             write_json(task, results, force=force)
         if compare is not None:
             say(f"nrmse {compare.nrmse():.17g}", err=piped)
-        if not (md5 or reference):
+        if evaluation is not None:
+            print_report(evaluation.figures(), to_stderr=piped)
+        if not (md5 or reference or truth):
             shapes = ", ".join(
                 f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in header.tensors
             )

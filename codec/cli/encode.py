@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -13,6 +13,8 @@ from codec.cli.parameters import (
     FORCE,
     MODEL,
     SPLIT,
+    TRUTH,
+    TRUTH_FRAMES,
     WEIGHTS,
     FrameRange,
     Target,
@@ -79,8 +81,8 @@ CONFIG: EncoderConfig = OPTIONS.config
     type=click.Choice(list(QUALITIES)),
     default=None,
     show_default=DEFAULT_QUALITY,
-    help=f"qp {', '.join(map(str, QUALITIES.values()))}: with the first, the cloud nearly always "
-    "comes to the answer of the uncoded network.",
+    help=f"qp {', '.join(map(str, QUALITIES.values()))}: with the first, the cloud of a classifier "
+    "nearly always comes to the answer of the uncoded network; of other tasks see --evaluate.",
 )
 @click.option(
     "--qp",
@@ -114,7 +116,7 @@ CONFIG: EncoderConfig = OPTIONS.config
     default=CONFIG.effort,
     show_default=True,
     help="From fast to thorough; 0 searches no motion; 5 to 9 also run the cloud sub-model to "
-    "lower the task loss.",
+    "lower the task loss, of classifiers only.",
 )
 @click.option("--no-scene-cut", is_flag=True, help="No key frames but those of --keyint.")
 @click.option(
@@ -141,9 +143,13 @@ CONFIG: EncoderConfig = OPTIONS.config
 @click.option(
     "--evaluate",
     is_flag=True,
-    help="Finish the task on both sides and report what is left of it: KL and top-1 agreement of "
-    "classes, average precision of boxes, and so on.",
+    help="Finish the task with decoded and with uncoded features and report how they agree, with "
+    "the latter taken for the truth. Classes: kl, top1_agreement; things found: ap, ap50 (average "
+    "precision of COCO), score_error, distortion, mask_iou of masks, and how many were found, "
+    "found_uncoded; label maps: miou, pixel_agreement, distortion; any other outputs: error.",
 )
+@TRUTH
+@TRUTH_FRAMES
 @click.option(
     "--report",
     type=click.Path(dir_okay=False),
@@ -175,6 +181,8 @@ def encode(
     grid: int,
     search_range: int,
     evaluate: bool,
+    truth: Path | None,
+    truth_frames: int | Literal["order"] | None,
     report: str | None,
     quiet: bool,
     device: str,
@@ -189,6 +197,8 @@ def encode(
     given = [option for option, value in aims.items() if value is not None]
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} exclude each other; give one of them")
+    if truth is not None and not evaluate:
+        raise click.UsageError("--truth is what --evaluate compares with; give both")
     check_files(
         {"-o": output, "--report": report},
         [
@@ -196,6 +206,7 @@ def encode(
             *own_files(model, task),
             ("--profile", profile),
             ("--preprocessing", preprocessing),
+            ("--truth", truth),
             ("--weights", weight_file(weights)),
         ],
         force=force,
@@ -218,6 +229,8 @@ def encode(
         search_range=search_range,
         measure=report is not None,
         evaluate=evaluate,
+        truth=truth,
+        truth_frames=truth_frames,
         device=usable_device(device),
         config=EncoderConfig(
             qp=QUALITIES[quality or DEFAULT_QUALITY] if qp is None else qp,

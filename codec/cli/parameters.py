@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from codec.encoding.rate_control import TARGET_RANGES
+from codec.format.constants import MAX_EXTENT
 from codec.models import DEFAULT_MODEL
 from codec.pipeline.options import DEFAULT_SPLIT
 
@@ -17,8 +18,11 @@ __all__ = [
     "FORCE",
     "MODEL",
     "SPLIT",
+    "TRUTH",
+    "TRUTH_FRAMES",
     "WEIGHTS",
     "FrameRange",
+    "FrameSize",
     "Target",
     "own_files",
     "split_or_default",
@@ -50,6 +54,48 @@ class FrameRange(click.ParamType):  # type: ignore[type-arg,unused-ignore] # new
         if start < 0 or (stop is not None and stop <= start):
             self.fail(f"{value!r} holds no frame", param, ctx)
         return start, stop
+
+
+class FrameSize(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
+    """`WxH`: width and height of frames, pixels."""
+
+    name = "size"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, int]:
+        """Return (width, height)."""
+        if isinstance(value, tuple):
+            return value
+        sides = str(value).split("x")
+        if len(sides) != 2 or not all(
+            side.isascii() and side.isdigit() and 1 <= int(side) <= MAX_EXTENT for side in sides
+        ):
+            self.fail(f"{value!r} is not WxH, from 1x1 to {MAX_EXTENT}x{MAX_EXTENT}", param, ctx)
+        return int(sides[0]), int(sides[1])
+
+
+class Numbering(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
+    """The number of the first frame, or `order`."""
+
+    name = "numbering"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int | str:
+        """Return the number, or the word."""
+        text = str(value)
+        if text == "order":
+            return text
+        if not (text.isascii() and text.isdigit()):
+            self.fail(f"{value!r} is neither a number nor order", param, ctx)
+        return int(text)
 
 
 class Target(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
@@ -88,6 +134,19 @@ SPLIT = click.option(
     "--split",
     default=None,
     help=f"Where to cut the model; default: {DEFAULT_SPLIT} of EfficientNet-Lite0.",
+)
+TRUTH = click.option(
+    "--truth",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Annotations of the clip to compare with as well: .json of COCO, or gt.txt of "
+    "MOTChallenge. The figures end in _truth; those of the uncoded network in _truth_uncoded.",
+)
+TRUTH_FRAMES = click.option(
+    "--truth-frames",
+    type=Numbering(),
+    metavar="N|order",
+    help="Which frame of the clip an annotated image is: by the last number in its file name, of "
+    "which the first frame has N, or by its place among the images.  [default: 0; of gt.txt 1]",
 )
 WEIGHTS = click.option(
     "--weights",

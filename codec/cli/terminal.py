@@ -25,11 +25,12 @@ def say(text: str, *, nl: bool = True, err: bool = False) -> None:
 
 def print_report(report: Mapping[str, Any], *, to_stderr: bool) -> None:
     """Print a report line by line, without the MD5s."""
+    width = max([22, *map(len, report)])
     for key, value in report.items():
         if key == "frame_md5":
             continue
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
-        say(f"{key:22} {text}", err=to_stderr)
+        say(f"{key:{width}} {text}", err=to_stderr)
 
 
 @contextmanager

@@ -4,8 +4,9 @@
 
 By short side, that is `short_side` of the `Preprocessing`; the other side is `other * short_side /
 short`, rounded, halves up, and never under 1.  Else the frame is stretched to its `size`, or fitted
-into it.  Motion vectors of the input codec take the same way.  Sizes, pixels and vectors only:
-resizing itself is libswscale's, in `files.colour`.
+into it.  Motion vectors of the input codec take the same way, and what a network finds takes it
+back (`Fit.geometry`).  Sizes, pixels and vectors only: resizing itself is libswscale's, in
+`files.colour`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from codec.errors import VideoError
 from codec.format.header import Preprocessing, Resize
+from codec.tasks.task import Geometry
 
 __all__ = ["Fit", "Orientation", "check_preprocessing"]
 
@@ -106,6 +108,25 @@ class Fit:
         rgb = rgb[top : top + height, left : left + width]
         missing = ((0, height - rgb.shape[0]), (0, width - rgb.shape[1]), (0, 0))
         return np.ascontiguousarray(np.pad(rgb, missing, mode="edge"))
+
+    def geometry(self, source: tuple[int, int]) -> Geometry:
+        """Return where the pixels of an upright frame lie in the delivered one.
+
+        Args:
+            source: (width, height) of the decoded frame, before it is turned upright.
+        """
+        width, height = source[::-1] if self.orientation.transpose else source
+        shown = self.resized[::-1] if self.orientation.transpose else self.resized
+        left, top = self.crop
+        return Geometry(
+            *self.delivered,
+            width,
+            height,
+            scale_x=shown[0] / width,
+            scale_y=shown[1] / height,
+            left=-left,
+            top=-top,
+        )
 
     def _letterboxed(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         (left, top), (width, height) = self.crop, self.delivered

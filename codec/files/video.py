@@ -51,6 +51,7 @@ from codec.files.side_data import SideData
 from codec.files.timeline import Timeline
 from codec.format.constants import MAX_PTS
 from codec.format.header import Preprocessing
+from codec.tasks.task import Geometry
 
 __all__ = ["Frame", "VideoReader"]
 
@@ -94,7 +95,8 @@ class VideoReader:
 
     `frame_rate` is the average that the container states, else FFmpeg's guess, else 25; where it
     varies, `Frame.pts` is exact.  `source_width` and `source_height` are those of the decoded
-    frames, before the display matrix; `width` and `height` those of the frames delivered.
+    frames, before the display matrix; `width` and `height` those of the frames delivered;
+    `geometry` says where pixels of the former, turned upright, lie in the latter.
     `frame_count_hint` counts the range asked for, by the header or the duration, so it may be
     wrong.  `has_motion` tells whether any frame so far had vectors: FFmpeg exports them for H.264
     and the MPEG-4 family, hardly for others.
@@ -113,6 +115,7 @@ class VideoReader:
     height: int
     source_width: int
     source_height: int
+    geometry: Geometry
     frame_count_hint: int | None
     codec_name: str
     has_motion: bool
@@ -151,6 +154,7 @@ class VideoReader:
         self._name = name_of(source)
         self._export_motion = export_motion
         self._converter = RgbConverter(self._name, preprocessing.interpolation)
+        self._whole = RgbConverter(self._name)
         self._iterated = False
         self._side_data = SideData()
         self.has_motion = False
@@ -187,6 +191,7 @@ class VideoReader:
                 (first.width, first.height), orientation, preprocessing, self._name
             )
             self.width, self.height = self._fit.delivered
+            self.geometry = self._fit.geometry((first.width, first.height))
         except BaseException:
             self._container.close()
             raise
@@ -271,6 +276,11 @@ class VideoReader:
         """
         rgb = self._fit.apply(self._converter.convert(decoded, self._fit.resized))
         return Frame(rgb, pts, self._motion(decoded) if self._export_motion else None)
+
+    def picture(self, decoded: VideoFrame) -> NDArray[np.uint8]:
+        """Turns a decoded frame into a whole, upright one of the size that `geometry` states."""
+        size = self.source_width, self.source_height
+        return np.ascontiguousarray(self._fit.orientation.apply(self._whole.convert(decoded, size)))
 
     def _motion(self, decoded: VideoFrame) -> NDArray[np.float32]:
         with as_video_error(f"{self._name}: motion vectors cannot be read"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from codec.descriptions import Fields, read_toml
 from codec.errors import ModelError
 from codec.format.constants import MAX_EXTENT
 from codec.format.header import Interpolation, Preprocessing, Resize
@@ -25,6 +24,8 @@ RESIZES: Final = {
     "stretch": Resize.STRETCH,
     "letterbox": Resize.LETTERBOX,
 }
+_LARGEST: Final = 65535
+"""Of means and scales."""
 
 
 def default_preprocessing(name: str, native: bool, weights: str = "default") -> Preprocessing:
@@ -82,79 +83,29 @@ def read_preprocessing(path: Path) -> Preprocessing:
     (three numbers in the order of `channels`, sample = (value - mean) / scale of values 0 … 255).
 
     Raises:
-        OSError: there is no such file.
-        ModelError: it is no TOML, or does not say what it should.
+        ModelError: it cannot be read, is no TOML, or does not say what it should.
     """
-    try:
-        with path.open("rb") as file:
-            given = tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path}: not a TOML file: {error}") from error
-    try:
-        return _from_keys(_Keys(given))
-    except ValueError as error:
-        raise ModelError(f"{path}: {error}") from error
-
-
-class _Keys:
-    """The keys of a file, each taken once and checked."""
-
-    def __init__(self, given: Mapping[str, object]) -> None:
-        self._left = dict(given)
-
-    def choice(self, key: str, choices: Sequence[str], default: str | None = None) -> str:
-        found = self._left.pop(key, default)
-        if not isinstance(found, str) or found not in choices:
-            raise ValueError(f"{key} is {found!r}, expected one of {', '.join(choices)}")
-        return found
-
-    def whole(self, key: str, default: int) -> int:
-        found = self._left.pop(key, default)
-        if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= MAX_EXTENT:
-            raise ValueError(f"{key} is {found!r}, expected a number of pixels")
-        return found
-
-    def numbers(
-        self, key: str, count: int, low: float, high: float, default: object
-    ) -> list[float]:
-        found = self._left.pop(key, default)
-        if (
-            not isinstance(found, list | tuple)
-            or len(found) != count
-            or not all(isinstance(each, int | float) and low <= each <= high for each in found)
-        ):
-            raise ValueError(
-                f"{key} is {found!r}, expected {count} numbers from {low:g} to {high:g}"
-            )
-        return [float(each) for each in found]
-
-    def end(self) -> None:
-        if self._left:
-            raise ValueError(f"{', '.join(self._left)}: no such key of preprocessing")
-
-
-def _from_keys(keys: _Keys) -> Preprocessing:
-    resize = keys.choice("resize", list(RESIZES))
-    short_side, size, fill = 0, (0, 0), (0, 0, 0)
+    fields = Fields(str(path), read_toml(path, ModelError), ModelError)
+    resize = fields.choice("resize", list(RESIZES))
+    short_side, size, fill = 0, [0, 0], [0, 0, 0]
     if resize == "short side":
-        short_side = keys.whole("size", 0)
-        if not short_side:
-            raise ValueError("size is missing, expected the length of the short side")
+        short_side = fields.count("size", high=MAX_EXTENT)
     elif resize != "none":
-        height, width = keys.numbers("size", 2, 1, MAX_EXTENT, None)
-        size = int(height), int(width)
+        size = fields.counts("size", 2, low=1, high=MAX_EXTENT)
     if resize == "letterbox":
-        red, green, blue = keys.numbers("fill", 3, 0, 255, (0, 0, 0))
-        fill = int(red), int(green), int(blue)
-    crop, multiple = keys.whole("crop", 0), keys.whole("pad_multiple", 1)
+        fill = fields.counts("fill", 3, fill, low=0, high=255)
+    crop, multiple = (
+        fields.count(key, default, low=0, high=MAX_EXTENT)
+        for key, default in (("crop", 0), ("pad_multiple", 1))
+    )
     names = [each.name.lower() for each in Interpolation]
-    interpolation = keys.choice("interpolation", names, "bicubic")
-    channels = keys.choice("channels", ("RGB", "BGR"), "RGB")
+    interpolation = fields.choice("interpolation", names, "bicubic")
+    channels = fields.choice("channels", ("RGB", "BGR"), "RGB")
     mean, scale = (
-        [round(1000 * each) for each in keys.numbers(key, 3, low, 65535, None)]
+        [round(1000 * each) for each in fields.numbers(key, 3, low=low, high=_LARGEST)]
         for key, low in (("mean", 0), ("scale", 0.001))
     )
-    keys.end()
+    fields.end()
     return Preprocessing(
         short_side=short_side,
         crop=crop,
@@ -162,8 +113,8 @@ def _from_keys(keys: _Keys) -> Preprocessing:
         mean_thousandths=(mean[0], mean[1], mean[2]),
         scale_thousandths=(scale[0], scale[1], scale[2]),
         resize=RESIZES[resize],
-        size=size,
-        fill=fill,
+        size=(size[0], size[1]),
+        fill=(fill[0], fill[1], fill[2]),
         interpolation=Interpolation[interpolation.upper()],
         bgr=channels == "BGR",
     )

@@ -44,6 +44,7 @@ __all__ = [
     "model_name",
     "own_defaults",
     "published_entry",
+    "segmenters",
 ]
 
 
@@ -82,6 +83,11 @@ def classifiers() -> list[str]:
 def detectors() -> list[str]:
     """Return the names of `list_models` whose outputs are things found, as torchvision has them."""
     return _names("detection")
+
+
+def segmenters() -> list[str]:
+    """Return the names of `list_models` that give a class for every pixel, output `out`."""
+    return _names("segmentation")
 
 
 def is_file(source: str) -> bool:

@@ -7,7 +7,8 @@ Nothing here is normative, nothing prints; files other than a reference clip are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from codec.errors import CorruptBitstreamError, ModelError, VideoError
 from codec.files.damage import DamagePolicy
+from codec.files.fitting import Fit, Orientation, check_preprocessing
 from codec.files.streams import StreamReader
-from codec.files.video import Frame, VideoReader
+from codec.files.video import VideoReader
 from codec.format.header import SequenceHeader
 from codec.metrics import FeatureNrmse
 from codec.models.networks import open_network
@@ -28,9 +30,9 @@ from codec.models.submodels import SplitModel, split_model
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.pipeline.network_tasks import labelled, task_of
 from codec.tasks.drawing import DECODED, UNCODED
-from codec.tasks.task import Geometry, Moment, Result
+from codec.tasks.task import Geometry, Moment, Result, Task
 
-__all__ = ["FeatureReference", "TaskOutput", "decode_frames", "model_of"]
+__all__ = ["FeatureReference", "TaskOutput", "decode_frames", "geometry_of", "model_of"]
 
 
 def decode_frames(
@@ -113,51 +115,83 @@ def model_of(
     return split
 
 
-class TaskOutput:
-    """Finishes the task: features -> result -> rows, as they are written to JSON, or a picture.
+def geometry_of(header: SequenceHeader, size: tuple[int, int]) -> Geometry:
+    """Return how upright frames of some size, (width, height), became a stream's input.
 
-    Places are in pixels of the network's input.
+    Raises:
+        ModelError: the stream does not say.
+        VideoError: frames of that size would have become another input.
+    """
+    steps = header.preprocessing
+    if steps is None:
+        raise ModelError("the stream names no preprocessing; places in frames are not known")
+    try:
+        check_preprocessing(steps)
+    except ValueError as error:  # the header may state steps that contradict each other
+        raise CorruptBitstreamError(f"sequence header: {error}") from error
+    fit = Fit.plan(size, Orientation(), steps, "the stream's clip")
+    if fit.delivered != (header.input_width, header.input_height):
+        width, height = fit.delivered
+        raise VideoError(
+            f"frames of {size[0]}x{size[1]} become an input of {width}x{height}, the stream was "
+            f"made from {header.input_width}x{header.input_height}; is it the clip's size?"
+        )
+    return fit.geometry(size)
+
+
+class TaskOutput:
+    """Finishes the task: features -> outputs -> result -> rows, as they are written to JSON, or a
+    picture.
+
+    Args:
+        header: of the stream.
+        split: its sub-models.
+        geometry: places are in pixels of its frame; None: of the network's input.
     """
 
-    def __init__(self, header: SequenceHeader, split: SplitModel) -> None:
+    def __init__(
+        self, header: SequenceHeader, split: SplitModel, geometry: Geometry | None = None
+    ) -> None:
         self._header, self._split = header, split
-        self._task = task_of(header.task, header.model)
-        self._geometry = Geometry.of_input(header.input_width, header.input_height)
+        self.task: Task = task_of(header.task, header.model)
+        self.geometry = geometry or Geometry.of_input(header.input_width, header.input_height)
         self._named = False
 
-    def result(self, features: Sequence[Tensor]) -> Result:
-        """Return what the cloud finds in the features of a frame, (C, H, W) each.
+    def outputs(self, features: Sequence[Tensor]) -> object:
+        """Return what the cloud makes of the features of a frame, (C, H, W) each."""
+        with torch.no_grad():
+            return self._split.cloud([tensor[None] for tensor in features])
+
+    def result(self, outputs: object) -> Result:
+        """Return what outputs say about a frame.
 
         Raises:
-            ModelError: the outputs are not what the task expects.
+            ModelError: they are not what the task expects.
         """
-        with torch.no_grad():
-            outputs = self._split.cloud([tensor[None] for tensor in features])
         if not self._named:
-            self._task, self._named = labelled(self._task, self._header.model, outputs), True
-        return self._task.finish(outputs, self._geometry)
+            self.task, self._named = labelled(self.task, self._header.model, outputs), True
+        return self.task.finish(outputs, self.geometry)
 
     def rows(self, number: int, frame: DecodedFrame, result: Result) -> list[dict[str, Any]]:
         """Return the rows of one frame; for classes one, for things found one each."""
         return result.rows(Moment(number, frame.pts, float(frame.pts * self._header.time_base)))
 
-    def drawn(
-        self, result: Result, rgb: NDArray[np.uint8], features: Sequence[Tensor]
-    ) -> NDArray[np.uint8]:
+    def drawn(self, result: Result, uncoded: Result, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Draw what the uncoded network finds, and over it what is found in a decoded frame.
 
         Args:
             result: of the decoded frame.
-            rgb: the network's input, (H, W, 3).
-            features: of it, uncoded, (C, H, W) each.
+            uncoded: of the frame itself.
+            rgb: the frame, (H, W, 3), as `geometry` states its size.
         """
-        picture = self._task.draw(self.result(features), rgb, UNCODED)
-        return self._task.draw(result, picture, DECODED)
+        return self.task.draw(result, self.task.draw(uncoded, rgb, UNCODED), DECODED)
 
 
 class FeatureReference:
     """Recomputes the features of the clip that a stream was made from, and measures NRMSE against
     them.
+
+    `geometry` says where pixels of its upright frames lie in the network's input.
     """
 
     def __init__(
@@ -186,19 +220,21 @@ class FeatureReference:
                 f"the reference clip gives frames of {size[0]}x{size[1]}, the stream was made from "
                 f"{header.input_width}x{header.input_height}; is it the clip that was encoded?"
             )
+        self.geometry = self._reader.geometry
         self._time_base = header.time_base
-        self._frames: Iterable[Frame] = iter(self._reader)
+        self._frames = self._reader.decoded()
+        self._picture: Callable[[], NDArray[np.uint8]] | None = None
         self._nrmse = FeatureNrmse(len(header.tensors))
 
-    def update(self, frame: DecodedFrame) -> tuple[NDArray[np.uint8], list[Tensor]]:
-        """Compare the next frame of the clip with a decoded one; return its picture, and its
-        features.
-        """
-        reference = next(iter(self._frames), None)
-        if reference is None:
+    def update(self, frame: DecodedFrame) -> list[Tensor]:
+        """Compare the next frame of the clip with a decoded one; return its features."""
+        decoded = next(self._frames, None)
+        if decoded is None:
             raise VideoError(
                 "the reference clip ends before the stream does; is it the clip that was encoded?"
             )
+        self._picture = partial(self._reader.picture, decoded[0])
+        reference = self._reader.deliver(*decoded)
         if reference.pts * self._reader.time_base != frame.pts * self._time_base:
             raise VideoError(
                 f"pts {frame.pts} in the stream, {reference.pts} in the reference clip: not the "
@@ -212,7 +248,13 @@ class FeatureReference:
             self._nrmse.update_frame(actual, frame.features)
         except ValueError as error:
             raise ModelError(f"the reference's features: {error}") from error
-        return reference.rgb, actual
+        return actual
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Return the frame compared last, whole and upright: (H, W, 3)."""
+        if self._picture is None:
+            raise ValueError("no frame has been compared yet")
+        return self._picture()
 
     def nrmse(self) -> float:
         """Return the NRMSE so far; over all frames it is the encoder's figure."""

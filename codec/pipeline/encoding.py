@@ -26,7 +26,7 @@ from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
 from codec.encoding.refinement import CloudFunction
-from codec.errors import ModelError, VideoError
+from codec.errors import ModelError, TaskError, VideoError
 from codec.files.video import Frame, VideoReader
 from codec.format.header import Preprocessing, SequenceHeader
 from codec.format.packets import FramePacket
@@ -35,11 +35,12 @@ from codec.metrics import FeatureNrmse
 from codec.models.networks import Network, open_network
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.submodels import SplitModel, split_model
+from codec.pipeline.evaluation import Evaluation
 from codec.pipeline.metering import Meter
 from codec.pipeline.network_tasks import class_logits, described, task_of
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import MEASURED_FRAMES, measured_for, profile_of_file, shipped_for
-from codec.tasks.task import Geometry
+from codec.tasks.truth import Truth
 
 __all__ = ["VideoEncoder"]
 
@@ -87,6 +88,7 @@ class VideoEncoder:
             cloud: CloudFunction = self.split.cloud
             if options.config.decided_by().rounds:
                 cloud = class_logits(cloud, task, network.name)
+            evaluation = self._evaluation(task, network.name)
             self._frames = self._read()
             first = list(islice(self._frames, MEASURED_FRAMES))
             if not first:
@@ -114,7 +116,7 @@ class VideoEncoder:
             raise
         self._meter: Meter | None = None
         if options.measure or options.evaluate:
-            self._meter = Meter(self.header, self.split.cloud if options.evaluate else None)
+            self._meter = Meter(self.header, self.split.cloud, evaluation)
         self._nrmse = self._meter.nrmse if self._meter else None
         if options.target_nrmse is not None and self._nrmse is None:
             self._nrmse = FeatureNrmse(len(self.split.tensors))
@@ -122,6 +124,19 @@ class VideoEncoder:
         self._control = self._rate_control()
         self._qps: list[int] = []
         self.frame_count_hint = self._reader.frame_count_hint
+
+    def _evaluation(self, task: str, model: str) -> Evaluation | None:
+        options = self._options
+        if not options.evaluate:
+            return None
+        start, stop = options.frames or (0, None)
+        return Evaluation(
+            task_of(task, model),
+            self._reader.geometry,
+            Truth.from_file(options.truth, options.truth_frames) if options.truth else None,
+            first=start,
+            to_the_end=stop is None,
+        )
 
     def _rate_control(self) -> RateControl | None:
         options = self._options
@@ -182,10 +197,9 @@ class VideoEncoder:
 
     def _try_task(self, task: str, frame: Frame) -> None:
         """Finish the task of one frame: whether it fits the network is told before work is lost."""
-        geometry = Geometry.of_input(self._reader.width, self._reader.height)
         with torch.no_grad():
             outputs = self.split.cloud([tensor[None] for tensor in self._features(frame)])
-            task_of(task, self._options.model).finish(outputs, geometry)
+            task_of(task, self._options.model).finish(outputs, self._reader.geometry)
 
     def _read(self) -> Iterator[Frame]:
         frames = iter(self._reader)
@@ -264,6 +278,12 @@ class VideoEncoder:
         return None
 
     def _measure(self, features: list[Tensor], encoded: EncodedFrame) -> None:
+        lost = self._reader.damage.frames
+        if lost and self._options.truth is not None:
+            raise TaskError(
+                f"{lost} frames were lost to damage, so that those behind have other numbers than "
+                "in the annotations; leave --truth out"
+            )
         if self._meter is not None:
             try:
                 self._meter.update(features, encoded)

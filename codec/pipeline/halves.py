@@ -188,7 +188,6 @@ def split(
         ModelError: the model, its weights or the split are unknown or cannot be used.
         ValueError: a network of your own without a size, or with weights by name; a size that is
             no pair, or another one than the preprocessing has.
-        OSError: there is no file of preprocessing.
 
     Example:
         >>> edge, cloud = codec.split("resnet18", at="layer2", weights="random:0")

@@ -16,8 +16,7 @@ from codec.encoding.payloads import FrameWriter
 from codec.format.header import SequenceHeader
 from codec.metrics import FeatureNrmse
 from codec.normative.reconstruction import md5_of
-from codec.pipeline.network_tasks import task_of
-from codec.tasks.task import Geometry
+from codec.pipeline.evaluation import Evaluation
 
 __all__ = ["Meter"]
 
@@ -27,25 +26,22 @@ class Meter:
 
     Args:
         header: of the stream.
-        cloud: the cloud sub-model, to finish the header's task on both sides; None: features only.
-
-    Raises:
-        TaskError: the header's task is none.
+        cloud: the cloud sub-model.
+        evaluation: what takes its outputs for both sides; None: features only.
     """
 
     def __init__(
-        self, header: SequenceHeader, cloud: Callable[[Sequence[Tensor]], Any] | None = None
+        self,
+        header: SequenceHeader,
+        cloud: Callable[[Sequence[Tensor]], Any],
+        evaluation: Evaluation | None = None,
     ) -> None:
         self.nrmse = FeatureNrmse(len(header.tensors))
-        self._header, self._cloud = header, cloud
+        self._header, self._cloud, self._evaluation = header, cloud, evaluation
         self._lengths: FrameWriter | None = None
         self._bits: dict[str, float] = defaultdict(float)
         self._payload = 0
         self._md5: list[str] = []
-        self._comparison = None
-        if cloud is not None:
-            self._comparison = task_of(header.task, header.model).comparison()
-        self._geometry = Geometry.of_input(header.input_width, header.input_height)
 
     def update(self, features: Sequence[Tensor], encoded: EncodedFrame) -> None:
         """Add a frame: its features as the edge sub-model gave them, and what became of it.
@@ -62,16 +58,19 @@ class Meter:
             self._bits["levels" if element.startswith("levels") else element] += bits
         recovered = encoded.features
         self.nrmse.update_frame(features, recovered)
-        if self._cloud is not None and self._comparison is not None:
-            reference = self._cloud([tensor[None] for tensor in features])
-            output = self._cloud([tensor[None] for tensor in recovered])
-            self._comparison.update(reference, output, self._geometry)
+        if self._evaluation is not None:
+            uncoded = self._cloud([tensor[None] for tensor in features])
+            outputs = self._cloud([tensor[None] for tensor in recovered])
+            self._evaluation.update(outputs, uncoded)
 
     def report(self) -> dict[str, Any]:
         """Return what the frames came to, flat.
 
         The payload is divided among motion, modes and levels in proportion to their code lengths.
         `nrmse` is equation (13) of arXiv:2102.04018 (see `FeatureNrmse`).
+
+        Raises:
+            TaskError: the annotations to compare with are of other frames, or cannot be used.
         """
         code_length = max(sum(self._bits.values()), 1e-9)
         report: dict[str, Any] = {
@@ -82,7 +81,7 @@ class Meter:
         if len(self._header.tensors) > 1:
             for spec, value in zip(self._header.tensors, self.nrmse.per_tensor(), strict=True):
                 report[f"nrmse_{spec.name}"] = value
-        if self._comparison is not None:
-            report |= self._comparison.figures()
+        if self._evaluation is not None:
+            report |= self._evaluation.figures()
         report["frame_md5"] = self._md5
         return report

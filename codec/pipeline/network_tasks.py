@@ -17,15 +17,18 @@ from torch import Tensor
 from codec.encoding.config import DEFAULT_EFFORT
 from codec.encoding.refinement import CloudFunction
 from codec.errors import ModelError, TaskError
-from codec.models.sources import classifiers, detectors, labels
+from codec.models.sources import classifiers, detectors, labels, segmenters
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
-from codec.tasks.description import TASK_NAMES, TaskDescription, task_by_name
+from codec.tasks.description import TASK_NAMES, THRESHOLD, TaskDescription, task_by_name
+from codec.tasks.segmentation import Segmentation
 from codec.tasks.task import Task
 
 __all__ = ["class_logits", "described", "labelled", "task_files", "task_of"]
 
 INSTANCES = {"detection", "masks", "keypoints"}
+PASCAL_CLASSES = 21
+"""Of torchvision's segmentation networks, the background among them."""
 
 
 def described(task: str | None) -> str:
@@ -47,13 +50,17 @@ def described(task: str | None) -> str:
                 + (f"; nearest: {near[0]}" if near else "")
             )
         return TaskDescription.from_file(Path(task)).to_json()
-    values = {"task": task} | ({"decoder": "torchvision"} if task in INSTANCES else {})
+    task_by_name(task)  # says what is missing of one that a name does not suffice for
+    values: dict[str, object] = {"task": task}
+    if task in INSTANCES:
+        values |= {"decoder": "torchvision", "labels": "coco", "score_threshold": THRESHOLD}
     return TaskDescription.from_json(json.dumps(values), task).to_json()
 
 
 def task_of(description: str, model: str) -> Task:
-    """Return the task of a stream: the one that its header describes; else that of classifiers and
-    detectors that are known by name; and for any other network nothing but its outputs.
+    """Return the task of a stream: the one that its header describes; else that of classifiers,
+    detectors and segmentation networks that are known by name; and for any other network nothing
+    but its outputs.
 
     Raises:
         TaskError: the description is none.
@@ -65,6 +72,8 @@ def task_of(description: str, model: str) -> Task:
     kinds = {"keypointrcnn": "keypoints", "maskrcnn": "masks"}
     if model in detectors():
         return task_by_name(kinds.get(model.partition("_")[0], "detection"))
+    if model in segmenters():
+        return Segmentation(labels(model, PASCAL_CLASSES), activation="softmax", output="out")
     return Anything()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from codec.encoding.config import DEFAULT_SEARCH_RANGE, EncoderConfig
 from codec.encoding.rate_control import TARGET_RANGES
@@ -37,7 +38,8 @@ class VideoOptions:
     become the input of a network of one's own (`read_preprocessing`); `task` is what its outputs
     stand for: a name, or a TOML file (`tasks.description`); known of classifiers.  `measure`:
     report NRMSE, the MD5 of every frame and what each syntax element costs; `evaluate`: finish the
-    task on both sides as well.
+    task on both sides as well, and compare both with `truth`, a file of annotations, if one is
+    given; `truth_frames` says which frames they are of (`Truth.from_file`).
     """
 
     model: str = DEFAULT_MODEL
@@ -51,6 +53,8 @@ class VideoOptions:
     search_range: int = DEFAULT_SEARCH_RANGE
     measure: bool = False
     evaluate: bool = False
+    truth: Path | None = None
+    truth_frames: int | Literal["order"] | None = None
     device: str = "cpu"
     profile: Path | None = None
     preprocessing: Path | None = None
@@ -63,6 +67,8 @@ class VideoOptions:
         """Refuse an unknown source of motion and targets that are none."""
         if self.motion not in MOTION_SOURCES:
             raise ValueError(f"motion {self.motion!r} is none of {', '.join(MOTION_SOURCES)}")
+        if self.truth is not None and not self.evaluate:
+            raise ValueError("truth is given, and nothing that is compared with it; set evaluate")
         if self.bitrate is not None and self.target_nrmse is not None:
             raise ValueError("bitrate and target_nrmse are both given; one of them can be kept")
         for name, (least, largest) in TARGET_RANGES.items():

@@ -136,5 +136,7 @@ def _probe(outputs: Sequence[Tensor], output: Tensor, generator: torch.Generator
         p = torch.softmax(output, 1)
         weights = p.sqrt() * signs
         return weights - p * weights.sum(1, keepdim=True)
+    if not output.numel():  # a detector may find nothing
+        return signs
     spread = output.double().std(correction=0).clamp(min=1e-12)
     return signs / (spread * math.sqrt(output.numel())).to(output)

@@ -39,9 +39,13 @@ class AveragePrecision:
     Args:
         kind: what overlap is measured by.
         truth: annotations; None: those of `expect`.
+
+    Raises:
+        TaskError: pycocotools is not there.
     """
 
     def __init__(self, kind: IouType, truth: Truth | None = None) -> None:
+        judge()  # at once, rather than behind the last frame
         self._kind, self._truth = kind, truth
         self._expected: dict[int, list[dict[str, Any]]] = defaultdict(list)
         self._found: dict[int, list[dict[str, Any]]] = {}
@@ -62,7 +66,7 @@ class AveragePrecision:
         """Return the figures.
 
         Raises:
-            TaskError: pycocotools is not there, or cannot use the annotations.
+            TaskError: pycocotools cannot use the annotations.
             ValueError: no frame was added.
         """
         if not self._found:
@@ -74,8 +78,9 @@ class AveragePrecision:
             )
         ]
         found = [{**row, "image_id": frame} for frame, rows in self._found.items() for row in rows]
+        wanted = any(not row["iscrowd"] for row in expected)
         if not expected or not found:
-            value = float(not expected and not found)
+            value = float(not wanted and not found)
             return {"ap": value, "ap50": value}
         try:
             return self._evaluated(expected, found)

@@ -10,12 +10,12 @@ Every key is known, there, and of its type, or the file is refused: nothing is g
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 
+from codec.descriptions import MISSING, Fields, is_integer, kind_of, list_of, read_toml
 from codec.errors import TaskError
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
@@ -27,7 +27,7 @@ from codec.tasks.segmentation import UNSEEN, Activation, Segmentation
 from codec.tasks.task import Task
 from codec.tasks.torchvision_instances import TorchvisionInstances
 
-__all__ = ["TASK_NAMES", "TaskDescription", "task_by_name"]
+__all__ = ["TASK_NAMES", "THRESHOLD", "TaskDescription", "task_by_name"]
 
 TASK_NAMES: Final = (
     "classification",
@@ -37,9 +37,8 @@ TASK_NAMES: Final = (
     "segmentation",
     "anything",
 )
-_TORCHVISION_THRESHOLD: Final = 0.5
-_LARGE: Final = 1e9
-_MISSING: Final = object()
+THRESHOLD: Final = 0.5
+"""Least score of what torchvision's detectors find, where only a name is given."""
 
 
 def task_by_name(name: str, labels: Sequence[str] = ()) -> Task:
@@ -65,7 +64,7 @@ def task_by_name(name: str, labels: Sequence[str] = ()) -> Task:
             f"unknown task {name!r}; expected one of {', '.join(TASK_NAMES)}, or a TOML file"
         )
     kind = cast(Kind, name)
-    decoder = TorchvisionInstances(kind, _TORCHVISION_THRESHOLD)
+    decoder = TorchvisionInstances(kind, THRESHOLD)
     return InstanceTask(kind, decoder, COCO_NAMES, _skeleton(kind))
 
 
@@ -90,12 +89,7 @@ class TaskDescription:
         Raises:
             TaskError: it cannot be read, or is no description of a task.
         """
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise TaskError(f"{path}: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:  # of TOML or of UTF-8; of lists in lists
-            raise TaskError(f"{path}: is no TOML: {error}") from error
+        values = read_toml(path, TaskError)
         labels = values.get("labels")
         if isinstance(labels, str) and labels != "coco":
             values["labels"] = _labels_of(path, labels)
@@ -115,7 +109,7 @@ class TaskDescription:
         except (ValueError, RecursionError) as error:
             raise TaskError(f"{source}: is no JSON: {error}") from error
         if not isinstance(values, dict):
-            raise TaskError(f"{source}: expected keys and values, found {_kind_of(values)}")
+            raise TaskError(f"{source}: expected keys and values, found {kind_of(values)}")
         described = cls(source, values)
         described.task()
         return described
@@ -130,181 +124,132 @@ class TaskDescription:
         Raises:
             TaskError: a key is unknown or missing, or a value is not what it should be.
         """
-        fields = _Fields(self.source, self.values)
+        fields = Fields(self.source, self.values, TaskError)
         name = fields.choice("task", TASK_NAMES)
         task = _MAKERS[name](fields)
-        fields.finish()
+        fields.end()
         return task
 
 
-class _Fields:
-    """Takes the values of a description one by one, checks them, and refuses what is left."""
-
-    def __init__(self, source: str, values: Mapping[str, Any]) -> None:
-        self._source, self._values = source, values
-        self._asked: list[str] = []
-
-    def finish(self) -> None:
-        unknown = sorted(set(self._values) - set(self._asked))
-        if unknown:
-            self.refuse(f"unknown key {unknown[0]!r}; expected only {', '.join(self._asked)}")
-
-    def choice(self, key: str, choices: Sequence[str], default: object = _MISSING) -> str:
-        expected = f"one of {', '.join(choices)}"
-        return cast(
-            str, self._take(key, expected, lambda v: isinstance(v, str) and v in choices, default)
-        )
-
-    def share(self, key: str, default: object = _MISSING) -> float:
-        return float(
-            self._take(key, "a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1, default)
-        )
-
-    def number(self, key: str, default: object = _MISSING) -> float:
-        return float(self._take(key, "a number", lambda v: _number(v) and abs(v) < _LARGE, default))
-
-    def count(self, key: str, default: object = _MISSING) -> int:
-        return int(self._take(key, "a positive integer", _positive, default))
-
-    def counts(self, key: str) -> tuple[int, ...]:
-        return tuple(self._take(key, "a list of positive integers", _list_of(_positive)))
-
-    def output(self, key: str, default: object = _MISSING) -> int | str:
-        return cast(
-            int | str, self._take(key, "an output's place from 0 on, or its name", _output, default)
-        )
-
-    def outputs(self, key: str) -> tuple[int | str, ...]:
-        return tuple(self._take(key, "a list of outputs, by place or name", _list_of(_output)))
-
-    def labels(self, default: object = _MISSING) -> list[str] | None:
-        """Return the labels, or None where they are COCO's."""
-        expected = 'a list of labels, a file with one a line, or "coco"'
-        found = self._take("labels", expected, lambda v: v == "coco" or _labels(v), default)
-        return None if found == "coco" else list(found)
-
-    def categories(self, labels: list[str] | None) -> tuple[dict[int, str], tuple[int, ...]]:
-        """Return names by number, and the number of each class in order."""
-        if labels is None:
-            return COCO_NAMES, tuple(COCO_NAMES)
-        numbers = self._take(
-            "categories",
-            "a list of different integers from 0 on",
-            _different,
-            list(range(len(labels))),
-        )
-        if len(numbers) != len(labels):
-            self.refuse(f"categories has {len(numbers)} numbers for {len(labels)} labels")
-        return dict(zip(numbers, labels, strict=True)), tuple(numbers)
-
-    def _take(
-        self,
-        key: str,
-        expected: str,
-        fits: Callable[[Any], bool],
-        default: object = _MISSING,
-    ) -> Any:  # noqa: ANN401 - of the type that `fits` has seen
-        self._asked.append(key)
-        if key not in self._values:
-            if default is _MISSING:
-                self.refuse(f"key {key!r} is missing; expected {expected}")
-            return default
-        value = self._values[key]
-        if not fits(value):
-            self.refuse(f"{key} is {_shown(value)}; expected {expected}")
-        return value
-
-    def refuse(self, what: str) -> NoReturn:
-        raise TaskError(f"{self._source}: {what}")
-
-    def equal_lengths(self, **lists: Sequence[object]) -> None:
-        if len({len(each) for each in lists.values()}) != 1:
-            counts = ", ".join(f"{len(each)} {name}" for name, each in lists.items())
-            self.refuse(f"{counts}; expected as many of each, one for each level")
-
-    def at_most(self, key: str, found: int, most: int) -> None:
-        if found > most:
-            self.refuse(f"{key} has {found} entries, expected at most {most}")
+def _share(fields: Fields, key: str, default: object = MISSING) -> float:
+    return fields.number(key, default, low=0, high=1)
 
 
-def _classification(fields: _Fields) -> Task:
-    labels = fields.labels([])
+def _output_of(fields: Fields, key: str, default: object = MISSING) -> int | str:
+    expected = "an output's place from 0 on, or its name"
+    return cast(int | str, fields.take(key, expected, _output, default))
+
+
+def _outputs(fields: Fields, key: str) -> tuple[int | str, ...]:
+    return tuple(fields.take(key, "a list of outputs, by place or name", list_of(_output)))
+
+
+def _labels(fields: Fields, default: object = MISSING) -> list[str] | None:
+    """Return the labels, or None where they are COCO's."""
+    expected = 'a list of labels, a file with one a line, or "coco"'
+    found = fields.take("labels", expected, lambda v: v == "coco" or _names(v), default)
+    return None if found == "coco" else list(found)
+
+
+def _categories(fields: Fields) -> tuple[dict[int, str], tuple[int, ...]]:
+    """Return names by number, and the number of each class in order."""
+    labels = _labels(fields)
+    if labels is None:
+        return COCO_NAMES, tuple(COCO_NAMES)
+    numbers = fields.take(
+        "categories",
+        "a list of different integers from 0 on",
+        _different,
+        list(range(len(labels))),
+    )
+    if len(numbers) != len(labels):
+        fields.refuse(f"categories has {len(numbers)} numbers for {len(labels)} labels")
+    return dict(zip(numbers, labels, strict=True)), tuple(numbers)
+
+
+def _classification(fields: Fields) -> Task:
+    labels = _labels(fields, [])
     if labels is None:
         labels = list(COCO_NAMES.values())
-    return Classification(labels, fields.output("output", 0))
+    return Classification(labels, _output_of(fields, "output", 0))
 
 
-def _anything(fields: _Fields) -> Task:
+def _anything(fields: Fields) -> Task:
     return Anything()
 
 
-def _segmentation(fields: _Fields) -> Task:
-    labels = fields.labels()
+def _segmentation(fields: Fields) -> Task:
+    labels = _labels(fields)
     if labels is None or len(labels) < 2:
         fields.refuse("labels of a segmentation are a list of two or more, the background first")
-    fields.at_most("labels", len(labels), UNSEEN)
+    if len(labels) > UNSEEN:
+        fields.refuse(f"labels has {len(labels)} entries; expected at most {UNSEEN}")
     activation = fields.choice("activation", ("softmax", "sigmoid", "none"))
     if activation == "sigmoid" and len(labels) != 2:
         fields.refuse("a sigmoid makes one mask; expected two labels, the background first")
     return Segmentation(
         labels,
         activation=cast(Activation, activation),
-        output=fields.output("output", 0),
-        threshold=fields.share("threshold", 0.5),
+        output=_output_of(fields, "output", 0),
+        threshold=_share(fields, "threshold", 0.5),
     )
 
 
-def _detection(fields: _Fields) -> Task:
+def _detection(fields: Fields) -> Task:
     if fields.choice("decoder", ("distribution", "torchvision")) == "torchvision":
         return _torchvision(fields, "detection")
-    scores, boxes = fields.outputs("scores"), fields.outputs("boxes")
-    strides = fields.counts("strides")
-    fields.equal_lengths(scores=scores, boxes=boxes, strides=strides)
-    names, categories = fields.categories(fields.labels())
+    scores, boxes = _outputs(fields, "scores"), _outputs(fields, "boxes")
+    strides = tuple(fields.take("strides", "a list of positive integers", list_of(_positive)))
+    if not len(scores) == len(boxes) == len(strides):
+        fields.refuse(
+            f"{len(scores)} scores, {len(boxes)} boxes, {len(strides)} strides; expected as many "
+            "of each, one for each level"
+        )
+    names, categories = _categories(fields)
     decoder = DistributionBoxes(
         scores=scores,
         boxes=boxes,
         strides=strides,
         bins=fields.count("bins"),
         categories=categories,
-        score_threshold=fields.share("score_threshold"),
-        nms_iou=fields.share("nms_iou"),
+        score_threshold=_share(fields, "score_threshold"),
+        nms_iou=_share(fields, "nms_iou"),
         activation=fields.choice("activation", ("none", "sigmoid")),
         centre_shift=fields.number("centre_shift", 0.0),
     )
     return InstanceTask("detection", decoder, names)
 
 
-def _masks(fields: _Fields) -> Task:
+def _masks(fields: Fields) -> Task:
     fields.choice("decoder", ("torchvision",))
     return _torchvision(fields, "masks")
 
 
-def _keypoints(fields: _Fields) -> Task:
+def _keypoints(fields: Fields) -> Task:
     if fields.choice("decoder", ("movenet", "torchvision")) == "torchvision":
         return _torchvision(fields, "keypoints")
     decoder = Movenet(
-        centres=fields.output("centres"),
-        heatmaps=fields.output("heatmaps"),
-        regressions=fields.output("regressions"),
-        offsets=fields.output("offsets"),
-        sizes=fields.output("sizes"),
+        centres=_output_of(fields, "centres"),
+        heatmaps=_output_of(fields, "heatmaps"),
+        regressions=_output_of(fields, "regressions"),
+        offsets=_output_of(fields, "offsets"),
+        sizes=_output_of(fields, "sizes"),
         points=fields.count("points"),
-        score_threshold=fields.share("score_threshold"),
-        nms_iou=fields.share("nms_iou"),
+        score_threshold=_share(fields, "score_threshold"),
+        nms_iou=_share(fields, "nms_iou"),
     )
     skeleton = PERSON_SKELETON if decoder.points == _PERSON_POINTS else ()
     return InstanceTask("keypoints", decoder, {1: "person"}, skeleton)
 
 
-def _torchvision(fields: _Fields, kind: Kind) -> Task:
-    names, _ = fields.categories(fields.labels())
-    decoder = TorchvisionInstances(kind, fields.share("score_threshold"))
+def _torchvision(fields: Fields, kind: Kind) -> Task:
+    names, _ = _categories(fields)
+    decoder = TorchvisionInstances(kind, _share(fields, "score_threshold"))
     return InstanceTask(kind, decoder, names, _skeleton(kind))
 
 
 _PERSON_POINTS: Final = 17
-_MAKERS: Final[dict[str, Callable[[_Fields], Task]]] = {
+_MAKERS: Final[dict[str, Callable[[Fields], Task]]] = {
     "classification": _classification,
     "detection": _detection,
     "masks": _masks,
@@ -322,7 +267,9 @@ def _labels_of(path: Path, name: str) -> list[str]:
     try:
         text = (path.parent / name).read_text(encoding="utf-8")
     except OSError as error:
-        raise TaskError(f"{path}: labels: {name}: {error.strerror or error}") from error
+        raise TaskError(
+            f"{path}: labels: {name}: {(error.strerror or str(error)).lower()}"
+        ) from error
     except ValueError as error:
         raise TaskError(f"{path}: labels: {name}: is no text: {error}") from error
     labels = [line.strip() for line in text.splitlines() if line.strip()]
@@ -331,40 +278,18 @@ def _labels_of(path: Path, name: str) -> list[str]:
     return labels
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value  # noqa: PLR0124
-
-
-def _integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _positive(value: Any) -> bool:  # noqa: ANN401
-    return _integer(value) and value > 0
+    return is_integer(value) and value > 0
 
 
 def _output(value: Any) -> bool:  # noqa: ANN401
-    return (isinstance(value, str) and value != "") or (_integer(value) and value >= 0)
+    return (isinstance(value, str) and value != "") or (is_integer(value) and value >= 0)
 
 
-def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and value != [] and all(map(fits, value))
-
-
-def _labels(value: object) -> bool:
-    return _list_of(lambda each: isinstance(each, str) and each != "")(value)
+def _names(value: object) -> bool:
+    return list_of(lambda each: isinstance(each, str) and each != "")(value)
 
 
 def _different(value: Any) -> bool:  # noqa: ANN401
-    fits = _list_of(lambda each: _integer(each) and each >= 0)
+    fits = list_of(lambda each: is_integer(each) and each >= 0)
     return fits(value) and len(set(value)) == len(value)
-
-
-def _kind_of(value: object) -> str:
-    names = {dict: "a table", list: "a list", str: "a string", bool: "a truth value"}
-    return names.get(type(value), type(value).__name__)
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{_kind_of(value)} ({text[:50]}…)"

@@ -25,6 +25,8 @@ __all__ = ["Decoder", "InstanceTask", "Kind"]
 
 Kind = Literal["detection", "masks", "keypoints"]
 _IOU: Final[dict[str, IouType]] = {"detection": "bbox", "masks": "segm", "keypoints": "keypoints"}
+_PARTS: Final = {"detection": "bbox", "masks": "segmentation", "keypoints": "keypoints"}
+"""What annotations must have."""
 
 
 class Decoder(Protocol):
@@ -94,7 +96,9 @@ class InstanceTask:
 
     def against(self, truth: Truth) -> Scoring:
         """Begin a comparison with annotations."""
-        return _InstanceScoring(AveragePrecision(_IOU[self.kind], truth))
+        truth.check(self.names)
+        wanted = truth.of(self.names, _PARTS[self.kind])
+        return _InstanceScoring(AveragePrecision(_IOU[self.kind], wanted))
 
     def draw(
         self,
@@ -123,7 +127,8 @@ class _InstanceScoring:
 
 class _InstanceComparison:
     """Figures `ap` (mean over IoU or OKS of 0.5 to 0.95), `ap50`, `score_error` and `distortion`;
-    of masks also `mask_iou`.
+    of masks also `mask_iou`; and how many things are `found`, and `found_uncoded`: with none,
+    the figures say little.
 
     What the uncoded network finds is taken for the truth.
     """
@@ -133,11 +138,14 @@ class _InstanceComparison:
         self._precision = AveragePrecision(_IOU[task.kind])
         self._lost, self._score_error = Mean(), Mean()
         self._overlap, self._masks = 0.0, 0
+        self._found = self._wanted = 0
 
     def update(self, reference: object, outputs: object, geometry: Geometry) -> None:
         self._lost.add(self._task.lost(reference, outputs))
         self._score_error.add(self._task.decoder.score_error(reference, outputs))
         wanted, found = (self._task.finish(each, geometry) for each in (reference, outputs))
+        self._wanted += len(wanted)
+        self._found += len(found)
         image = self._lost.frames
         self._precision.expect(image, wanted.rows(Moment(image)))
         self._precision.add(image, found.rows(Moment(image)))
@@ -155,4 +163,4 @@ class _InstanceComparison:
         }
         if self._task.kind == "masks":
             figures["mask_iou"] = self._overlap / self._masks if self._masks else 1.0
-        return figures
+        return figures | {"found": float(self._found), "found_uncoded": float(self._wanted)}

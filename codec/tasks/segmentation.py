@@ -135,7 +135,8 @@ class Segmentation:
 
     def against(self, truth: Truth) -> Scoring:
         """Begin a comparison with annotations whose category is the number of a label."""
-        return _MapScoring(len(self.labels), truth)
+        truth.check(dict(enumerate(self.labels)))
+        return _MapScoring(len(self.labels), truth.of({}, "segmentation"))
 
     def draw(
         self,
@@ -214,6 +215,9 @@ class _MapScoring:
 
     def __init__(self, classes: int, truth: Truth) -> None:
         self._classes, self._truth, self._overlap = classes, truth, Overlap(classes)
+        rows = (row for rows in truth.annotations.values() for row in rows)
+        if any(isinstance(row["segmentation"], list) for row in rows):
+            judge()  # at once, rather than with the first polygon
 
     def add(self, number: int, result: LabelMap) -> None:
         if number not in self._truth.annotations:

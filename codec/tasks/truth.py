@@ -1,16 +1,38 @@
-"""What is to be found in a clip, as annotations in COCO's format say."""
+"""What is to be found in a clip: COCO's annotations, or the ground truth of MOTChallenge.
+
+    annotations.json    `images`, `annotations` and `categories`; the frame of an image is the last
+                        number in its `file_name`, less that of the first frame, or its place
+    gt.txt              frame, track, left, top, width, height, flag, class, …: a line for a box;
+                        frames and pixels are counted from 1, and every frame is annotated
+
+Boxes of MOTChallenge are of persons, as COCO numbers them.  What is flagged 0 of persons and what
+looks like them is neither to be found nor wrong to find; vehicles and occluders are left out.
+
+Source: A. Milan et al., "MOT16: a benchmark for multi-object tracking", arXiv:1603.00831.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 from codec.errors import TaskError
 
-__all__ = ["Truth", "refuse_truth"]
+__all__ = ["Numbering", "Truth", "refuse_truth"]
+
+Numbering = int | Literal["order"]
+"""The number of the first frame in file names, or that images come in the order of frames."""
+
+_PERSON: Final = 1
+_LIKE_PERSONS: Final = {_PERSON, 2, 7, 8, 12}
+"""MOTChallenge's pedestrians, people on vehicles, static ones, distractors and reflections."""
+_CLASSED: Final = (8, 9)
+"""Columns of lines that name a class; those of 2015 have ten, and places in space there."""
 
 
 def refuse_truth(task: str) -> NoReturn:
@@ -24,49 +46,189 @@ def refuse_truth(task: str) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Annotations of a clip in COCO's format, by frame number."""
+    """Annotations of a clip in COCO's format, by frame number from 0 on.
+
+    Args:
+        annotations: of the frames that are annotated; places are in pixels of the upright frame.
+        source: what to call it in messages.
+        size: (width, height) of frames, if the file says.
+        categories: names by number, if it says.
+    """
 
     annotations: dict[int, list[dict[str, Any]]]
+    source: str = "annotations"
+    size: tuple[int, int] | None = None
+    categories: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
-    def from_file(cls, path: Path, *, by_file_name: bool = False) -> Truth:
+    def from_file(cls, path: Path, numbering: Numbering | None = None) -> Truth:
         """Read a file of annotations.
 
         Args:
-            path: of a JSON file with `images`, `annotations` and `categories`.
-            by_file_name: an image's frame is the last number in its `file_name`; else it is its id.
+            path: COCO's `*.json` or MOTChallenge's `*.txt`.
+            numbering: default: from 0 on, of MOTChallenge from 1 on.
 
         Raises:
-            TaskError: the file is no such file.
+            TaskError: the file is neither.
         """
-        try:
-            read = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise TaskError(f"{path}: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
-            raise TaskError(f"{path}: is no JSON: {error}") from error
-        if not isinstance(read, dict) or not {"images", "annotations"} <= read.keys():
-            raise TaskError(f"{path}: expected COCO annotations: images, annotations, categories")
-        try:
-            frames = {each["id"]: _frame(each, by_file_name) for each in read["images"]}
-            found: dict[int, list[dict[str, Any]]] = {frame: [] for frame in frames.values()}
-            for annotation in read["annotations"]:
-                _, _, width, height = annotation["bbox"]
-                int(annotation["category_id"])
-                row = {"area": width * height, "iscrowd": 0, **annotation}
-                found[frames[annotation["image_id"]]].append(row)
-        except (KeyError, TypeError, ValueError) as error:
+        kind = path.suffix.lower()
+        if kind not in {".json", ".txt"}:
             raise TaskError(
-                f"{path}: COCO annotations lack or misuse {error}; expected images with id and "
-                "file_name, annotations with image_id, category_id and bbox"
-            ) from error
-        return cls(found)
+                f"{path}: expected annotations as .json, of COCO, or as .txt, of MOTChallenge"
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise TaskError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        except ValueError as error:
+            raise TaskError(f"{path}: is no text: {error}") from error
+        if kind == ".json":
+            return _of_coco(str(path), text, 0 if numbering is None else numbering)
+        return _of_mot(str(path), text, 1 if numbering is None else numbering)
+
+    def check(self, names: Mapping[int, str]) -> None:
+        """Refuse categories that are numbered in another way than those of a task.
+
+        Raises:
+            TaskError: one number has two names, or none of what is annotated is the task's.
+        """
+        for number, name in self.categories.items():
+            if names.get(number, name).lower() != name.lower():
+                raise TaskError(
+                    f"{self.source}: category {number} is {name!r}, that of the task "
+                    f"{names[number]!r}; number them as the task does"
+                )
+        found = {row["category_id"] for rows in self.annotations.values() for row in rows}
+        if names and found and not found & names.keys():
+            raise TaskError(
+                f"{self.source}: none of its categories, {_listed(found)}, is one of the task's, "
+                f"{_listed(set(names))}; number them as the task does"
+            )
+
+    def of(self, names: Mapping[int, str], part: str) -> Truth:
+        """Return what a task can find of it.
+
+        Args:
+            names: of the task's categories, by number; without any, all are kept.
+            part: what the task needs of an annotation.
+
+        Raises:
+            TaskError: it is not there.
+        """
+        kept = {
+            frame: [row for row in rows if not names or row["category_id"] in names]
+            for frame, rows in self.annotations.items()
+        }
+        for frame, rows in kept.items():
+            if any(part not in row for row in rows):
+                raise TaskError(
+                    f"{self.source}: an annotation of frame {frame} has no {part}, which the task "
+                    "is about"
+                )
+        return replace(self, annotations=kept)
 
 
-def _frame(image: dict[str, Any], by_file_name: bool) -> int:
-    if not by_file_name:
-        return int(image["id"])
-    numbers = re.findall(r"\d+", Path(image["file_name"]).stem)
+def _of_coco(source: str, text: str, numbering: Numbering) -> Truth:
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TaskError(f"{source}: is no JSON: {error}") from error
+    if not isinstance(read, dict) or not {"images", "annotations"} <= read.keys():
+        raise TaskError(f"{source}: expected COCO annotations: images, annotations, categories")
+    try:
+        frames: dict[Any, int] = {}
+        found: dict[int, list[dict[str, Any]]] = {}
+        sizes: set[tuple[int, int]] = set()
+        for place, image in enumerate(read["images"]):
+            frame = frames[image["id"]] = _frame(source, image, place, numbering)
+            if frame in found:
+                raise TaskError(
+                    f"{source}: two images are frame {frame}, one of them "
+                    f"{image['file_name']!r}; keep the images of one clip, or take them by order"
+                )
+            found[frame] = []
+            if "width" in image and "height" in image:
+                sizes.add((int(image["width"]), int(image["height"])))
+        if len(sizes) > 1:
+            some = " and ".join(f"{width}x{height}" for width, height in sorted(sizes)[:2])
+            raise TaskError(f"{source}: images are of {some}; expected frames of one clip")
+        for annotation in read["annotations"]:
+            image = annotation["image_id"]
+            if image not in frames:
+                raise TaskError(
+                    f"{source}: an annotation is of image {image!r}, which is not among the images"
+                )
+            _, _, width, height = (float(value) for value in annotation["bbox"])
+            int(annotation["category_id"])
+            row = {"area": width * height, "iscrowd": 0, **annotation}
+            if "keypoints" in row:
+                row.setdefault("num_keypoints", sum(v > 0 for v in row["keypoints"][2::3]))
+            found[frames[image]].append(row)
+        categories = {int(each["id"]): str(each["name"]) for each in read.get("categories", ())}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TaskError(
+            f"{source}: COCO annotations lack or misuse {error}; expected images with id and "
+            "file_name, annotations with image_id, category_id and bbox"
+        ) from error
+    return Truth(found, source, next(iter(sizes), None), categories)
+
+
+def _frame(source: str, image: dict[str, Any], place: int, numbering: Numbering) -> int:
+    if numbering == "order":
+        return place
+    name = str(image["file_name"])
+    numbers = re.findall(r"\d+", Path(name).stem)
     if not numbers:
-        raise ValueError(f"the file name {image['file_name']!r}, which holds no number")
-    return int(numbers[-1])
+        raise TaskError(
+            f"{source}: the file name {name!r} holds no number of a frame; "
+            "take images in their order"
+        )
+    return _counted(source, int(numbers[-1]), numbering)
+
+
+def _counted(source: str, number: int, first: int) -> int:
+    if number < first:
+        raise TaskError(f"{source}: annotates frame {number}; the first one was said to be {first}")
+    return number - first
+
+
+def _of_mot(source: str, text: str, numbering: Numbering) -> Truth:
+    if numbering == "order":
+        raise TaskError(f"{source}: lines of MOTChallenge have frame numbers; take them by number")
+    found: dict[int, list[dict[str, Any]]] = {}
+    for place, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = line.split(",")
+        try:
+            values = [float(each) for each in fields]
+            frame, _, left, top, width, height = (values[k] for k in range(6))
+        except (IndexError, ValueError):
+            values, frame = [math.nan], math.nan
+        if not all(map(math.isfinite, values)) or frame != int(frame) or min(width, height) < 0:
+            raise TaskError(
+                f"{source}: line {place}: {line[:60]!r}; expected frame, track, left, top, width, "
+                "height, flag and class, numbers between commas"
+            )
+        rows = found.setdefault(_counted(source, int(frame), numbering), [])
+        kind = int(values[7]) if len(values) in _CLASSED else _PERSON
+        counted = len(values) <= 6 or values[6] != 0
+        if kind != _PERSON and kind not in _LIKE_PERSONS:
+            continue
+        rows.append(
+            {
+                "category_id": _PERSON,
+                "bbox": [left - 1, top - 1, width, height],
+                "area": width * height,
+                "iscrowd": int(kind != _PERSON or not counted),
+            }
+        )
+    if not found:
+        raise TaskError(f"{source}: has no line; expected MOTChallenge's, frame, track, left, …")
+    # between and before those with boxes there are frames in which there is nobody
+    return Truth({frame: found.get(frame, []) for frame in range(max(found) + 1)}, source)
+
+
+def _listed(numbers: set[int]) -> str:
+    some = sorted(numbers)
+    return ", ".join(map(str, some[:8])) + (" …" if len(some) > 8 else "")
