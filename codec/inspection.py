@@ -12,7 +12,7 @@ from codec.encoding.payloads import FrameWriter
 from codec.errors import BitstreamError
 from codec.files.streams import BeforeFault, StreamReader
 from codec.format.constants import FORMAT_VERSION
-from codec.format.header import SequenceHeader
+from codec.format.header import Preprocessing, Resize, SequenceHeader
 from codec.format.profile import Profile, bytes_apart, profile_of, travels
 from codec.normative.symbols import MODE_INTER, MODE_INTRA, MODE_SKIP
 from codec.normative.syntax import FrameReader
@@ -106,6 +106,8 @@ def described(header: SequenceHeader, profile: Profile) -> dict[str, str | int]:
         "split": header.split,
         "weights": f"{header.weights} {header.weights_hash.hex()}",
         "input": f"{header.input_width}x{header.input_height}",
+        "preprocessing": _preprocessing(header.preprocessing),
+        "task": header.task or "(that of the model's name, or none)",
         "motion grid": header.grid,
         "time base": str(header.time_base),
         "frame duration": header.frame_duration,
@@ -116,3 +118,22 @@ def described(header: SequenceHeader, profile: Profile) -> dict[str, str | int]:
             for spec in header.tensors
         ),
     }
+
+
+def _preprocessing(how: Preprocessing | None) -> str:
+    if how is None:
+        return "(none said)"
+    steps = {
+        Resize.SHORT_SIDE: f"short side {how.short_side}" if how.short_side else "own size",
+        Resize.STRETCH: f"stretched to {how.size[1]}x{how.size[0]}",
+        Resize.LETTERBOX: f"letterbox of {how.size[1]}x{how.size[0]}",
+    }
+    placed = f"crop {how.crop}" if how.crop else f"padded to multiples of {how.pad_multiple}"
+    mean, scale = (
+        " ".join(f"{each / 1000:g}" for each in values)
+        for values in (how.mean_thousandths, how.scale_thousandths)
+    )
+    return (
+        f"{steps[how.resize]}, {how.interpolation.name.lower()}, {placed}, "
+        f"{'BGR' if how.bgr else 'RGB'}, mean {mean}, scale {scale}"
+    )

@@ -70,6 +70,7 @@ def through_bytes(frames: list[EncodedFrame]) -> list[FramePacket]:
 
 def assert_same(decoded, encoded: EncodedFrame) -> None:
     for mine, theirs in zip(decoded.latents, encoded.latents, strict=True):
+        assert mine.dtype == theirs.dtype == torch.float32
         assert torch.equal(mine, theirs)
     for mine, theirs in zip(decoded.features, encoded.features, strict=True):
         assert mine.dtype == torch.float32

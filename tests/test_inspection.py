@@ -11,7 +11,7 @@ import pytest
 from codec.errors import CorruptBitstreamError, TruncatedBitstreamError, UnsupportedBitstreamError
 from codec.files.streams import StreamReader
 from codec.format.constants import HASH_BYTES
-from codec.format.header import SequenceHeader
+from codec.format.header import Interpolation, Preprocessing, Resize, SequenceHeader
 from codec.format.profile import profile_of
 from codec.inspection import StreamContents, described, inspected
 
@@ -76,3 +76,24 @@ def test_a_header_in_words():
     words = described(header, profile_of(header))
     assert words["input"] == f"{header.input_width}x{header.input_height}"
     assert str(words["tensors"]).count("; ") == len(header.tensors) - 1
+    assert words["task"] == "(that of the model's name, or none)"
+
+
+def test_a_header_tells_preprocessing_and_task():
+    header, _ = SequenceHeader.from_bytes(STREAM.read_bytes())
+    assert described(replace(header, preprocessing=None))["preprocessing"] == "(none said)"
+    mean, scale = (103_530, 116_280, 123_675), (57_375, 57_120, 58_395)
+    bilinear = Interpolation.BILINEAR
+    letterbox = Preprocessing(
+        0, 0, 32, mean, scale, Resize.LETTERBOX, (416, 640), (0, 0, 0), bilinear, bgr=True
+    )
+    words = described(replace(header, preprocessing=letterbox, task='{"task":"anything"}'))
+    assert words["preprocessing"] == (
+        "letterbox of 640x416, bilinear, padded to multiples of 32, BGR, "
+        "mean 103.53 116.28 123.675, scale 57.375 57.12 58.395"
+    )
+    assert words["task"] == '{"task":"anything"}'
+    whole = replace(letterbox, resize=Resize.SHORT_SIDE, size=(0, 0), crop=224)
+    assert str(described(replace(header, preprocessing=whole))["preprocessing"]).startswith(
+        "own size, bilinear, crop 224, BGR"
+    )

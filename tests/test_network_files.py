@@ -119,6 +119,41 @@ def test_what_both_networks_find_is_drawn(folder, stream):
     assert "needs the frames of --reference" in lmc("decode", stream, "--draw", drawn, code=2)
 
 
+def test_what_a_command_reads_is_no_output_of_it(folder, tmp_path):
+    for name in ("net.pt2", "input.toml"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "mask.toml").write_text(MASK.replace('["rest", "bright"]', '"names.txt"'))
+    (tmp_path / "names.txt").write_text("rest\nbright\n")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    model = ["--model", tmp_path / "net.pt2", "--split", "relu+relu_1"]
+    said = ["--preprocessing", tmp_path / "input.toml", "--task", tmp_path / "mask.toml"]
+    for name, label in (("net.pt2", "--model"), ("mask.toml", "--task"), ("names.txt", "--task")):
+        out = ["-o", tmp_path / name, "-f", "--frames", 1, "-q"]
+        told = lmc("encode", CLIP, *out, *model, *said, code=2)
+        assert f"is the same file as {label}" in told
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_task_is_no_output_of_decode(folder, stream):
+    model = ["--model", folder / "net.pt2", "-q", "-f"]
+    before = (folder / "mask.toml").read_bytes()
+    for name in (folder / "mask.toml", folder / "new.toml", "segmentation"):
+        told = lmc("decode", stream, *model, "--task", name, code=2)
+        assert "the task itself is in the stream" in told
+    assert (folder / "mask.toml").read_bytes() == before
+    assert not (folder / "new.toml").exists()
+
+
+def test_what_is_salvaged_is_drawn(folder, stream):
+    pytest.importorskip("PIL", reason="drawing needs the extra `tasks`")
+    cut, drawn = folder / "cut.lmc", folder / "cut.mp4"
+    cut.write_bytes(stream.read_bytes()[:-40])  # of the last frame, and the end packet
+    options = ["--model", folder / "net.pt2", "--reference", CLIP, "-q", "--salvage"]
+    lmc("decode", cut, "--draw", drawn, *options, code=1)
+    with av.open(str(drawn)) as container:
+        assert len(list(container.decode(video=0))) == 3
+
+
 def test_what_is_not_said_is_asked_for(folder):
     model = ["--model", folder / "net.pt2", "--split", "relu+relu_1"]
     out = ["encode", CLIP, "-o", folder / "x.lmc", "--frames", 1]

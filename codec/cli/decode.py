@@ -139,6 +139,7 @@ def decode(
         model_of,
     )
     from codec.pipeline.evaluation import Evaluation
+    from codec.tasks.description import TASK_NAMES
     from codec.tasks.truth import Truth
 
     piped = "-" in (output, task)
@@ -154,6 +155,11 @@ def decode(
     ]
     if draw is not None and (reference is None or draw == "-"):
         raise click.UsageError("--draw names a file, and needs the frames of --reference")
+    if task is not None and (task in TASK_NAMES or task.lower().endswith(".toml")):
+        raise click.UsageError(
+            f"--task {task} of decode names the file for results, as in --task results.json; the "
+            "task itself is in the stream, put there by --task of encode"
+        )
     if reference is not None and source_size is not None:
         raise click.UsageError("the size of --reference is known; leave --source-size out")
     check_files({"-o": output, "--task": task, "--draw": draw}, inputs, force=force)
@@ -250,8 +256,8 @@ def decode(
                 f"{spec.name} {'x'.join(map(str, spec.shape))}" for spec in header.tensors
             )
             say(f"{count} frames: {shapes}", err=piped)
-        if decoded.error is not None:
-            raise decoded.error
+    if decoded.error is not None:  # now that all outputs are whole
+        raise decoded.error
 
 
 def _frame_count(reader: StreamReader, frames: tuple[int, int | None] | None) -> int | None:

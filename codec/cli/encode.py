@@ -21,6 +21,7 @@ from codec.cli.parameters import (
     WEIGHTS,
     FrameRange,
     Target,
+    own_files,
     split_or_default,
     usable_device,
     weight_file,
@@ -209,6 +210,7 @@ def encode(
         {"-o": output, "--report": report},
         [
             ("VIDEO", video),
+            *own_files(model, task),
             ("--profile", profile),
             ("--preprocessing", preprocessing),
             ("--truth", truth),

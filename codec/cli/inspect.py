@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["inspect"]
 
+MOST_SHOWN = 1000
+"""Characters of a value: a task may have thousands of labels.  --json has all of them."""
+
 
 @main.command()
 @click.argument("stream")
@@ -56,7 +59,8 @@ def inspect(stream: str, profile: Path | None, as_json: bool, limits: Limits) ->
 
 def _print_stream(found: StreamContents) -> None:
     for key, value in found.header.items():
-        say(f"{key:16} {value}")
+        text = str(value)
+        say(f"{key:16} {text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + '…'}")
     say(f"{'bytes':16} {found.bytes}: header {found.bytes_header}, end packet {found.bytes_end}")
     elements = sorted({element for frame in found.frames for element in frame.bits})
     titles = ("frame", "type", "pts", "qp", "bytes", "framing")

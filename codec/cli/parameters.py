@@ -30,6 +30,7 @@ __all__ = [
     "FrameRange",
     "FrameSize",
     "Target",
+    "own_files",
     "split_or_default",
     "usable_device",
     "weight_file",
@@ -248,3 +249,12 @@ def weight_file(weights: str | None) -> str | None:
     """Return --weights if it names a file."""
     named_otherwise = weights is None or weights == "default" or weights.startswith("random:")
     return None if named_otherwise else weights
+
+
+def own_files(model: str, task: str | None) -> list[tuple[str, str | Path | None]]:
+    """Return what --model and --task read, each with the option that it is told by."""
+    from codec.models.sources import is_file
+    from codec.pipeline.network_tasks import task_files
+
+    found: list[tuple[str, str | Path | None]] = [("--model", model)] if is_file(model) else []
+    return found + [("--task", path) for path in task_files(task)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,6 +77,16 @@ def refuse_terminal(name: str) -> None:
 
 
 def write_json(path: str, content: object, *, force: bool) -> None:
-    """Write JSON to a file, or to - for standard output."""
+    """Write JSON to a file, or to - for standard output; what is no finite number becomes null."""
+    text = json.dumps(_finite(content), indent=1, allow_nan=False)
     with open_output(path, force=force) as file:
-        file.write((json.dumps(content, indent=1) + "\n").encode())
+        file.write(f"{text}\n".encode())
+
+
+def _finite(content: object) -> object:
+    """Return the same without NaN and infinities, which JSON does not have."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

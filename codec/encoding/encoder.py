@@ -61,7 +61,9 @@ Importance = Sequence[NDArray[np.floating]]
 
 @dataclass(frozen=True, slots=True)
 class EncodedFrame:
-    """A packet and what it says: its symbols, and the latents that the decoder will have."""
+    """A packet and what it says: its symbols, and the latents that the decoder will have, which are
+    the encoder's own memory: read them, and clone what is to be changed.
+    """
 
     packet: FramePacket
     symbols: FrameSymbols

@@ -84,7 +84,7 @@ def check_archive(content: bytes, file: str) -> None:
     def refuse(what: str) -> ModelError:
         return ModelError(
             f"{file}: {what}, which is not known to be harmless; "
-            "read it as trusted only if you trust whoever made it"
+            "codec.load_model(FILE, trusted=True) reads it, for those who trust whoever made it"
         )
 
     for member in sorted(members):

@@ -49,7 +49,7 @@ def default_preprocessing(name: str, native: bool, weights: str = "default") -> 
     if published is None:
         raise ModelError(
             f"{name}: how frames become its input is not known; say it in a TOML file, "
-            "--preprocessing FILE"
+            "--preprocessing FILE, or preprocessing=FILE of codec.split"
         )
     mean, scale = (
         [round(1000 * value) for value in values] for values in (published.mean, published.scale)

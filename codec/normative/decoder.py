@@ -25,8 +25,11 @@ __all__ = ["DecodedFrame", "Decoder"]
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrame:
-    """A decoded frame: `features` are float32 (C, H, W), `latents` the integers that they are,
-    float64.
+    """A decoded frame: `features` are float32 (C, H, W), `latents` the integers that they are, in
+    float32 too.
+
+    Latents are the decoder's own memory, which the next frame is predicted from: read them, and
+    clone what is to be changed.  Features are the caller's.
 
     `vectors` is the motion field that the frame was predicted with, (rows, columns, 2) int32,
     (y, x) in quarter pixels of the input frame: content at x came from x + v in the frame before.

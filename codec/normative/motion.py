@@ -98,7 +98,7 @@ def compensate(reference: Tensor, displacement: NDArray[np.int64]) -> Tensor:
         displacement: (H, W, 2) from `latent_displacement`.
 
     Returns:
-        (C, H, W) integers of that type, magnitude at most `LATENT_LIMIT`, which is 2^23.  Positions
+        (C, H, W) integers of that type, magnitude at most `LATENT_LIMIT`, 2^23 - 1.  Positions
         outside the tensor read its nearest edge sample.  Sums are float64: weights have magnitudes
         below 1.25 · 2^10 in sum, so partial sums stay below 2^23 · (1.25 · 2^10)^2 < 2^45.
     """

@@ -41,8 +41,8 @@ class Reconstructor:
     """The loop for all tensors of a stream, on one device.
 
     Invariants:
-      * `latents` are float32 integers up to `LATENT_LIMIT`, 2^23, which float32 holds exactly: what
-        both sides predict from;
+      * `latents` are float32 integers up to `LATENT_LIMIT`, 2^23 - 1, which float32 holds exactly:
+        what both sides predict from;
       * `predict` then `reconstruct`, once a frame, in this order.
     """
 

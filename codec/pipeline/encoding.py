@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.encoding.config import DEFAULT_EFFORT
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
+from codec.encoding.refinement import CloudFunction
 from codec.errors import LimitExceededError, ModelError, TaskError, VideoError
 from codec.files.video import Frame, VideoReader
 from codec.format.constants import HASH_BYTES
@@ -38,7 +38,7 @@ from codec.models.preprocessing import default_preprocessing, normalise, read_pr
 from codec.models.submodels import SplitModel, split_model
 from codec.pipeline.evaluation import Evaluation
 from codec.pipeline.metering import Meter
-from codec.pipeline.network_tasks import described, task_of
+from codec.pipeline.network_tasks import class_logits, described, task_of
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import (
     MEASURED_FRAMES,
@@ -93,13 +93,15 @@ class VideoEncoder:
                 (self._reader.height, self._reader.width),
                 network.name,
             )
-            _check_effort(options, task, network.name)
             self.header = self._header(network, task)
             profile = self._profile_at_hand(network)
             if profile is not None:
                 self.header = naming(self.header, profile, apart=options.profile_apart)
             with self._blaming_the_split():
                 check_limits(self.header, profile, options.limits)
+            cloud: CloudFunction = self.split.cloud
+            if options.config.decided_by().rounds:
+                cloud = class_logits(cloud, task, network.name)
             evaluation = self._evaluation(task, network.name)
             self._frames = self._read()
             first = list(islice(self._frames, MEASURED_FRAMES))
@@ -116,12 +118,14 @@ class VideoEncoder:
             if profile is None:
                 profile = self._measured_profile(first)
                 self.header = naming(self.header, profile)
+            if task:
+                self._try_task(task, first[0])
             self._frames = chain(first, self._frames)
             with self._blaming_the_split():
                 self._encoder = Encoder(
                     self.header,
                     options.config,
-                    cloud=self.split.cloud,
+                    cloud=cloud,
                     device=options.device,
                     limits=options.limits,
                     profile=profile,
@@ -217,6 +221,12 @@ class VideoEncoder:
             yield
         finally:
             self._seconds[stage] += time.perf_counter() - start
+
+    def _try_task(self, task: str, frame: Frame) -> None:
+        """Finish the task of one frame: whether it fits the network is told before work is lost."""
+        with torch.no_grad():
+            outputs = self.split.cloud([tensor[None] for tensor in self._features(frame)])
+            task_of(task, self._options.model).finish(outputs, self._reader.geometry)
 
     def _read(self) -> Iterator[Frame]:
         frames = iter(self._reader)
@@ -371,18 +381,6 @@ class VideoEncoder:
             met = abs(report["nrmse"] / options.target_nrmse - 1) <= NRMSE_TOLERANCE
             return {"target_nrmse": options.target_nrmse, "target_met": met}
         return {"qp": options.config.qp}
-
-
-def _check_effort(options: VideoOptions, task: str, model: str) -> None:
-    if not options.config.decided_by().rounds:
-        return
-    name = task_of(task, model).name
-    if name != "classification":
-        raise ModelError(
-            f"efforts from {DEFAULT_EFFORT + 1} on choose levels by the probabilities of classes, "
-            f"and the task of {model} is {name}; use effort {DEFAULT_EFFORT}, or say with --task "
-            "classification that it classifies"
-        )
 
 
 def _preprocessing_of(options: VideoOptions) -> Preprocessing:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from codec.format.constants import HASH_BYTES
 from codec.format.header import Preprocessing, TensorSpec
 from codec.models import DEFAULT_MODEL
 from codec.models.networks import open_network
-from codec.models.preprocessing import default_preprocessing, normalise
+from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.submodels import SplitModel, split_model
 
 __all__ = ["Cloud", "Edge", "as_tensor", "checked_size", "split"]
@@ -39,7 +40,8 @@ class Edge:
     """The half beside the camera: images -> features; and what a stream's header says of it.
 
     `split` names model and split point, empty for a network of your own; `preprocessing` is how
-    frames become its input, for `VideoReader` too, None for a network of your own.
+    frames become its input, for `VideoReader` too, None for a network of your own of which it was
+    not said.
     """
 
     split: SplitModel
@@ -171,22 +173,26 @@ def split(
     at: str,
     weights: str = "default",
     size: tuple[int, int] | None = None,
+    preprocessing: str | Path | Preprocessing | None = None,
     device: torch.device | str = "cpu",
 ) -> tuple[Edge, Cloud]:
     """Cut a network in two.
 
     Args:
-        model: the name of a classifier (`lmc models` lists them), or a network of your own in
-            evaluation mode that torch.fx traces and that lies on `device`.
+        model: a name (`lmc models` lists them), the path of a FILE.pt2 or FILE.onnx, or a network
+            of your own in evaluation mode that torch.fx traces and that lies on `device`.
         at: the fx node or module behind which to cut (`lmc models NAME` lists them).
         weights: of a named model, as of `load_model`: "default", "random:SEED" or a file.
-        size: height and width of the images; default: what a named model's weights were made for.
+        size: height and width of the images; default: what a named model's weights were made for,
+            or what `preprocessing` says.
+        preprocessing: how frames become the input of a network of your own, as a TOML file that
+            `lmc encode --preprocessing` takes, or as a value; known of named models.
         device: where both halves run.
 
     Raises:
         ModelError: the model, its weights or the split are unknown or cannot be used.
         ValueError: a network of your own without a size, or with weights by name; a size that is
-            no pair.
+            no pair, or another one than the preprocessing has.
 
     Example:
         >>> edge, cloud = codec.split("resnet18", at="layer2", weights="random:0")
@@ -198,6 +204,12 @@ def split(
     """
     place = torch.device(device)
     sides = None if size is None else checked_size(size)
+    if isinstance(preprocessing, str | Path):
+        preprocessing = read_preprocessing(Path(preprocessing))
+    if preprocessing is not None and (fixed := preprocessing.input_size) is not None:
+        if sides is not None and sides != fixed:
+            raise ValueError(f"size {sides}, and the preprocessing gives images of {fixed}")
+        sides = fixed
     if isinstance(model, nn.Module):
         if sides is None:
             raise ValueError("a network of your own needs size=(height, width) of its images")
@@ -206,13 +218,15 @@ def split(
                 f"weights {weights!r}: a network of your own brings its weights; load them into it"
             )
         made = split_model(model, at, sides)
-        return Edge(made, "", bytes(HASH_BYTES), None, place), Cloud(made, place)
-    preprocessing = default_preprocessing(model, size is not None, weights)
+        return Edge(made, "", bytes(HASH_BYTES), preprocessing, place), Cloud(made, place)
+    if preprocessing is None:
+        preprocessing = default_preprocessing(model, size is not None, weights)
+        if sides is None:
+            sides = preprocessing.input_size
+        else:  # frames of that size, as they are
+            preprocessing = replace(preprocessing, pad_multiple=1)
     if sides is None:
-        assert preprocessing.input_size is not None  # noqa: S101 - not native
-        sides = preprocessing.input_size
-    else:
-        preprocessing = replace(preprocessing, pad_multiple=1)  # frames of that size, as they are
+        raise ValueError("the preprocessing keeps the size of frames; pass size=(height, width)")
     network = open_network(model, weights, device=place)
     made = split_model(network.module, at, sides, network.name)
     edge = Edge(made, network.weights, network.hash, preprocessing, place)

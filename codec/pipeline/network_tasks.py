@@ -4,9 +4,19 @@ network's name.
 
 from __future__ import annotations
 
+import difflib
 import json
+import tomllib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from codec.encoding.config import DEFAULT_EFFORT
+from codec.encoding.refinement import CloudFunction
+from codec.errors import ModelError, TaskError
 from codec.models.sources import classifiers, detectors, labels, segmenters
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
@@ -14,7 +24,7 @@ from codec.tasks.description import TASK_NAMES, THRESHOLD, TaskDescription, task
 from codec.tasks.segmentation import Segmentation
 from codec.tasks.task import Task
 
-__all__ = ["described", "labelled", "task_of"]
+__all__ = ["class_logits", "described", "labelled", "task_files", "task_of"]
 
 INSTANCES = {"detection", "masks", "keypoints"}
 PASCAL_CLASSES = 21
@@ -33,6 +43,12 @@ def described(task: str | None) -> str:
     if task is None:
         return ""
     if task not in TASK_NAMES:
+        if not task.endswith(".toml") and not Path(task).exists():
+            near = difflib.get_close_matches(task, TASK_NAMES, n=1)
+            raise TaskError(
+                f"{task}: is neither one of {', '.join(TASK_NAMES)} nor a TOML file"
+                + (f"; nearest: {near[0]}" if near else "")
+            )
         return TaskDescription.from_file(Path(task)).to_json()
     task_by_name(task)  # says what is missing of one that a name does not suffice for
     values: dict[str, object] = {"task": task}
@@ -66,3 +82,33 @@ def labelled(task: Task, model: str, outputs: object) -> Task:
     if not isinstance(task, Classification) or task.labels or model not in classifiers():
         return task
     return Classification(labels(model, task.logits(outputs).shape[1]))
+
+
+def class_logits(
+    cloud: Callable[[Sequence[Tensor]], Any], description: str, model: str
+) -> CloudFunction:
+    """Return the cloud as efforts from 5 on see it, features to logits, whichever output these are.
+
+    Raises:
+        ModelError: the network is not known to classify.
+    """
+    task = task_of(description, model)
+    if not isinstance(task, Classification):
+        raise ModelError(
+            f"efforts from {DEFAULT_EFFORT + 1} on choose levels by the probabilities of classes, "
+            f"and the task of {model or 'the network'} is {task.name}; use effort "
+            f"{DEFAULT_EFFORT}, or say with the task classification that it classifies"
+        )
+    return lambda features: task.logits(cloud(features))
+
+
+def task_files(task: str | None) -> list[Path]:
+    """Return the files that `described` reads: TOML, and labels that it names; checks nothing."""
+    if task is None or task in TASK_NAMES:
+        return []
+    path = Path(task)
+    with suppress(OSError, ValueError, RecursionError):
+        labels = tomllib.loads(path.read_text(encoding="utf-8")).get("labels")
+        if isinstance(labels, str) and labels != "coco":
+            return [path, path.parent / labels]
+    return [path]

@@ -40,6 +40,7 @@ from codec.format.packets import FramePacket
 from codec.format.profile import Profile
 from codec.limits import DEFAULT_LIMITS, Limits
 from codec.pipeline.halves import Edge, as_tensor, checked_size
+from codec.pipeline.network_tasks import class_logits, described
 from codec.pipeline.profiles import (
     MEASURED_FRAMES,
     check_limits,
@@ -72,6 +73,8 @@ class Writer:
         target: a path, or a binary file, which its owner closes.
         header: what the stream is; `simple_header` makes one for your own tensors.
         cloud: the cloud sub-model, which efforts from 5 on choose levels by.
+        task: what the network's outputs stand for, put into the header: a name, or a TOML file,
+            as of `lmc encode --task`; default: what the header says.
         device: where the arithmetic runs.
         limits: those of the decoders that the stream is for.
         profile: the one that the header names, where it does not carry it.
@@ -81,6 +84,7 @@ class Writer:
     Raises:
         ValueError: no decoder would read the header; a configuration outside its ranges; entering a
             second time.
+        TaskError: the task is none.
         TypeError: a configuration of other types, or an unknown keyword.
         FileExistsError: the file is there, and `force` is not set; on entering.
 
@@ -101,12 +105,15 @@ class Writer:
         header: SequenceHeader,
         *,
         cloud: CloudFunction | None = None,
+        task: str | Path | None = None,
         device: torch.device | str = "cpu",
         limits: Limits = DEFAULT_LIMITS,
         profile: Profile | None = None,
         force: bool = False,
         **config: Any,  # noqa: ANN401 - of `EncoderConfig`, which checks them
     ) -> None:
+        if task is not None:
+            header = replace(header, task=described(str(task)))
         self.config = _config(Writer, config)
         self._encoder = Encoder(
             header, self.config, cloud=cloud, device=device, limits=limits, profile=profile
@@ -258,6 +265,7 @@ def encode(
     pts: Sequence[int] | NDArray[np.int64] | None = None,
     profile: Profile | None = None,
     profile_apart: bool = False,
+    task: str | Path | None = None,
     device: torch.device | str | None = None,
     limits: Limits = DEFAULT_LIMITS,
     force: bool = False,
@@ -289,6 +297,8 @@ def encode(
             come one by one, on the first eight.  With a header: the one that it names.
         profile_apart: the stream has the profile's hash only, and decoders are given it, as
             `codec.open` is.
+        task: what the network's outputs stand for, so that whoever decodes can finish it: a name,
+            or a TOML file, as of `lmc encode --task`; known of named networks.
         device: where the arithmetic runs; default: where the edge runs, without one the CPU.
         limits: those of the decoders that the stream is for.
         force: the file may exist.
@@ -297,6 +307,8 @@ def encode(
     Raises:
         FeatureError: tensors of other shapes or lengths than stated, values not finite.
         LimitExceededError: larger than decoders take.
+        TaskError: the task is none.
+        ModelError: efforts from 5 on, and the task is not classification.
         ValueError: motion or pts that do not fit the features; strides that contradict the size.
         TypeError: arguments of other types, or an unknown keyword.
         FileExistsError: the file is there, and `force` is not set.
@@ -360,7 +372,11 @@ def encode(
         raise ValueError(
             "a header says all that stride, offset, split, size, grid and fps do; leave them out"
         )
-    cloud = None if split is None else split.split.cloud
+    if task is not None:
+        header = replace(header, task=described(str(task)))
+    cloud: CloudFunction | None = None if split is None else split.split.cloud
+    if cloud is not None and asked.decided_by().rounds and (header.task or header.model):
+        cloud = class_logits(cloud, header.task, header.model)
     if device is None:
         device = "cpu" if split is None else split.device
     writer = Writer(

@@ -41,7 +41,7 @@ class DistributionBoxes:
         bins: of each side's distribution.
         categories: number of each class.
         score_threshold: least score of a box.
-        nms_iou: overlap from which on the less certain of two boxes of a class is dropped.
+        nms_iou: overlap above which the less certain of two boxes of a class is dropped.
         activation: `sigmoid` if scores are logits, else `none`.
         centre_shift: see the module, pixels.
     """

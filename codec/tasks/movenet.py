@@ -46,7 +46,7 @@ class Movenet:
         sizes: 2 channels, height and width of the box.
         points: K.
         score_threshold: least value of a centre.
-        nms_iou: overlap from which on the less certain of two persons is dropped.
+        nms_iou: overlap above which the less certain of two persons is dropped.
     """
 
     centres: int | str

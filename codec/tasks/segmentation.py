@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -57,24 +55,6 @@ class LabelMap:
             for label in np.unique(self.labels)
             if label not in {0, UNSEEN}
         ]
-
-    def png(self) -> bytes:
-        """Return the map as a PNG picture of grey values that are the labels."""
-        height, width = self.labels.shape
-        lines = np.zeros((height, width + 1), np.uint8)  # a filter of 0 before every line
-        lines[:, 1:] = self.labels
-
-        def chunk(kind: bytes, content: bytes) -> bytes:
-            body = kind + content
-            return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
-
-        head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-        return (
-            b"\x89PNG\r\n\x1a\n"
-            + chunk(b"IHDR", head)
-            + chunk(b"IDAT", zlib.compress(lines.tobytes()))
-            + chunk(b"IEND", b"")
-        )
 
 
 class Segmentation:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,10 +34,8 @@ __all__ = [
     "Moment",
     "Result",
     "Scoring",
-    "Sketch",
     "Task",
     "distortion",
-    "probe",
     "same_shape",
 ]
 
@@ -211,43 +208,6 @@ class Task(Protocol):
 def distortion(residuals: Sequence[Tensor]) -> float:
     """Return half the squared length of residuals."""
     return 0.5 * sum(float(part.detach().double().square().sum()) for part in residuals)
-
-
-def probe(residuals: Sequence[Tensor], generator: torch.Generator) -> Tensor:
-    """Return <signs, r> for random signs: its gradient is a draw from the sensitivity.
-
-    The signs are drawn on the CPU, so that they do not depend on the device.
-    """
-    total = residuals[0].new_zeros(())
-    for part in residuals:
-        signs = torch.randint(0, 2, part.shape, generator=generator, device="cpu") * 2 - 1
-        total = total + (part * signs.to(part)).sum()
-    return total
-
-
-class Sketch:
-    """Folds residuals of any number into `count` values whose squared length is theirs on average.
-
-    Every residual is added, with a random sign, to one value drawn at random; as many or fewer
-    residuals than `count` are kept as they are.  What needs a derivative for each residual can
-    afford one for each of these.
-    """
-
-    def __init__(self, count: int, seed: int = 0) -> None:
-        if count < 1:
-            raise ValueError(f"a sketch has at least one value, not {count}")
-        self._count, self._seed = count, seed
-
-    def __call__(self, residuals: Sequence[Tensor]) -> Tensor:
-        """Return (K,), differentiable, K at most `count`; equal seeds fold alike."""
-        flat = torch.cat([part.reshape(-1) for part in residuals])
-        if flat.numel() <= self._count:
-            return flat
-        generator = torch.Generator("cpu").manual_seed(self._seed)
-        place = torch.randint(self._count, flat.shape, generator=generator)
-        signs = torch.randint(0, 2, flat.shape, generator=generator) * 2 - 1
-        folded = flat.new_zeros(self._count)
-        return folded.index_add(0, place.to(flat.device), flat * signs.to(flat))
 
 
 class Mean:
