@@ -27,6 +27,11 @@ from codec.models.tracing import TracedModel, image_inputs
 __all__ = ["PROGRAM_FILE", "Program", "by_sample", "export", "load_program", "read_file"]
 
 PROGRAM_FILE: Final = ".pt2"
+_TRAINING: Final = {
+    **{"batch_norm": 5, "dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "rrelu": 3},
+    "scaled_dot_product_attention": 4,
+}
+"""Operations that draw nothing where this argument is false or zero."""
 
 
 class Program(nn.Module):
@@ -215,9 +220,10 @@ def _refuse_chance(module: fx.GraphModule, name: str) -> None:
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
         operation = node.target._schema.name.partition("::")[2]
-        training = {"batch_norm": 5, "dropout": 2, "feature_dropout": 2, "alpha_dropout": 2}
-        place = training.get(operation)
-        if place is not None and len(node.args) > place and node.args[place]:
+        place = _TRAINING.get(operation)
+        if place is not None and (
+            (len(node.args) > place and node.args[place]) or node.kwargs.get("dropout_p")
+        ):
             raise ModelError(
                 f"{name}: {node.name} is in training mode; call .eval() before exporting"
             )
