@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -115,8 +116,6 @@ def load_program(
             code when it is read.
     """
     content = read_file(path)
-    if not trusted:
-        check_archive(content, path.name)
     if b"torch.ops.torchvision." in content:
         import torchvision  # noqa: F401, PLC0415 - its operations
     with (
@@ -125,8 +124,31 @@ def load_program(
         torch.inference_mode(mode=False),
         as_model_error(f"{path.name}: cannot be read as an exported program"),
     ):
-        exported = torch.export.load(io.BytesIO(content))
+        if not trusted:
+            check_archive(content, path.name)
+        exported = _loaded(content)
         return _as_program(exported, path.name, torch.device(device))
+
+
+def _loaded(content: bytes) -> Any:  # noqa: ANN401 - torch's
+    """Load a program.  What is wrong with it torch logs, with a traceback, and says nothing more in
+    its error than that there is a log.
+    """
+    logged: list[BaseException] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            logged.append(record.exc_info[1])
+        return False
+
+    log = logging.getLogger("torch.export")
+    log.addFilter(keep)
+    try:
+        return torch.export.load(io.BytesIO(content))
+    except Exception as error:
+        raise (logged[-1] if logged else error) from error
+    finally:
+        log.removeFilter(keep)
 
 
 def export(model: nn.Module, input_size: tuple[int, int], why: str) -> Program:
