@@ -136,6 +136,42 @@ def test_the_recipe_for_a_codec_of_ones_own_gives_its_curve(tmp_path):
     assert "subtracted" in (tmp_path / "study" / "index.html").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.video
+def test_the_recipe_for_a_detector_of_ones_own_finds_and_draws(tmp_path):
+    recipe = ROOT / "codec" / "README.md"
+    text = recipe.read_text(encoding="utf-8").partition("\n## Bring your detector")[2]
+    section = text.partition("\n## ")[0]
+    for _, body in FENCE.findall(section):
+        name = re.match(r"# (\w+\.(?:py|toml))\n", body)
+        if name:
+            (tmp_path / name[1]).write_text(body)
+    (tmp_path / "street.mp4").symlink_to(ROOT / "bitstreams" / "clip" / "car_24.mp4")
+    lines = [
+        line
+        for language, body in FENCE.findall(section)
+        if language in SHELL
+        for line in body.splitlines()
+    ]
+    starts = {"python": [sys.executable], "lmc": [sys.executable, "-m", "codec"]}
+    printed = []
+    for line in lines:
+        first, *words = shlex.split(line, comments=True)
+        finished = subprocess.run(
+            [*starts[first], *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == 0, f"{line}: {finished.stderr}"
+        printed.append(finished.stdout)
+    assert "relu_2" in printed[1]
+    assert json.loads((tmp_path / "boxes.json").read_text())
+    assert (tmp_path / "drawn.mp4").stat().st_size > 1000
+
+
 FORMAT = ROOT / "bitstreams" / "FORMAT.md"
 
 

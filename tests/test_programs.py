@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from networks import Pyramid, assert_same, images
 from torch import nn
 
 from codec.errors import ModelError
+from codec.models.archives import check_archive
 from codec.models.networks import open_network
 from codec.models.programs import Program, load_program
 from codec.models.sources import check_model, load_model, model_name
@@ -238,6 +240,114 @@ def test_pickled_weights_are_not_unpickled(archive, tmp_path):
     with pytest.raises(ModelError, match=r"weight_0' holds more than tensors"):
         load_program(rewritten(archive, changes))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("member", ["CUSTOM_OBJ_0", "Opaque_obj_0", "custom_obj_0"])
+def test_no_pickle_by_another_case_of_its_name(archive, tmp_path, member):
+    """torch's reader takes names of any case for the same."""
+    name = f"{member[:6].lower()}_obj_0"
+    config = {"config": {"a": {"path_name": name, "is_param": False, "use_pickle": True}}}
+    changes = {
+        f"data/constants/{member}": pickle.dumps(Payload(tmp_path / "ran")),
+        "data/constants/model_constants_config.json": json.dumps(config).encode(),
+    }
+    with pytest.raises(ModelError, match="not known to be harmless"):
+        load_program(rewritten(archive, changes))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pickled_weights_by_another_case_of_their_name(archive, tmp_path):
+    name = "data/weights/model_weights_config.json"
+    config = json.loads(torch._C.PyTorchFileReader(str(archive)).get_record(name))
+    next(iter(config["config"].values())).update(use_pickle=True, path_name="WEIGHT_0")
+    changes = {
+        name: json.dumps(config).encode(),
+        "data/weights/weight_0": pickle.dumps(Payload(tmp_path / "ran")),
+    }
+    with pytest.raises(ModelError, match="it lacks 'data/weights/WEIGHT_0'"):
+        load_program(rewritten(archive, changes))
+    assert not (tmp_path / "ran").exists()
+
+
+def with_size(archive: Path, size: str, name: str | None = None) -> Path:
+    """Write the archive with a tensor of another size, or a further tensor of that name."""
+    program = json.loads(program_of(archive))
+    tensors = program["graph_module"]["graph"]["tensor_values"]
+    tensor = json.loads(json.dumps(next(iter(tensors.values()))))
+    tensor["sizes"][0] = {"as_expr": {"expr_str": size, "hint": None}}
+    tensors[name or next(iter(tensors))] = tensor
+    return rewritten(archive, {"models/model.json": json.dumps(program).encode()})
+
+
+@pytest.mark.parametrize("name", ["metadata", "guards_code"])
+def test_nothing_hides_behind_a_name_that_is_not_read(archive, tmp_path, name):
+    ran = tmp_path / "ran"
+    with pytest.raises(ModelError, match="it has the size"):
+        load_program(with_size(archive, f"__import__('os').mkdir({str(ran)!r})", name))
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        *("1<<99999999999", "9**9**9", "Pow(9, Pow(9, 9))", "Pow(b=9, e=9)", "9**99", "99999999!"),
+        *("(((((9**8)**8)**8)**8)**8)", "(" * 300 + "1" + ")" * 300, "1+" * 2000 + "1", "s0.real"),
+        *("Max([1])", "Symbol('exit()')", "(lambda: 1)()", "Max(1)(2)", "s0 if s0 else 1"),
+    ],
+)
+def test_sizes_that_are_not_arithmetic_or_take_for_ever(archive, size):
+    with pytest.raises(ModelError, match="it has the size") as caught:
+        load_program(with_size(archive, size))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "size", ["4", "2*s0 + Max(1, s1//4)", "s0**2", "Pow(Symbol('s30', integer=True), Integer(2))"]
+)
+def test_sizes_that_are_arithmetic(archive, size):
+    check_archive(with_size(archive, size).read_bytes(), "net.pt2")
+
+
+def zipped(archive: Path, changes: dict[str, bytes], compression: int) -> Path:
+    """Write the archive as a zip file, whose changed members are compressed."""
+    whole, target = zipfile.ZipFile(archive), archive.with_name("zipped.pt2")
+    root = whole.namelist()[0].partition("/")[0]
+    with whole, zipfile.ZipFile(target, "w") as file:
+        for name in whole.namelist():
+            if name.removeprefix(f"{root}/") not in changes:
+                file.writestr(name, whole.read(name))
+        for name, content in changes.items():
+            file.writestr(f"{root}/{name}", content, compression)
+    return target
+
+
+def test_nothing_is_larger_than_its_file(archive):
+    zeros = bytes(1 << 20)
+    assert load_program(zipped(archive, {}, zipfile.ZIP_STORED)).batch == 1
+    with pytest.raises(ModelError, match="compressed members"):
+        load_program(zipped(archive, {"data/weights/weight_0": zeros}, zipfile.ZIP_DEFLATED))
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as file:
+        file.writestr("a/data/0", zeros, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ModelError, match=r"model\.pt' holds more than tensors"):
+        load_program(rewritten(archive, {"data/sample_inputs/model.pt": inner.getvalue()}))
+
+
+def test_two_members_of_one_name(archive):
+    twice = zipped(archive, {"data/weights/WEIGHT_0": b"x"}, zipfile.ZIP_STORED)
+    with pytest.raises(ModelError, match="several of one name"):
+        load_program(twice)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b"1", b'{"config": [1]}', b'{"config": {"a": 1}}', b"[" * 100_000]
+)
+@pytest.mark.parametrize("member", ["data/weights/model_weights_config.json", "models/model.json"])
+def test_whatever_is_wrong_is_told_in_one_line(archive, member, content, capfd):
+    with pytest.raises(ModelError, match=r"rewritten\.pt2: ") as caught:
+        load_program(rewritten(archive, {member: content}))
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

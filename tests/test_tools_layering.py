@@ -19,6 +19,7 @@ PACKAGES = {
     "rate_distortion": {"running", "report", "contenders"},
     "motion_study": {"running", "report"},
     "make": {"running"},
+    "sweep": {"running"},
     "compare": {"rate_distortion"},
     "ablation": {"running", "contenders", "rate_distortion"},
 }

@@ -5,10 +5,14 @@ member says so, takes any attribute of `torch` for an operation, evaluates expre
 writes names into generated Python.  Hence the members and the program are looked at first, as the
 bytes that torch will read, and only what can be seen to be harmless passes: tensors, operations of
 ATen, arithmetic of sizes, plain names, and tuples, lists and dicts of results.
+
+torch finds a member whatever the case of its name, hence only such are let pass whose names are as
+torch writes them; and only stored ones, since a compressed one may be of any size.
 """
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -44,14 +48,23 @@ _OPERATION: Final = re.compile(
 )
 _FILE_OPERATIONS: Final = ("torch.ops.aten.from_file.", "torch.ops.aten.save.")
 # Sizes: 2*s0 + Max(1, s1//4), or Mul(Integer(4), Symbol('s30', positive=True, integer=True)).
-_SYMBOL: Final = re.compile(r"Symbol\('((?:zu?f?|[suf])\d+)'")
-_SIZE: Final = re.compile(r"[\w\s+\-*/%(),<>=!&|~]*")
+_SYMBOL: Final = re.compile(r"(?:zu?f?|[suf])\d+")
 _SIZE_NAME: Final = re.compile(
     r"(zu?f?|[suf])\d+|Max|Min|Mod|PythonMod|Abs|FloorDiv|CeilDiv|CleanDiv|ModularIndexing|Where|"
     r"IntTrueDiv|FloatTrueDiv|ToFloat|TruncToInt|CeilToInt|FloorToInt|RoundToInt|Eq|Ne|Lt|Le|Gt|Ge|"
     r"And|Or|Not|True|False|Symbol|Integer|Rational|Float|Add|Mul|Pow|"
     r"positive|nonnegative|negative|integer|real|zero|nonzero|infinite|finite"
 )
+_ARITHMETIC: Final = (
+    *(ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.keyword),
+    *(ast.Name, ast.Constant, ast.Load, ast.cmpop, ast.boolop, ast.USub, ast.UAdd, ast.Not),
+    *(ast.Invert, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow),
+    *(ast.BitAnd, ast.BitOr),
+)
+_SIZE_LENGTH: Final = 2000
+_POWERS: Final = 4
+_LARGEST_EXPONENT: Final = 8
+"""No number that these make takes time or memory worth speaking of."""
 _PLAIN: Final = re.compile(r"[\w.+\-: ]*")
 _CONTAINERS: Final = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 _ORDERED: Final = "collections.OrderedDict"
@@ -70,13 +83,14 @@ def check_archive(content: bytes, file: str) -> None:
     try:
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
         members = set(reader.get_all_records())
-        listed = zipfile.ZipFile(io.BytesIO(content)).namelist()
+        listed = zipfile.ZipFile(io.BytesIO(content)).infolist()
     except Exception as error:  # torch's reader, of any bytes
         raise ModelError(
             f"{file}: not an exported program ({first_line(error)}); "
             "torch.export.save(torch.export.export(model, (images,)), FILE) writes one"
         ) from error
-    if _PROGRAM not in members or "version" in listed:  # that of torch 2.7, which is unpickled
+    names = [member.filename for member in listed]
+    if _PROGRAM not in members or "version" in names:  # that of torch 2.7, which is unpickled
         raise ModelError(
             f"{file}: an archive without {_PROGRAM}; export it anew with torch 2.8 or later"
         )
@@ -87,10 +101,12 @@ def check_archive(content: bytes, file: str) -> None:
             "codec.load_model(FILE, trusted=True) reads it, for those who trust whoever made it"
         )
 
+    if not _stored(listed) or len({name.lower() for name in names}) < len(names):
+        raise refuse("it holds compressed members, or several of one name")
     for member in sorted(members):
         if member == _PROGRAM or member.startswith(_OTHER_MEMBERS):
             continue
-        if not member.startswith(_UNPICKLED_MEMBERS):
+        if not member.startswith(_UNPICKLED_MEMBERS) or member != member.lower():
             raise refuse(f"it holds {member!r}")
         name = member.rpartition("/")[2]
         if name.startswith(("custom_obj_", "opaque_obj_")):
@@ -105,7 +121,9 @@ def check_archive(content: bytes, file: str) -> None:
         config = _parsed(reader.get_record(member), file)
         for payload in config.get("config", {}).values():
             pickled = f"{member.rpartition('/')[0]}/{payload.get('path_name')}"
-            if payload.get("use_pickle") and pickled in members:
+            if payload.get("use_pickle"):
+                if pickled not in members:
+                    raise refuse(f"it lacks {pickled!r}")
                 _check_pickle(reader.get_record(pickled), pickled, refuse)
         for key, text in _texts(config):
             if not _PLAIN.fullmatch(text):
@@ -117,9 +135,17 @@ def check_archive(content: bytes, file: str) -> None:
 def _check_pickle(record: bytes, member: str, refuse: _Refuse) -> None:
     """Read a pickle as far as that is safe: what passes gives torch the same without this care."""
     try:
+        if zipfile.is_zipfile(io.BytesIO(record)) and not _stored(
+            zipfile.ZipFile(io.BytesIO(record)).infolist()
+        ):
+            raise ValueError("compressed")  # noqa: TRY301 - told as whatever else is wrong
         torch.load(io.BytesIO(record), weights_only=True, map_location="cpu")
     except Exception as error:  # whatever the unpickler refuses, or trips over
         raise refuse(f"{member!r} holds more than tensors") from error
+
+
+def _stored(members: list[zipfile.ZipInfo]) -> bool:
+    return all(member.compress_type == zipfile.ZIP_STORED for member in members)
 
 
 def _parsed(record: bytes, file: str) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -134,7 +160,7 @@ def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for name, item in value.items():
             yield "expr_str" if key == "range_constraints" else "a name", name
-            if name not in {"metadata", "guards_code"}:  # never read, for us to see, or by torch
+            if not _is_remark(name, item):
                 yield from _texts(item, name)
     elif isinstance(value, list):
         for item in value:
@@ -143,19 +169,81 @@ def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, value
 
 
+def _is_remark(name: str, item: object) -> bool:
+    """Whether an item is text for people, or Python that is never run: plain strings, under these
+    names, where a tensor or number that had such a name would be more than that.
+    """
+    if name == "metadata" and isinstance(item, dict):
+        return all(isinstance(text, str) for text in item.values())
+    if name == "guards_code" and isinstance(item, list):
+        return all(isinstance(text, str) for text in item)
+    return False
+
+
 def _check_text(key: str, text: str, refuse: _Refuse) -> None:
     if key == "target":
         if text.startswith(_FILE_OPERATIONS) or not _OPERATION.fullmatch(text):
             raise refuse(f"it calls {text[:60]!r}")
     elif key == "expr_str":
-        plain = _SYMBOL.sub(r"Symbol(\1", text)
-        names = re.findall(r"[A-Za-z_]\w*", plain)
-        if not _SIZE.fullmatch(plain) or not all(map(_SIZE_NAME.fullmatch, names)):
+        if not _is_size(text):
             raise refuse(f"it has the size {text[:60]!r}")
     elif key in {"in_spec", "out_spec"}:
         _check_containers(text, refuse)
     elif not _PLAIN.fullmatch(text):
         raise refuse(f"it says {text[:60]!r} for {key}")
+
+
+def _is_size(text: str) -> bool:
+    """Whether an expression, which torch evaluates as Python, is arithmetic and no more, and none
+    that takes for ever.
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(text.strip()[:_SIZE_LENGTH], mode="eval")))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    powers = [
+        (node.right if isinstance(node, ast.BinOp) else node.args[-1])
+        for node in nodes
+        if (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow))
+        or (isinstance(node, ast.Call) and _called(node) == "Pow" and node.args)
+    ]
+    return (
+        len(text) <= _SIZE_LENGTH
+        and all(isinstance(node, _ARITHMETIC) for node in nodes)
+        and all(
+            _SIZE_NAME.fullmatch(node.id) is not None
+            for node in nodes
+            if isinstance(node, ast.Name)
+        )
+        and all(_called(node) for node in nodes if isinstance(node, ast.Call))
+        and all(
+            isinstance(node.value, ast.Constant) and isinstance(node.value.value, bool)
+            for node in nodes
+            if isinstance(node, ast.keyword)
+        )
+        and all(
+            isinstance(node.value, bool | int | float)
+            or (isinstance(node.value, str) and _SYMBOL.fullmatch(node.value) is not None)
+            for node in nodes
+            if isinstance(node, ast.Constant)
+        )
+        and len(powers) <= _POWERS
+        and all(_is_small(exponent) for exponent in powers)
+    )
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def _is_small(exponent: ast.expr) -> bool:
+    """Whether an exponent is a small number: `2`, `-1`, `Integer(2)`."""
+    if isinstance(exponent, ast.Call) and _called(exponent) == "Integer" and exponent.args:
+        exponent = exponent.args[0]
+    if isinstance(exponent, ast.UnaryOp):
+        exponent = exponent.operand
+    value = exponent.value if isinstance(exponent, ast.Constant) else None
+    return isinstance(value, int) and value <= _LARGEST_EXPONENT
 
 
 def _check_containers(text: str, refuse: _Refuse) -> None:

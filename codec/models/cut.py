@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -22,6 +22,7 @@ from codec.errors import ModelError
 from codec.format.header import TensorSpec
 from codec.models.boundary import dtype_name, first_line
 from codec.models.geometry import Geometry
+from codec.models.layouts import Layout, declared_tokens, layout_of
 from codec.models.tracing import (
     TracedModel,
     UntraceableError,
@@ -38,11 +39,14 @@ _Resolve = Callable[[fx.Node], Any]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The nodes of the edge, those of them that cross to the cloud, in order, and their specs."""
+    """The nodes of the edge, those of them that cross to the cloud, in order, how these are laid
+    out, where not as (N, C, H, W), and the specs of the tensors that this makes.
+    """
 
     edge: set[fx.Node]
     crossing: list[fx.Node]
     tensors: tuple[TensorSpec, ...]
+    layouts: Mapping[fx.Node, Layout] = field(default_factory=dict)
 
 
 # Gives the geometry of a node that no rule knows, or refuses it.
@@ -105,21 +109,54 @@ def cut_behind(
         raise ModelError(f"split {split!r}: nothing crosses it; cut in front of the model's output")
     if len(named) > 1:
         crossing = _as_named(crossing, items, named, split)
-    specs = []
+    specs: list[TensorSpec] = []
+    layouts = {}
     for node in crossing:
         name = named.get(node, node.name)
-        _refuse_shape(traced, node, split)
-        geometry = (given or {}).get(name) or geometries.get(node)
-        if geometry is None or geometry.dims != (-2, -1):
-            geometry = _located(traced, Cut(edge, [node], ()), split, locate)
-        specs.append(_spec(traced, geometry, node, split, name))
+        _refuse_type(traced, node, split)
+        geometry = _geometry_of(
+            traced, Cut(edge, [node], ()), split, geometries, (given or {}).get(name), locate
+        )
+        layout = layout_of(geometry, traced.values[node.name])
+        if layout is None:
+            raise _refused_shape(traced, node, split)
+        layouts[node] = layout
+        specs += _specs(traced, geometry, layout, node, split, name)
     unknown = set(given or {}) - {spec.name for spec in specs}
     if unknown:
         raise ModelError(
             f"geometry of {min(unknown)!r}, which does not cross split {split!r}: that are "
             f"{', '.join(spec.name for spec in specs)}"
         )
-    return Cut(edge, crossing, tuple(specs))
+    return Cut(edge, crossing, tuple(specs), layouts)
+
+
+def _geometry_of(
+    traced: TracedModel,
+    cut: Cut,
+    split: str,
+    geometries: Mapping[fx.Node, Geometry],
+    given: Geometry | None,
+    locate: Locate | None,
+) -> Geometry:
+    """Return where the samples of the one tensor of a cut lie: as given, derived or measured."""
+    (node,) = cut.crossing
+    shape = traced.values[node.name].shape
+    if given is not None and len(shape) == 3:
+        size = traced.values[traced.inputs[0].name].shape[-2:]
+        tokens = declared_tokens(given, shape, (size[0], size[1]))
+        if tokens is None:
+            raise ModelError(
+                f"split {split!r}: {shape[1]} tokens of {node.name} are no grid of strides "
+                f"{given.y.stride} and {given.x.stride} over {size[1]}x{size[0]}; give others"
+            )
+        return tokens
+    found = given or geometries.get(node)
+    if found is not None:
+        return found
+    if len(shape) != 4:
+        raise _refused_shape(traced, node, split)
+    return _located(traced, cut, split, locate)
 
 
 def _located(traced: TracedModel, cut: Cut, split: str, locate: Locate | None) -> Geometry:
@@ -199,24 +236,32 @@ def _spelled(path: str) -> str:
     return path.removeprefix("_")
 
 
-def _refuse_shape(traced: TracedModel, node: fx.Node, split: str) -> None:
+def _refuse_type(traced: TracedModel, node: fx.Node, split: str) -> None:
     value = traced.values[node.name]
-    if not isinstance(value, torch.Tensor) or value.ndim != 4 or value.dtype != torch.float32:
-        found = (
-            f"{dtype_name(value)} of shape {tuple(value.shape)}"
-            if isinstance(value, torch.Tensor)
-            else "a tuple"
-        )
-        raise ModelError(
-            f"split {split!r}: {node.name} crosses it, "
-            f"which is not a float32 tensor N,C,H,W but {found}"
-        )
+    known = isinstance(value, torch.Tensor) and value.dtype == torch.float32
+    if not known or value.ndim not in {3, 4}:
+        raise _refused_shape(traced, node, split)
 
 
-def _spec(
-    traced: TracedModel, geometry: Geometry, node: fx.Node, split: str, name: str
-) -> TensorSpec:
-    _, channels, height, width = traced.values[node.name].shape
+def _refused_shape(traced: TracedModel, node: fx.Node, split: str) -> ModelError:
+    value = traced.values[node.name]
+    found = (
+        f"{dtype_name(value)} of shape {tuple(value.shape)}"
+        if isinstance(value, torch.Tensor)
+        else "a tuple"
+    )
+    tokens = isinstance(value, torch.Tensor) and value.ndim == 3
+    remedy = "; if these are tokens of a grid (N,T,C), say its strides by geometry="
+    return ModelError(
+        f"split {split!r}: {node.name} crosses it, "
+        f"which is not a float32 tensor N,C,H,W but {found}{remedy if tokens else ''}"
+    )
+
+
+def _specs(
+    traced: TracedModel, geometry: Geometry, layout: Layout, node: fx.Node, split: str, name: str
+) -> list[TensorSpec]:
+    channels, height, width = layout.shape(traced.values[node.name].shape)
     y, x = geometry.y, geometry.x
     if y.stride.denominator != 1 or x.stride.denominator != 1:
         raise ModelError(
@@ -225,11 +270,19 @@ def _spec(
         )
     strides = int(y.stride), int(x.stride)
     try:
-        return TensorSpec(
+        grid = TensorSpec(
             name, channels, height, width, *strides, round(y.offset2), round(x.offset2)
+        )
+        if not layout.front:
+            return [grid]
+        rows, columns = traced.values[traced.inputs[0].name].shape[-2:]
+        step = max(columns // layout.front, 1)  # side by side over the frame, which they are not of
+        front = TensorSpec(
+            f"{name}.front", channels, 1, layout.front, rows, step, rows - 1, step - 1
         )
     except ValueError as error:
         raise ModelError(f"split {split!r}: {first_line(error)}") from error
+    return [grid, front]
 
 
 # --- the halves ---
@@ -242,7 +295,11 @@ def edge_graph(traced: TracedModel, cut: Cut) -> fx.GraphModule:
     for node in traced.nodes:
         if node in cut.edge:
             copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[node] for node in cut.crossing))
+    crossing: list[fx.Node] = []
+    for node in cut.crossing:
+        layout = cut.layouts.get(node)
+        crossing += [copies[node]] if layout is None else layout.split(graph, copies[node])
+    graph.output(tuple(crossing))
     return fx.GraphModule(traced.module, graph, class_name="EdgeGraph")
 
 
@@ -250,8 +307,13 @@ def cloud_graph(traced: TracedModel, cut: Cut) -> fx.GraphModule:
     """Build the graph from the tensors that cross to the model's output."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
+    given = {}
     for node in cut.crossing:
-        copies[node] = graph.placeholder(node.name)
+        given[node] = [graph.placeholder(node.name)]
+        if cut.layouts[node].front:
+            given[node].append(graph.placeholder(f"{node.name}_front"))
+    for node, tensors in given.items():
+        copies[node] = cut.layouts[node].joined(graph, tensors)
     witness = copies[cut.crossing[0]]
     live = ancestors(traced.output)
 

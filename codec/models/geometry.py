@@ -3,7 +3,8 @@
 They follow from the strides, kernels, paddings and scales on the way, of operations called as torch
 functions, methods and modules or as the ATen operations of an exported program.  Tensors without a
 place in the frame (behind global pooling, in windowed attention, behind an operation without a
-rule) have none; `models.measuring` may find what no rule here knows.
+rule) have none; `models.measuring` may find what no rule here knows.  A residual sum lies where its
+branch does that has a place: what attention adds to a token, it adds to that token.
 
 Motion of v input pixels is motion of v / n^k in the tensor: Ulhaq and Bajić 2021,
 arXiv:2102.04018, equation (12).
@@ -22,7 +23,7 @@ from torch.nn import functional
 
 from codec.models.tracing import TracedModel, is_tensors
 
-__all__ = ["Axis", "Geometry", "geometries_of"]
+__all__ = ["Axis", "Geometry", "Tokens", "geometries_of"]
 
 # Operations that leave every sample where it is, by the name of the function, method or (in lower
 # case) module.
@@ -34,7 +35,7 @@ _POINTWISE: Final = frozenset({
     "logsigmoid", "dropout", "dropout2d", "alphadropout", "feature_dropout", "stochastic_depth",
     "batch_norm", "batchnorm2d", "group_norm", "groupnorm", "local_response_norm",
     "localresponsenorm", "identity", "contiguous", "clone", "detach", "float", "to", "maximum",
-    "minimum", "cat", "concat", "concatenate", "chunk", "split", "unsqueeze", "squeeze", "rsub",
+    "minimum", "chunk", "split", "unsqueeze", "squeeze", "rsub",
     "clamp_min", "clamp_max", "log", "log1p", "expm1", "square", "reciprocal", "sign", "where",
     "to_copy", "alias", "lift_fresh_copy", "type_as", "split_with_sizes", "instance_norm",
     "instancenorm2d", "frozenbatchnorm2d", "softsign", "threshold", "erf",
@@ -43,6 +44,8 @@ _POINTWISE: Final = frozenset({
 # Operations that mix along the last axis only, harmless while that axis is the channels
 # (ConvNeXt's NHWC stretches).
 _LAST_AXIS: Final = frozenset({"layer_norm", "layernorm", "linear", "rms_norm", "rmsnorm"})
+_JOINTS: Final = ("cat", "concat", "concatenate")
+_RESHAPES: Final = ("view", "unsafe_view", "reshape", "flatten", "unflatten")
 _PADS: Final = (
     *("pad", "zeropad2d", "constantpad2d", "reflectionpad2d", "replicationpad2d", "circularpad2d"),
     *("constant_pad_nd", "reflection_pad2d", "replication_pad2d"),
@@ -134,12 +137,26 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """A grid that was flattened, row by row, into one dimension, behind `first` others that have no
+    place in the frame.
+    """
+
+    height: int
+    width: int
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Geometry:
-    """Both axes, and which dimensions of the tensor they are, counted from the end."""
+    """Both axes, and which dimensions of the tensor they are, counted from the end; of `tokens`
+    both are the same.
+    """
 
     y: Axis
     x: Axis
     dims: tuple[int, int] = (-2, -1)
+    tokens: Tokens | None = None
 
     def windowed(self, kernel: object, stride: object, pad: object, dilation: object) -> Geometry:
         """Behind a convolution or pool, whose arguments are one number or one per axis."""
@@ -159,16 +176,50 @@ class Geometry:
         """Height and width of a tensor of this geometry and `shape`; None if it has none."""
         if len(shape) < -min(self.dims):
             return None
+        if self.tokens is not None:
+            height, width, first = self.tokens.height, self.tokens.width, self.tokens.first
+            return (height, width) if shape[self.dims[0]] == first + height * width else None
         return shape[self.dims[0]], shape[self.dims[1]]
 
 
 def _thinned(geometry: Geometry, dim: int, first: int, step: int) -> Geometry:
-    """Of every `step`-th sample from `first` on along `dim`, counted from the end."""
+    """Of every `step`-th sample from `first` on along `dim`, counted from the end.
+
+    Tokens may lose those in front of the grid; where more are lost their number will tell.
+    """
+    if geometry.tokens is not None:
+        if dim != geometry.dims[0]:
+            return geometry
+        left = max(geometry.tokens.first - first, 0)
+        return replace(geometry, tokens=replace(geometry.tokens, first=left))
     if dim == geometry.dims[0]:
         return replace(geometry, y=geometry.y.thinned(first, step))
     if dim == geometry.dims[1]:
         return replace(geometry, x=geometry.x.thinned(first, step))
     return geometry
+
+
+def _folded(geometry: Geometry, before: tuple[int, ...], after: tuple[int, ...]) -> Geometry | None:
+    """Of a view by which rows and columns become tokens, or tokens a grid, while all other
+    dimensions stay; or are cut into blocks, which lie where their middles do.
+    """
+    (y, x), tokens = geometry.dims, geometry.tokens
+    head, tail = before[: len(before) + y], before[len(before) + x + 1 :]
+    if tokens is not None:
+        unfolded = (*head, tokens.height, tokens.width, *tail)
+        known = not tokens.first and after == unfolded
+        return Geometry(geometry.y, geometry.x, (y - 1, y)) if known else None
+    if x != y + 1:
+        return None
+    if after == (*head, before[y] * before[x], *tail):
+        return Geometry(geometry.y, geometry.x, (x, x), Tokens(before[y], before[x]))
+    cut = after[len(head) : len(after) - len(tail)]
+    if len(cut) == 4 and after == (*head, *cut, *tail):
+        (height, row, width, column), last = cut, -len(tail) - 1
+        if (height * row, width * column) == (before[y], before[x]):
+            blocks = geometry.windowed((row, column), (row, column), 0, 1)
+            return replace(blocks, dims=(last - 3, last - 1))
+    return None
 
 
 def _pair(value: object) -> tuple[int, int]:
@@ -193,11 +244,13 @@ def _merged(geometries: Iterable[Geometry]) -> Geometry | None:
     first, *others = geometries
     y, x = first.y, first.x
     for other in others:
-        if (other.y.stride, other.x.stride, other.dims) != (y.stride, x.stride, first.dims):
+        if (other.y.stride, other.x.stride) != (y.stride, x.stride):
+            return None
+        if (other.dims, other.tokens) != (first.dims, first.tokens):
             return None
         y = max(y, other.y, key=weight)
         x = max(x, other.x, key=weight)
-    return Geometry(y, x, first.dims)
+    return Geometry(y, x, first.dims, first.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,6 +467,8 @@ class _Derivation:
         if given is None:
             return None
         dims = [given] if isinstance(given, int) else list(cast("Sequence[int]", given))
+        if geometry.dims[1] != -1 and self._values[node.name].ndim != rank:
+            return None  # what is counted from the end is now another
         return None if {dim % rank - rank for dim in dims} & set(geometry.dims) else geometry
 
     def normalised(self, operation: _Operation) -> Geometry | None:
@@ -429,9 +484,9 @@ class _Derivation:
             if operation.module is not None
             else self._argument(operation.node, 1, "pad", ()),
         )
-        if len(padding) % 2 or len(padding) > 4 or geometry.dims != (-2, -1):
+        if len(padding) % 2 or geometry.tokens is not None:
             return None
-        left, top = padding[0], padding[2] if len(padding) == 4 else 0
+        top, left = (([*padding] + [0] * 16)[2 * (-1 - dim)] for dim in geometry.dims)
         return replace(geometry, y=geometry.y.padded(top), x=geometry.x.padded(left))
 
     def permuted(self, operation: _Operation) -> Geometry | None:
@@ -455,13 +510,44 @@ class _Derivation:
         return replace(geometry, dims=(y, x))
 
     def reshaped(self, operation: _Operation) -> Geometry | None:
-        """Of a view: rows stay rows while the trailing dimensions stay (ShuffleNet regroups its
-        channels this way).
+        """Of a view: rows stay rows while the dimensions behind them stay (ShuffleNet regroups its
+        channels this way), or those before them up to the columns; and see `_folded`.
         """
         source = operation.sources[0]
         geometry = self.geometries[source]
-        before, after = self._values[source.name].shape, self._values[operation.node.name].shape
-        return geometry if geometry.dims == (-2, -1) and before[-2:] == after[-2:] else None
+        before, after = (tuple(self._values[n.name].shape) for n in (source, operation.node))
+        (y, x), rank = geometry.dims, len(after)
+        if before == after:
+            return geometry
+        if geometry.tokens is None and x == y + 1:
+            place = len(before) + y
+            if x == -1 and after[-2:] == before[-2:]:
+                return geometry
+            if after[: place + 2] == before[: place + 2]:
+                return replace(geometry, dims=(place - rank, place + 1 - rank))
+        return _folded(geometry, before, after)
+
+    def joined(self, operation: _Operation) -> Geometry | None:
+        """Of a concatenation: of channels, or of tokens with others in front."""
+        node = operation.node
+        geometry = self.geometries[operation.sources[0]]
+        rank = self._values[node.name].ndim
+        dim = cast("int", self._argument(node, 1, "dim", 0)) % rank - rank
+        if geometry.tokens is None or dim != geometry.dims[0]:
+            return None if dim in geometry.dims else self.behind_pointwise(operation)
+        parts = cast("Sequence[fx.Node]", node.args[0] if node.args else node.kwargs["tensors"])
+        if len(operation.sources) > 1 or parts[-1] is not operation.sources[0]:
+            return None
+        first = sum(self._values[part.name].shape[dim] for part in parts[:-1])
+        tokens = replace(geometry.tokens, first=geometry.tokens.first + first)
+        return replace(geometry, tokens=tokens)
+
+    def behind_patch_merging(self, operation: _Operation) -> Geometry | None:
+        """Of torchvision's Swin, which puts four neighbours into the channels of one."""
+        geometry = self.geometries[operation.sources[0]]
+        if geometry.dims != (-3, -2):
+            return None
+        return replace(geometry.windowed(2, 2, 0, 1), dims=geometry.dims)
 
     def behind_last_axis(self, operation: _Operation) -> Geometry | None:
         """Of what mixes along the last axis."""
@@ -488,9 +574,9 @@ class _Derivation:
                 if source in self.geometries:
                     if extent != size:
                         return None
-                elif extent not in {None, (1, 1)}:
+                elif extent not in {None, (1, 1)} and (operation.name, extent) != ("add", size):
                     # Without a place in the frame only a factor or bias per channel may join
-                    # (squeeze-and-excitation).
+                    # (squeeze-and-excitation), and a branch of a residual sum (attention).
                     return None
         return found
 
@@ -499,7 +585,9 @@ _Rule = Callable[[_Derivation, _Operation], Geometry | None]
 _RULES: Final[dict[str, _Rule]] = {
     **dict.fromkeys(_POINTWISE, _Derivation.behind_pointwise),
     **dict.fromkeys(_LAST_AXIS, _Derivation.behind_last_axis),
-    **dict.fromkeys(("view", "reshape"), _Derivation.reshaped),
+    **dict.fromkeys(_JOINTS, _Derivation.joined),
+    **dict.fromkeys(_RESHAPES, _Derivation.reshaped),
+    "patch_merging_pad": _Derivation.behind_patch_merging,
     **dict.fromkeys(("permute", "transpose"), _Derivation.permuted),
     **dict.fromkeys(_PADS, _Derivation.behind_pad),
     **dict.fromkeys(("conv2d", "convolution", *_POOLS), _Derivation.behind_window),

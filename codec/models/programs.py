@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,11 @@ from codec.models.tracing import TracedModel, image_inputs
 __all__ = ["PROGRAM_FILE", "Program", "by_sample", "export", "load_program", "read_file"]
 
 PROGRAM_FILE: Final = ".pt2"
+_TRAINING: Final = {
+    **{"batch_norm": 5, "dropout": 2, "feature_dropout": 2, "alpha_dropout": 2, "rrelu": 3},
+    "scaled_dot_product_attention": 4,
+}
+"""Operations that draw nothing where this argument is false or zero."""
 
 
 class Program(nn.Module):
@@ -115,8 +121,6 @@ def load_program(
             code when it is read.
     """
     content = read_file(path) if content is None else content
-    if not trusted:
-        check_archive(content, path.name)
     if b"torch.ops.torchvision." in content:
         import torchvision  # noqa: F401, PLC0415 - its operations
     with (
@@ -125,8 +129,31 @@ def load_program(
         torch.inference_mode(mode=False),
         as_model_error(f"{path.name}: cannot be read as an exported program"),
     ):
-        exported = torch.export.load(io.BytesIO(content))
+        if not trusted:
+            check_archive(content, path.name)
+        exported = _loaded(content)
         return _as_program(exported, path.name, torch.device(device))
+
+
+def _loaded(content: bytes) -> Any:  # noqa: ANN401 - torch's
+    """Load a program.  What is wrong with it torch logs, with a traceback, and says nothing more in
+    its error than that there is a log.
+    """
+    logged: list[BaseException] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            logged.append(record.exc_info[1])
+        return False
+
+    log = logging.getLogger("torch.export")
+    log.addFilter(keep)
+    try:
+        return torch.export.load(io.BytesIO(content))
+    except Exception as error:
+        raise (logged[-1] if logged else error) from error
+    finally:
+        log.removeFilter(keep)
 
 
 def export(model: nn.Module, input_size: tuple[int, int], why: str) -> Program:
@@ -220,9 +247,10 @@ def _refuse_chance(module: fx.GraphModule, name: str) -> None:
         if not isinstance(node.target, torch._ops.OpOverload):
             continue
         operation = node.target._schema.name.partition("::")[2]
-        training = {"batch_norm": 5, "dropout": 2, "feature_dropout": 2, "alpha_dropout": 2}
-        place = training.get(operation)
-        if place is not None and len(node.args) > place and node.args[place]:
+        place = _TRAINING.get(operation)
+        if place is not None and (
+            (len(node.args) > place and node.args[place]) or node.kwargs.get("dropout_p")
+        ):
             raise ModelError(
                 f"{name}: {node.name} is in training mode; call .eval() before exporting"
             )

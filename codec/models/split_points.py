@@ -43,7 +43,7 @@ def describe_splits(name: str, input_size: tuple[int, int] | None = None) -> lis
     backbone; of a network in a file, or one that torch.fx cannot trace, what crosses between two of
     its operations, where that are few tensors of different strides; else every residual sum; else,
     where a model has none, every block of its architecture (DenseNet's layers, blocks and
-    transitions) and every pool; else every convolution (the one of a vision transformer).
+    transitions) and every pool; else every convolution.
     Shapes are those at `input_size`, height and width; default: the model's own.
 
     Raises:

@@ -202,7 +202,7 @@ def _halves(
         split,
         input_size,
         EdgeSubmodel(edge_graph(traced, cut), batch),
-        CloudSubmodel(cloud, len(cut.crossing), batch),
+        CloudSubmodel(cloud, len(cut.tensors), batch),
         cut.tensors,
     )
 
