@@ -231,6 +231,7 @@ class Comparison:
     anchor: str
     measure: str
     clips: Mapping[str, Mapping[str, BdRate] | str] = field(default_factory=dict)
+    figure: str = "kl"
 
     @classmethod
     def of(
@@ -242,6 +243,7 @@ class Comparison:
         *,
         limits: tuple[float, float],
         measure: str = "bd_rate",
+        figure: str = "kl",
     ) -> Self:
         """Compare the curves of every clip that the test was measured on.
 
@@ -250,11 +252,12 @@ class Comparison:
             names: of the test and of the anchor.
             anchor: curves by clip.
             test: curves by clip.
-            limits: of KL.
+            limits: of KL, or whatever loss the curves are of.
             measure: one of `MEASURES`.
+            figure: name of that loss.
         """
         clips = {clip: _compare(anchor.get(clip), test[clip], limits, measure) for clip in test}
-        return cls(split, *names, measure, clips)
+        return cls(split, *names, measure, clips, figure)
 
     def figures(self) -> dict[str, float]:
         """Return the percentages by PCHIP of the clips that have one."""
@@ -276,6 +279,7 @@ class Comparison:
             "test": self.test,
             "anchor": self.anchor,
             "measure": self.measure,
+            "figure": self.figure,
             "clips": {clip: _cell_json(cell) for clip, cell in self.clips.items()},
             "mean": self.mean(),
             "interval": bootstrap(list(self.figures().values())),
@@ -341,6 +345,8 @@ def render(comparisons: Sequence[Comparison]) -> str:
     title = f"{MEASURES[first.measure]} of {first.test}" + (
         f" at {first.split}" if first.split else ""
     )
+    if first.figure != "kl":
+        title += f", equal {first.figure}"
     columns = [[title, *clips, "mean", "95 % interval", "worst"]]
     for one in comparisons:
         figures = one.figures()
