@@ -206,10 +206,11 @@ def bd_rate_figure(study: Mapping[str, Any], split: str) -> Figure:
     ]
     tests = list(dict.fromkeys(row["test"] for row in rows))
     anchors = list(dict.fromkeys(row["anchor"] for row in rows))
-    # A codec several times worse would leave the others no room.
+    # A codec several times worse would leave the others no room, unless most are.
     shown = [value for row in rows for value in _percentages(row)]
     low = min([-100.0, *shown]) if shown else -100.0
-    high = max([12.0, *(value for value in shown if value <= 100)])
+    far = sum(value > 100 for value in shown) > len(shown) / 2
+    high = max([12.0, *(value for value in shown if far or value <= 100)])
     with figure_style():
         figure, axes = plt.subplots(
             1,
