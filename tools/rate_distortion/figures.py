@@ -211,6 +211,7 @@ def bd_rate_figure(study: Mapping[str, Any], split: str) -> Figure:
     low = min([-100.0, *shown]) if shown else -100.0
     far = sum(value > 100 for value in shown) > len(shown) / 2
     high = max([12.0, *(value for value in shown if far or value <= 100)])
+    pad = 0.036 * (high - low)
     with figure_style():
         figure, axes = plt.subplots(
             1,
@@ -227,7 +228,7 @@ def bd_rate_figure(study: Mapping[str, Any], split: str) -> Figure:
             axis.axvline(0, color=MUTED, linewidth=0.8, zorder=1)
             axis.set_title(_literal(test))
             axis.set_xlabel("BD-rate, %")
-            axis.set_xlim(low - 4, high + 6)
+            axis.set_xlim(low - pad, high + 1.5 * pad)
             axis.set_yticks(range(len(anchors)), [_literal(anchor) for anchor in anchors])
             axis.tick_params(axis="y", length=0, labelcolor=INK)
             axis.grid(visible=False, axis="y")

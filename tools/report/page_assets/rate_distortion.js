@@ -191,7 +191,7 @@
     const [largest, second] = [...totals].sort((a, b) => b - a);
     const cut = largest > 3 * second ? 1.6 * second : 1.08 * largest;
     const annotations = totals.flatMap((total, index) => (total <= cut ? [] : [{
-      x: index, y: cut, yanchor: "top", xanchor: "left", showarrow: false, xshift: 6,
+      x: index + 0.43, y: cut, yanchor: "top", xanchor: "left", showarrow: false, xshift: 2,
       text: `${total.toLocaleString("en", { maximumFractionDigits: 0 })} bits ↑`,
       font: { size: 11, color: colour("--muted") },
     }]));
