@@ -338,7 +338,7 @@
         zmin: name.endsWith("bits") ? 0 : Math.min(...values), zmax: Math.max(...values) || 1,
         text: text ?? z.map((row, i) => row.map((_, j) => `row ${i}, column ${j}`)),
         hovertemplate: "%{text}: %{z:.4~g}<extra></extra>",
-        ...(few ? { texttemplate: "%{z:,.0f}" } : {}),
+        ...(few ? { texttemplate: name.endsWith("bits") ? "%{z:,.0f}" : "%{z:.2~g}" } : {}),
         colorscale: [[0, colour("--soft")], [1, colour(ink)]],
         colorbar: { thickness: 8, len: 1, outlinewidth: 0, tickfont: { color: colour("--muted"), size: 10 }, nticks: 5, x: 1.01, xpad: 4 },
       }],
