@@ -183,3 +183,32 @@ def showcase_of(clip: str, split: str) -> dict[str, Any]:
         "position_nrmse": [[0.02, 0.03], [0.03, 0.04]],
         "bits": {"payload": 2400.0, "levels": 2390.0},
     }
+
+
+def make_detection(clips: tuple[str, ...] = CLIPS) -> dict[str, Any]:
+    """Make the same study of a detector."""
+    study = make_study(clips)
+    study["settings"] |= {"model": "small.pt2@0123456789abcdef", "task": "detection"}
+    for point in study["points"]:
+        kl = point.pop("kl")
+        for name in ("top1_agreement", "dense_agreement", "accuracy"):
+            del point[name]
+        point |= {
+            "score_error": 2 * kl,
+            "distortion": kl,
+            "ap": 1 - min(kl, 1),
+            "ap50": 1 - min(kl, 1) / 2,
+            "output_error": kl / 10,
+        }
+        point["per_frame"]["distortion"] = point["per_frame"].pop("kl")
+    study["comparisons"] = [
+        {**row, "figure": figure}
+        for row in study["comparisons"]
+        if row["measure"] == "bd_rate"
+        for figure in ("score_error", "output_error")
+    ]
+    for show in study["showcases"]:
+        show["score_error"] = show.pop("kl")
+        for frame in show["frames"]:
+            frame["drawn"] = PIXEL
+    return study

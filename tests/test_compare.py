@@ -139,3 +139,19 @@ def test_nothing_in_common_is_refused(tmp_path: Path) -> None:
     other = write(tmp_path / "b.csv", {"x.mp4": 1}, codec="tiles")
     assert "have no codec and split in common" in invoke(before, other).output
     assert "no row of the codecs" in invoke(before, other, "--codec", "lmc").output
+
+
+def test_studies_of_a_detector_are_compared_by_its_first_figure(tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / f"{name}.csv", {"x.mp4": factor}) for name, factor in (("a", 1), ("b", 2))
+    ]
+    classifier = write(tmp_path / "c.csv", {"x.mp4": 1})
+    for path in paths:
+        path.write_text(path.read_text().replace(",kl,", ",score_error,"))
+    result = invoke(*paths, "--kl", "0.5:1")
+    assert result.exit_code == 0, result.output
+    assert "equal score_error" in result.output
+    assert "+100.0 % (+100.0)" in result.output
+    checked = invoke(paths[0], paths[0], "--check")
+    assert checked.output == "nothing moved by more than 1 %, squared score error by 10 %\n"
+    assert "expected one task" in invoke(paths[0], classifier).output

@@ -18,7 +18,7 @@ pytest.importorskip("plotly", reason="pages need the extra `study`")
 pytest.importorskip("scipy", reason="pages need the extra `study`")
 
 from markupsafe import Markup
-from small_study import CLIPS, PIXEL, make_study
+from small_study import CLIPS, PIXEL, make_detection, make_study
 
 from tools.rate_distortion.page import study_page
 from tools.report.page import (
@@ -355,6 +355,26 @@ def test_showcase_draws_frames_fields_channels_and_maps(opened: Opener, study_te
     assert values == [100, 200, 300, None]
     driver.find_element("id", "show-vectors").click()
     assert not driver.find_element("css selector", ".arrows").is_displayed()
+
+
+def test_the_page_of_a_detector_speaks_of_its_task(opened: Opener) -> None:
+    driver = opened(study_page(make_detection()))
+    assert len(traces(driver)["lmc"][0]) == 5
+    assert traces(driver)["lmc"][1][-1] == pytest.approx(0.008)
+    choose(driver, "curve-y", "ap")
+    assert max(traces(driver)["lmc"][1]) <= 1
+    assert list(traces(driver, "frame-chart")) == ["header", "motion", "residual", "distortion"]
+    visible = (
+        "return [...document.querySelectorAll('[data-choice=\"bd\"]:not([hidden]) caption')]"
+        ".map((one) => one.textContent)"
+    )
+    assert driver.execute_script(visible)[0].startswith("BD-rate of lmc at equal squared score")
+    choose(driver, "bd-measure", "bd_rate-output_error")
+    assert driver.execute_script(visible)[0].startswith("BD-rate of lmc at equal output error")
+    assert len(driver.find_elements("css selector", "#show-results img")) == 2
+    assert "score error 0.1" in driver.find_element("id", "show-summary").text
+    said = driver.execute_script("return document.body.innerText")
+    assert not re.search(r"\bKL\b|top-1|nats", said)
 
 
 def test_theme_follows_the_system_and_the_toggle_is_remembered(

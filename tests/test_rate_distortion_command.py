@@ -231,3 +231,99 @@ def test_what_a_codec_refuses_is_kept_with_the_reason(tmp_path: Path) -> None:
     assert refused["codec"] == "lmc-bitstream"
     assert "no motion vectors" in refused["reason"]
     assert "no motion vectors" in (tmp_path / "study" / "index.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    from small_detector import write_detector
+
+    network, preprocessing, task = write_detector(tmp_path_factory.mktemp("detector"))
+    return ("--model", network, "--preprocessing", preprocessing, "--task", task, "--split", "relu")
+
+
+@pytest.mark.video
+def test_a_network_of_ones_own_is_judged_by_its_task(
+    tmp_path: Path, detector: tuple[object, ...]
+) -> None:
+    pytest.importorskip("pycocotools", reason="average precision needs the extra `tasks`")
+    folder = tmp_path / "study"
+    common = (CLIP, "-o", folder, *detector, "--qp", "22:40:6", "--frames", "3", "--no-pictures")
+    result = invoke(*common, "--anchors", "tiles,labels")
+    assert result.exit_code == 0, result.output
+    assert "at relu, equal score_error" in result.output
+    assert "at relu, equal output_error" in result.output
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    measures = {"score_error", "distortion", "ap", "ap50", "output_error", "nrmse"}
+    assert measures <= rows[0].keys()
+    assert not {"kl", "top1_agreement"} & rows[0].keys()
+    assert rows[0]["model"].startswith("small.pt2@")
+    assert {row["codec"] for row in rows} == {"lmc", "tiles"}
+    errors = [float(row["score_error"]) for row in rows if row["codec"] == "lmc"]
+    assert len(errors) == 4
+    assert errors == sorted(errors, reverse=True)
+    with (folder / "frames.csv").open(newline="") as file:
+        assert float(next(csv.DictReader(file))["distortion"]) > 0
+    content = json.loads((folder / "study.json").read_text())
+    assert content["settings"]["task"] == "detection"
+    figures = {one["figure"] for one in content["comparisons"]}
+    assert figures == {"score_error", "distortion", "ap", "output_error"}
+    assert {one["codec"] for one in content["refused"]} == {"labels"}
+    text = (folder / "index.html").read_text()
+    scripts = text.split("<script>")
+    assert "squared score error" in text
+    for part in (scripts[0], scripts[-1]):
+        assert not any(word in part for word in ("KL", "top-1", "nats"))
+    assert (folder / "figures" / "curves-relu-output_error.svg").exists()
+
+
+@pytest.mark.video
+def test_profiles_belong_to_a_split(tmp_path: Path, detector: tuple[object, ...]) -> None:
+    from codec.files.video import VideoReader
+    from codec.models.networks import open_network
+    from codec.models.preprocessing import normalise, read_preprocessing
+    from codec.models.submodels import split_model
+    from codec.pipeline.profiles import measured_for
+
+    network = open_network(str(detector[1]))
+    preprocessing = read_preprocessing(Path(str(detector[3])))
+    halves = split_model(network.module, "relu", (64, 64), network.name)
+    with VideoReader(CLIP, preprocessing, frames=(0, 3)) as reader:
+        frames = [[t[0] for t in halves.edge(normalise(f.rgb, preprocessing))] for f in reader]
+    profile = tmp_path / "relu.lmcp"
+    measured_for(halves, frames, weigh=frames).save(profile)
+    common = (CLIP, *detector, "--qp", "30", "--frames", "3", "--anchors", "none")
+    for name, more in (("carried", ()), ("given", ("--profile", profile))):
+        result = invoke(*common, "--no-pictures", *more, "-o", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    (carried,), (given,) = (
+        json.loads((tmp_path / name / "study.json").read_text())["points"]
+        for name in ("carried", "given")
+    )
+    assert given["bytes"] < carried["bytes"], "what both sides have been given does not count"
+    assert given["parameters"]["bytes_of_profile_given"] > 0
+    twice = invoke(*common, "--profile", profile, "--profile", profile, "-o", tmp_path / "s")
+    assert "are both for relu" in twice.output
+
+
+@pytest.mark.video
+def test_true_classes_are_for_classifiers(tmp_path: Path, detector: tuple[object, ...]) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"clip,class\n{CLIP.name},817\n")
+    result = invoke(CLIP, *detector, "--labels", labels, "-o", tmp_path / "s")
+    assert result.exit_code == 2
+    assert "the task of" in result.output
+
+
+@pytest.mark.video
+def test_what_a_detector_finds_is_drawn(tmp_path: Path, detector: tuple[object, ...]) -> None:
+    pytest.importorskip("pycocotools", reason="average precision needs the extra `tasks`")
+    common = (CLIP, *detector, "--qp", "30", "--frames", "3", "--anchors", "none")
+    result = invoke(*common, "-o", tmp_path / "study")
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "study" / "study.json").read_text())
+    (show,) = content["showcases"]
+    assert all(frame["drawn"].startswith("data:image/jpeg") for frame in show["frames"])
+    assert show["score_error"] >= 0
+    assert "kl" not in show
+    assert 'id="show-results"' in (tmp_path / "study" / "index.html").read_text()

@@ -78,7 +78,7 @@ def _measure(
             for scene in scenes:
                 for qp in codec.points:
                     coded = codec.code(scene, qp)
-                    kl = float(scene.judge(coded).kl.mean())
+                    kl = scene.judge(coded).figures()["kl"]
                     figures = (coded.size / scene.frames, kl, coded.seconds["encode"])
                     found[setting][scene.clip].append(dict(zip(FIGURES, figures, strict=True)))
                     with naming(str(output)):

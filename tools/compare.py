@@ -3,21 +3,24 @@
     python -m tools.compare BEFORE/results.csv AFTER/results.csv        (needs the extra `study`)
 
 Every codec that both files hold is compared with itself, clip by clip; negative figures: AFTER
-needs fewer bytes at equal KL.  Curves of fewer than four points have no BD-rate.  Of these the
-figures are listed whose mean ratio over the points of a curve moved by more than --tolerance per
-cent (bytes, NRMSE) or --kl-tolerance (KL, which moves by some per cent between processors that
-round differently).  With --check that is the whole answer, and the exit code is 1 if any did.
+needs fewer bytes at equal KL, or at equal loss of another task's first figure, which then stands
+for KL in what follows.  Curves of fewer than four points have no BD-rate.  Of these the figures are
+listed whose mean ratio over the points of a curve moved by more than --tolerance per cent (bytes,
+NRMSE) or --kl-tolerance (KL, which moves by some per cent between processors that round
+differently).  With --check that is the whole answer, and the exit code is 1 if any did.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tools.rate_distortion.bd_rate import MIN_POINTS, Comparison, render
+from tools.rate_distortion.measures import measures_in
 from tools.rate_distortion.study import curves, limits_option, read_points
 
 MOST = 5  # clips that moved most
@@ -33,13 +36,14 @@ def moved_curves(
     *,
     tolerance: float = TOLERANCE,
     kl_tolerance: float = KL_TOLERANCE,
+    lead: str = "kl",
 ) -> list[str]:
     """List, a line each, the curves whose figures moved by more than a tolerance, in per cent.
 
     The move of a figure is the geometric mean of its ratios over the points of a curve.  Curves of
     other points or conditions than before have moved, and so have figures that one side lacks.
     """
-    limits = {"bytes_per_frame": tolerance, "kl": kl_tolerance, "nrmse": tolerance}
+    limits = {"bytes_per_frame": tolerance, lead: kl_tolerance, "nrmse": tolerance}
     sides = [_by_curve(side) for side in (before, after)]
     lines = []
     for key in dict.fromkeys((*sides[0], *sides[1])):
@@ -125,17 +129,24 @@ def main(
     for path, side in zip((before, after), sides, strict=True):
         if not side:
             raise click.ClickException(f"{path}: no row of the codecs and splits asked for")
+    lead, other = (measures_in(side[0])[0] for side in sides)
+    if lead != other:
+        raise click.ClickException(
+            f"{before} is of {lead.name}, {after} of {other.name}; expected one task"
+        )
+    moves = partial(moved_curves, tolerance=tolerance, kl_tolerance=kl_tolerance, lead=lead.name)
     if check:
-        moved = moved_curves(*sides, tolerance=tolerance, kl_tolerance=kl_tolerance)
+        moved = moves(*sides)
         click.echo(
             "\n".join(moved)
-            or f"nothing moved by more than {tolerance:g} %, KL by {kl_tolerance:g} %"
+            or f"nothing moved by more than {tolerance:g} %, "
+            f"{'KL' if lead.name == 'kl' else lead.label} by {kl_tolerance:g} %"
         )
         if moved:
             raise click.exceptions.Exit(1)
         return
 
-    old, new = (curves(side) for side in sides)
+    old, new = (curves(side, lead) for side in sides)
     common = [key for key in old if key in new]
     if not common:
         raise click.ClickException(f"{before} and {after} have no codec and split in common")
@@ -151,7 +162,8 @@ def main(
                 (f"{after.stem} after", f"{codec} before"),
                 old[split, codec],
                 new[split, codec],
-                limits=limits,
+                limits=limits if lead.name == "kl" else (0.0, math.inf),
+                figure=lead.name,
             )
         )
     for split in dict.fromkeys(one.split for one in comparisons):
@@ -162,7 +174,7 @@ def main(
         chosen = [
             [point for point in side if (point["split"], point["codec"]) in short] for side in sides
         ]
-        moved = moved_curves(*chosen, tolerance=tolerance, kl_tolerance=kl_tolerance)
+        moved = moves(*chosen)
         click.echo("too few points for BD-rate; moved:\n" + ("\n".join(moved) or "none"))
 
 

@@ -8,7 +8,8 @@
     lmc-oracle     vectors searched between the tensors themselves (`latent_search.py`)
 
 Ours writes the stream that `lmc encode` writes, decodes it and compares the MD5 of every frame
-with the encoder's; its size is that of the stream.
+with the encoder's; its size is that of the stream.  A profile that both sides have been given does
+not travel, and does not count; one that is measured on the clip does both.
 
 Not here: what becomes of the decoded tensors (`tools/contenders/scene.py`).
 """
@@ -20,7 +21,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,9 @@ class LatentMotionCodec:
             model=scene.model,
             split=scene.halves.split,
             weights=scene.weights,
+            preprocessing=scene.preprocessing_file,
+            task=scene.task_named,
+            profile=scene.profile,
             frames=(0, scene.frames),
             motion="search" if self.motion == "oracle" else self.motion,
             grid=self.grid,
@@ -88,9 +92,9 @@ class LatentMotionCodec:
         encoder = VideoEncoder(scene.path, options)
         if self.motion == "oracle":
             searched = _Searched(scene, encoder, options)
-            coded = _coded(searched, encoder, searched.seconds)
+            coded = _coded(searched, encoder, searched.seconds, given=scene.profile is not None)
         else:
-            coded = _coded(encoder, encoder, None)
+            coded = _coded(encoder, encoder, None, given=scene.profile is not None)
             reported = encoder.report(coded["size"], 0)["nrmse"]
             judged = scene.nrmse(coded["features"])
             if not math.isclose(reported, judged, rel_tol=NRMSE_TOLERANCE):
@@ -98,9 +102,14 @@ class LatentMotionCodec:
                     f"{scene.clip}: NRMSE {reported} at the encoder, {judged} against the scene's "
                     "tensors; these are not what was encoded"
                 )
+        parameters: dict[str, str | int | float] = {}
+        if carried := coded.pop("profile"):
+            counted = "carried" if scene.profile is None else "given"
+            parameters[f"bytes_of_profile_{counted}"] = carried
         return Coded(
             **coded,
             parameters={
+                **parameters,
                 "latent-motion-codec": __version__,
                 "qp": int(point),
                 "effort": self.effort,
@@ -135,9 +144,16 @@ class _Searched:
 
 
 def _coded(
-    frames: VideoEncoder | _Searched, encoder: VideoEncoder, seconds: dict[str, float] | None
+    frames: VideoEncoder | _Searched,
+    encoder: VideoEncoder,
+    seconds: dict[str, float] | None,
+    *,
+    given: bool,
 ) -> dict[str, Any]:
-    """Write a stream, decode it, and split its bytes by frame and by part."""
+    """Write a stream, decode it, and split its bytes by frame and by part.
+
+    The bytes of a profile that decoders have been given are those of a stream that only names it.
+    """
     file = io.BytesIO()
     writer = StreamWriter(file, encoder.header)
     lengths = FrameWriter(encoder.header, profile_of(encoder.header))
@@ -168,7 +184,10 @@ def _coded(
                 ("encode", "coding"),
             )
         }
-    ends = (writer.header_bytes, writer.bytes_written - writer.header_bytes - sum(sizes))
+    header = encoder.header
+    carried = len(header.to_bytes()) - len(replace(header, profile=None).to_bytes())
+    saved = carried if given else 0
+    ends = (writer.header_bytes - saved, writer.bytes_written - writer.header_bytes - sum(sizes))
     for number, more in zip((0, -1), ends, strict=True):
         sizes[number] += more
         parts["header"][number] += more
@@ -182,7 +201,8 @@ def _coded(
     if size != writer.bytes_written:
         raise ValueError(f"{writer.bytes_written} bytes counted, {size} written")
     return {
-        "size": size,
+        "size": size - saved,
+        "profile": carried,
         "features": tuple(
             np.stack([frame.features[number].numpy() for frame in decoded])
             for number in range(len(encoder.header.tensors))

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.contenders.scene import Coded, Scene
+from tools.contenders.video import AnchorUnavailableError
 
 __all__ = ["EVERYTHING", "LARGEST", "Labels", "Representation", "decode", "encode"]
 
@@ -258,7 +259,15 @@ class Labels:
         return self.representation.points
 
     def code(self, scene: Scene, point: float) -> Coded:
-        """Code the output in steps of `point`."""
+        """Code the output in steps of `point`.
+
+        Raises:
+            AnchorUnavailableError: the output is no classes.
+        """
+        if not scene.classifies:
+            raise AnchorUnavailableError(
+                "sends the probabilities of classes, and the task is another than classification"
+            )
         reference = scene.reference.double().log_softmax(-1).numpy()
         start = time.perf_counter()
         content = encode(reference, self.representation, point)

@@ -56,7 +56,7 @@ class _Key:
 
     def __init__(self, scene: Scene, header: SequenceHeader) -> None:
         self.scene, self.header = scene, header
-        place = (scene.path, scene.model, scene.weights, header.split)
+        place = (scene.path, scene.model, scene.weights, scene.preprocessing, header.split)
         self._parts = (*place, scene.frames, header.grid)
 
     def __eq__(self, other: object) -> bool:

@@ -2,36 +2,37 @@
 
     clip ─► frames ─► edge ─► features ─┬────────────► cloud ─► reference output
                 │                       ▼ StudyCodec                    │
-                └─────► size, features', images' or output' ─► output ──┴─► KL, agreements, NRMSE
+                └─────► size, features', images' or output' ─► output ──┴─► figures of the task
 
-A codec that takes part implements `StudyCodec`; what it returns is judged here, the same for all.
+A codec that takes part implements `StudyCodec`; what it returns is judged the same for all.
 
-Not here: which codecs there are (`tools/contenders/codecs.py`, `tools/contenders/anchors.py`).
+Not here: which codecs there are (`tools/contenders/codecs.py`, `tools/contenders/anchors.py`), and
+what the figures of a task are (`tools/contenders/judging.py`).
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from codec.errors import ModelError, VideoError
+from codec.errors import VideoError
 from codec.files.video import VideoReader
 from codec.format.header import Preprocessing
 from codec.metrics import FeatureNrmse, kl_divergence
-from codec.models.preprocessing import default_preprocessing, normalise
-from codec.models.sources import load_model
-from codec.models.submodels import CloudSubmodel, SplitModel, split_model
+from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
+from codec.models.sources import load_model, model_name
+from codec.models.submodels import SplitModel, split_model
+from codec.pipeline.network_tasks import described, task_of
+from codec.tasks.classification import Classification
+from tools.contenders.judging import Classes, Fidelity, Judged, Outputs, in_batches
 
-__all__ = ["Coded", "Fidelity", "Scene", "StudyCodec", "in_batches", "normalise_float"]
-
-BATCH = 4  # frames that the model sees at once: more do not fit the caches
+__all__ = ["Coded", "Scene", "StudyCodec", "normalise_float", "preprocessing_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +101,6 @@ class StudyCodec(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Fidelity:
-    """How well the task survived, frame by frame.
-
-    `kl` (N,) in nats; `top1` (N,): the most probable class is that of the uncompressed model;
-    `dense` (N,): share of positions of the last feature map where it is; `nrmse` by equation (13)
-    over the clip; `accuracy`: share of frames whose class is the true one.
-    """
-
-    kl: NDArray[np.float64]
-    top1: NDArray[np.bool_]
-    dense: NDArray[np.float64] | None
-    nrmse: float | None
-    accuracy: float | None
-    seconds_cloud: float
-
-
-@dataclass(frozen=True, slots=True)
 class Scene:
     """A clip at a split, and what the uncompressed model makes of it.
 
@@ -124,7 +108,11 @@ class Scene:
     empty.
 
     `rgb` is (N, H, W, 3) uint8, as the model sees it; `features` holds one (N, C, H, W) float32 for
-    each tensor of the split; `reference` is (N, classes), `dense_reference` (N, positions).
+    each tensor of the split.  Of a classification, `reference` is (N, classes) and
+    `dense_reference` (N, positions); of any other task `reference` holds the outputs of each frame.
+
+    `preprocessing_file` and `task_named` are those that `lmc encode` takes, None of a network that
+    is known by name; `profile` is a file that both sides of our codec have been given.
     """
 
     path: Path
@@ -138,19 +126,34 @@ class Scene:
     network: nn.Module
     halves: SplitModel | None
     features: tuple[NDArray[np.float32], ...]
-    reference: Tensor
+    reference: Any
     dense_reference: NDArray[np.int64] | None
-    _task: "_Task"
+    _task: Classes | Outputs
+    preprocessing_file: Path | None = None
+    task_named: str | None = None
+    profile: Path | None = None
 
     @classmethod
-    def load(cls, path: Path, *, model: str, weights: str, split: str, frames: int) -> Self:
+    def load(
+        cls,
+        path: Path,
+        *,
+        model: str,
+        weights: str,
+        split: str,
+        frames: int,
+        preprocessing_file: Path | None = None,
+        task_named: str | None = None,
+    ) -> Self:
         """Decode the first frames of a clip and run the model once, without any coding.
 
         Raises:
             VideoError: no video, or no frame in it.
-            ModelError: no such model or split.
+            ModelError: no such model or split, or outputs that are not what the task expects.
+            TaskError: there is no such task.
         """
-        preprocessing = default_preprocessing(model, native=False, weights=weights)
+        task = task_of(described(task_named), model_name(model))
+        preprocessing = preprocessing_of(model, weights, preprocessing_file)
         with VideoReader(path, preprocessing, frames=(0, frames)) as reader:
             size, rate = (reader.height, reader.width), Fraction(reader.frame_rate)
             pictures = [frame.rgb for frame in reader]
@@ -163,12 +166,15 @@ class Scene:
             received = [normalise(rgb, preprocessing)]
             if halves is not None:
                 received = in_batches(halves.edge, received[0])
-            task = _Task.of(network, halves, size, model)
-            reference, dense_reference, _ = task(received)
-        if reference.ndim != 2:
-            raise ModelError(
-                f"{model}: output of shape {tuple(reference.shape)}; the study takes classifiers"
-            )
+            reference: Any
+            judge: Classes | Outputs
+            if isinstance(task, Classification):
+                judge = Classes.of(task, network, halves, size, model)
+                reference, dense_reference, _ = judge(received)
+            else:
+                judge = Outputs.of(task, network, halves, size)
+                reference, _ = judge(received)
+                dense_reference = None
         return cls(
             path=path,
             clip=path.name,
@@ -183,10 +189,17 @@ class Scene:
             features=() if halves is None else tuple(tensor.numpy() for tensor in received),
             reference=reference,
             dense_reference=dense_reference,
-            _task=task,
+            _task=judge,
+            preprocessing_file=preprocessing_file,
+            task_named=task_named,
         )
 
-    def judge(self, coded: Coded, labels: NDArray[np.int64] | None = None) -> Fidelity:
+    @property
+    def classifies(self) -> bool:
+        """Whether the task is classification, so that `reference` is logits."""
+        return isinstance(self._task, Classes)
+
+    def judge(self, coded: Coded, labels: NDArray[np.int64] | None = None) -> Judged:
         """Finish the task from what was decoded, and compare.
 
         Args:
@@ -199,6 +212,9 @@ class Scene:
         if coded.frame_bytes is not None and len(coded.frame_bytes) != self.frames:
             raise ValueError(f"bytes of {len(coded.frame_bytes)} frames, expected {self.frames}")
         with torch.no_grad():
+            if isinstance(self._task, Outputs):
+                received = self._received(coded)
+                return self._task.judge(self.reference, received, self._nrmse_of(coded))
             if coded.outputs is not None:
                 logits, classes, seconds = self._answer(coded.outputs), None, 0.0
             else:
@@ -210,10 +226,13 @@ class Scene:
             dense=None
             if classes is None or self.dense_reference is None
             else np.asarray((classes == self.dense_reference).mean(1), np.float64),
-            nrmse=None if coded.features is None else self.nrmse(coded.features),
+            nrmse=self._nrmse_of(coded),
             accuracy=None if labels is None else float((best.numpy() == labels).mean()),
             seconds_cloud=seconds,
         )
+
+    def _nrmse_of(self, coded: Coded) -> float | None:
+        return None if coded.features is None else self.nrmse(coded.features)
 
     def nrmse(self, decoded: Sequence[NDArray[np.float32]]) -> float:
         """Measure the error of decoded tensors, (N, C, H, W) each, by equation (13)."""
@@ -247,110 +266,21 @@ class Scene:
         ]
 
 
-# --- outputs ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What lies behind the network: received tensors -> logits, and classes position by position.
-
-        received ─► body ─► last feature map ─► head ─► logits
-                                    └─ each position as a map of one ─► head ─► classes
-
-    A classifier of pooled features is one of every single position too.  Where a model has no such
-    map, `head` is None, and `body` gives the logits.
-    """
-
-    body: Callable[..., Tensor]
-    head: CloudSubmodel | None
-
-    @classmethod
-    def of(
-        cls, network: nn.Module, halves: SplitModel | None, size: tuple[int, int], name: str
-    ) -> Self:
-        """Look for the last map of several positions that all of the output goes through."""
-        whole: Callable[..., Tensor] = network
-        if halves is not None:
-            cloud = halves.cloud
-
-            def whole(*features: Tensor) -> Tensor:
-                return cast(Tensor, cloud(features))
-
-        try:
-            maps = _Maps(fx.symbolic_trace(network))
-            maps.run(torch.zeros(1, 3, *size))
-            behind = split_model(network, maps.names[-1], size, name)
-            positions = torch.zeros(2, behind.tensors[0].channels, 1, 1)
-            if len(behind.tensors) > 1 or behind.cloud([positions]).ndim != 2:
-                return cls(whole, None)
-        except Exception:  # no trace, no map, or a head that is not for one position: any of these
-            return cls(whole, None)
-        if halves is None:
-            edge = behind.edge
-            return cls(lambda images: edge(images)[0], behind.cloud)
-        module = halves.cloud.module
-        if not isinstance(module, fx.GraphModule):
-            return cls(whole, None)
-        body = _up_to(module, maps.names[-1])
-        return cls(whole, None) if body is None else cls(body, behind.cloud)
-
-    def __call__(
-        self, received: Sequence[Tensor]
-    ) -> tuple[Tensor, NDArray[np.int64] | None, float]:
-        """Return logits (N, classes), the most probable class of each position (N, positions), and
-        the seconds that the former took.
-        """
-        logits, classes, seconds = [], [], 0.0
-        for batch in zip(*(torch.split(tensor, BATCH) for tensor in received), strict=True):
-            start = time.perf_counter()
-            last = self.body(*batch)
-            logits.append(last if self.head is None else self.head([last]))
-            seconds += time.perf_counter() - start
-            if self.head is not None:
-                positions = last.permute(0, 2, 3, 1).reshape(-1, last.shape[1], 1, 1)
-                classes.append(self.head([positions]).argmax(-1).reshape(len(last), -1))
-        dense = torch.cat(classes).numpy() if classes else None
-        return torch.cat(logits), dense, seconds
-
-
-class _Maps(fx.Interpreter):
-    """Runs a graph and notes the nodes whose values are maps of several rows and columns."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.names: list[str] = []
-
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - fx's signature
-        value = super().run_node(n)
-        # both of them: (N, 1, 1, C) is no map
-        if isinstance(value, Tensor) and value.ndim == 4 and min(value.shape[-2:]) > 1:
-            self.names.append(n.name)
-        return value
-
-
-def _up_to(module: fx.GraphModule, name: str) -> fx.GraphModule | None:
-    """Cut a graph behind a node; None if there is no such node in it."""
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    for node in module.graph.nodes:
-        if node.op == "output":
-            return None
-        copies[node] = graph.node_copy(node, copies.__getitem__)
-        if node.name == name:
-            break
-    graph.output(copies[node])
-    return fx.GraphModule(module, graph)
-
-
-def in_batches(function: Callable[[Tensor], Sequence[Tensor]], samples: Tensor) -> list[Tensor]:
-    """Apply a function of several results to a few samples at a time."""
-    results = [function(batch) for batch in torch.split(samples, BATCH)]
-    return [torch.cat(parts) for parts in zip(*results, strict=True)]
-
-
 def normalise_float(rgb: NDArray[np.float32], preprocessing: Preprocessing) -> Tensor:
     """Turn float frames (N, H, W, 3) into model input, as `normalise` does with integers."""
     mean = np.array(preprocessing.mean_thousandths, np.float32) / np.float32(1000)
     scale = np.array(preprocessing.scale_thousandths, np.float32) / np.float32(1000)
-    samples = (rgb - mean) / scale
+    samples = ((rgb[..., ::-1] if preprocessing.bgr else rgb) - mean) / scale
     return torch.from_numpy(np.ascontiguousarray(samples.transpose(0, 3, 1, 2)))
+
+
+def preprocessing_of(model: str, weights: str, file: Path | None) -> Preprocessing:
+    """Return how frames become a network's input: as a file says, or as its weights want it.
+
+    Raises:
+        OSError: there is no such file.
+        ModelError: it is not known, or the file does not say it.
+    """
+    if file is not None:
+        return read_preprocessing(file)
+    return default_preprocessing(model, native=False, weights=weights)

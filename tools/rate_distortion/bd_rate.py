@@ -20,6 +20,7 @@ BD-KL is the same with the axes exchanged: how much more KL at equal rate.
       and Akima's interpolation shoots over.
     * At least four points on each curve, and an overlap of at least a quarter of the shorter curve
       and a factor of two in KL (1.25 in rate), else there is no figure but the reason.
+    * What is said of KL holds of any loss: of another task's, the messages name that one.
     * `Comparison` limits each curve to the points in a range of KL and the next on either side,
       which say how it enters and leaves, and the integral of BD-rate to that range; that of BD-KL
       is over the rates of those points.
@@ -45,7 +46,9 @@ __all__ = ["BdRate", "Comparison", "Curve", "bd_kl", "bd_rate", "bootstrap", "en
 INTERPOLATORS = {"pchip": PchipInterpolator, "akima": Akima1DInterpolator}
 MIN_POINTS = 4
 MIN_OVERLAP = 0.25  # of the shorter curve, in logarithms
-MIN_RATIO = {"KL": 2.0, "rate": 1.25}  # of the largest to the smallest of the overlap
+# Of the largest to the smallest of the overlap.
+MIN_LOSS_RATIO = 2.0
+MIN_RATE_RATIO = 1.25
 MARGIN = 0.05  # what a point of a front must gain on the one before; noise of KL is more than that
 DRAWS = 10_000  # of the bootstrap
 LOSSLESS = 1e-6  # what has less KL than that has none, but for rounding
@@ -77,6 +80,7 @@ def bd_rate(
     method: str = "pchip",
     *,
     limits: tuple[float, float] = (0.0, math.inf),
+    loss: str = "KL",
 ) -> BdRate:
     """Compute how much more rate curve b needs than curve a at equal quality.
 
@@ -87,6 +91,7 @@ def bd_rate(
         quality_b: its KL divergences.
         method: `pchip` or `akima`.
         limits: compare between these KL only.
+        loss: what to call KL in messages, where it is another loss.
 
     Raises:
         ValueError: fewer than four points, values that are not positive, a curve that does not fall
@@ -97,8 +102,11 @@ def bd_rate(
         >>> round(bd_rate(rate, kl, [r / 2 for r in rate], kl).percent, 6)
         -50.0
     """
-    curves = [_logarithms("anchor", rate_a, quality_a), _logarithms("test", rate_b, quality_b)]
-    return _mean_difference(curves, method, limits, "KL")
+    curves = [
+        _logarithms("anchor", rate_a, quality_a, loss),
+        _logarithms("test", rate_b, quality_b, loss),
+    ]
+    return _mean_difference(curves, method, limits, loss)
 
 
 def bd_kl(
@@ -135,12 +143,13 @@ def _mean_difference(
     spans = [(max(x[0], bounds[0]), min(x[-1], bounds[1])) for x, _ in curves]
     low, high = max(span[0] for span in spans), min(span[1] for span in spans)
     shorter = min(span[1] - span[0] for span in spans)
-    if high - low < max(MIN_OVERLAP * shorter, math.log(MIN_RATIO[axis])):
+    ratio = MIN_RATE_RATIO if axis == "rate" else MIN_LOSS_RATIO
+    if high - low < max(MIN_OVERLAP * shorter, math.log(ratio)):
         ranges = " and ".join(f"{math.exp(x[0]):.3g} to {math.exp(x[-1]):.3g}" for x, _ in curves)
         within = "" if math.isinf(bounds[1]) else f" within {limits[0]:g} to {limits[1]:g}"
         raise ValueError(
             f"the curves span {axis} {ranges}{within}; expected an overlap of at least "
-            f"{MIN_OVERLAP:.0%} of the shorter and a factor of {MIN_RATIO[axis]:g}"
+            f"{MIN_OVERLAP:.0%} of the shorter and a factor of {ratio:g}"
         )
     area_a, area_b = (float(INTERPOLATORS[method](x, y).integrate(low, high)) for x, y in curves)
     return BdRate(
@@ -152,21 +161,23 @@ def _mean_difference(
 
 
 def _logarithms(
-    name: str, rate: Sequence[float], quality: Sequence[float]
+    name: str, rate: Sequence[float], quality: Sequence[float], loss: str = "KL"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return log KL, ascending, and log rate."""
     if len(rate) != len(quality) or len(rate) < MIN_POINTS:
         raise ValueError(
-            f"the curve of the {name} has {len(rate)} rates and {len(quality)} KL; "
+            f"the curve of the {name} has {len(rate)} rates and {len(quality)} {loss}; "
             f"expected at least {MIN_POINTS} of each"
         )
     values = np.array([rate, quality], np.float64)
     if not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError(f"the curve of the {name} has rates {rate} and KL {quality}; expected > 0")
+        raise ValueError(
+            f"the curve of the {name} has rates {rate} and {loss} {quality}; expected > 0"
+        )
     rates, qualities = np.log(values[:, np.argsort(values[1], kind="stable")])
     if not ((np.diff(qualities) > 0).all() and (np.diff(rates) < 0).all()):
         raise ValueError(
-            f"the curve of the {name} does not fall: KL {list(quality)} at rates {list(rate)}; "
+            f"the curve of the {name} does not fall: {loss} {list(quality)} at rates {list(rate)}; "
             "reduce it to its envelope"
         )
     return qualities, rates
@@ -231,6 +242,7 @@ class Comparison:
     anchor: str
     measure: str
     clips: Mapping[str, Mapping[str, BdRate] | str] = field(default_factory=dict)
+    figure: str = "kl"
 
     @classmethod
     def of(
@@ -242,6 +254,7 @@ class Comparison:
         *,
         limits: tuple[float, float],
         measure: str = "bd_rate",
+        figure: str = "kl",
     ) -> Self:
         """Compare the curves of every clip that the test was measured on.
 
@@ -250,11 +263,14 @@ class Comparison:
             names: of the test and of the anchor.
             anchor: curves by clip.
             test: curves by clip.
-            limits: of KL.
+            limits: of KL, or whatever loss the curves are of.
             measure: one of `MEASURES`.
+            figure: name of that loss.
         """
-        clips = {clip: _compare(anchor.get(clip), test[clip], limits, measure) for clip in test}
-        return cls(split, *names, measure, clips)
+        clips = {
+            clip: _compare(anchor.get(clip), test[clip], limits, (measure, figure)) for clip in test
+        }
+        return cls(split, *names, measure, clips, figure)
 
     def figures(self) -> dict[str, float]:
         """Return the percentages by PCHIP of the clips that have one."""
@@ -276,6 +292,7 @@ class Comparison:
             "test": self.test,
             "anchor": self.anchor,
             "measure": self.measure,
+            "figure": self.figure,
             "clips": {clip: _cell_json(cell) for clip, cell in self.clips.items()},
             "mean": self.mean(),
             "interval": bootstrap(list(self.figures().values())),
@@ -284,7 +301,7 @@ class Comparison:
 
 
 def _compare(
-    anchor: Curve | None, test: Curve, limits: tuple[float, float], measure: str
+    anchor: Curve | None, test: Curve, limits: tuple[float, float], asked: tuple[str, str]
 ) -> dict[str, BdRate] | str:
     if anchor is None:
         return "not measured"
@@ -294,13 +311,15 @@ def _compare(
         ([rate for rate, _ in front], [kl for _, kl in front])
         for front in (restrict(curve.front, limits) for curve in (anchor, test))
     )
+    measure, figure = asked
+    loss = "KL" if figure == "kl" else figure
     try:
         if measure == "bd_kl":
             return {
                 method: bd_kl(rates_a, kls_a, rates_b, kls_b, method) for method in INTERPOLATORS
             }
         return {
-            method: bd_rate(rates_a, kls_a, rates_b, kls_b, method, limits=limits)
+            method: bd_rate(rates_a, kls_a, rates_b, kls_b, method, limits=limits, loss=loss)
             for method in INTERPOLATORS
         }
     except ValueError as error:
@@ -341,6 +360,8 @@ def render(comparisons: Sequence[Comparison]) -> str:
     title = f"{MEASURES[first.measure]} of {first.test}" + (
         f" at {first.split}" if first.split else ""
     )
+    if first.figure != "kl":
+        title += f", equal {first.figure}"
     columns = [[title, *clips, "mean", "95 % interval", "worst"]]
     for one in comparisons:
         figures = one.figures()

@@ -2,7 +2,12 @@
 
     python -m tools.rate_distortion CLIPS... --split blocks.10 --qp 14:34:4 --anchors all -o study/
 
-needs the extra `study`.  In the folder are then
+needs the extra `study`.  A network of one's own comes as for `lmc encode`:
+
+    python -m tools.rate_distortion CLIPS... --model nanodet.pt2 --split add_11+add_18+add_27
+        --preprocessing nanodet.toml --task detection.toml -o study/
+
+In the folder are then
 
     index.html     the page; opens from disk, without network
     results.csv    a row per clip × codec × point, with what it was measured by
@@ -18,7 +23,7 @@ does a lot: `tools/running`.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,11 +34,16 @@ import torch
 from codec.errors import FeatureCodecError
 from codec.files.outputs import one_line
 from codec.files.video import VideoReader
+from codec.format.header import Preprocessing
+from codec.format.profile import Profile
 from codec.models import DEFAULT_MODEL
-from codec.models.preprocessing import default_preprocessing
-from codec.models.sources import load_model
+from codec.models.networks import Network, open_network
+from codec.models.sources import is_file
 from codec.models.submodels import SplitModel, split_model
-from tools.contenders.codecs import ANCHOR_NAMES, study_codecs
+from codec.pipeline.network_tasks import described, task_of
+from codec.pipeline.profiles import profile_of_file
+from tools.contenders.codecs import ANCHOR_NAMES, CODEC_NAMES, study_codecs
+from tools.contenders.scene import preprocessing_of
 from tools.rate_distortion.bd_rate import render
 from tools.rate_distortion.figures import bd_rate_figure, rate_distortion_figure
 from tools.rate_distortion.measurement import PointJob, ShowcaseJob
@@ -48,6 +58,8 @@ from tools.running.outputs import guarded, write_text
 
 SHOWCASE_QP = 26
 """Where KL is about 0.1."""
+TESTS = ("lmc", "lmc-effort7")
+"""What is compared with all others; the task refinement is for classes only."""
 
 
 def parse_range(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
@@ -113,7 +125,10 @@ def read_labels(path: Path) -> dict[str, dict[int, int] | int]:
 
 
 def describe_clip(
-    path: Path, model: str, weights: str, frames: int, labels: dict[str, dict[int, int] | int]
+    path: Path,
+    preprocessing: Preprocessing,
+    frames: int,
+    labels: dict[str, dict[int, int] | int],
 ) -> tuple[dict[str, Any], tuple[int, int], tuple[int, ...] | None]:
     """Look into a clip: what the page says of it, the size that the model sees, its labels.
 
@@ -121,7 +136,6 @@ def describe_clip(
         VideoError: it is none.
         click.ClickException: labels are missing for some frame.
     """
-    preprocessing = default_preprocessing(model, native=False, weights=weights)
     with VideoReader(path, preprocessing, frames=(0, frames)) as reader:
         count = sum(1 for _ in reader)
         size = (reader.height, reader.width)
@@ -164,6 +178,24 @@ def describe_clip(
 @click.option("--weights", default="default", show_default=True)
 @click.option("--split", "splits", multiple=True, default=("blocks.10",), show_default=True)
 @click.option(
+    "--preprocessing",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+    help="TOML: how frames become the input of a network of your own; known of those by name.",
+)
+@click.option(
+    "--task",
+    help="What the outputs of a network of your own stand for: classification, detection, masks, "
+    "keypoints, segmentation, anything, or a TOML file.",
+)
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+    help="A file of `lmc calibrate`, one for each split, which both sides have been given, so that "
+    "it does not count.",
+)
+@click.option(
     "--qp",
     "qps",
     default="14:34:4",
@@ -176,10 +208,9 @@ def describe_clip(
     "--codec",
     "tests",
     multiple=True,
-    default=("lmc", "lmc-effort7"),
-    show_default=True,
     callback=parse_codecs,
-    help="What is compared with all others; a name, or MODULE:NAME of your own.",
+    help="What is compared with all others; a name, or MODULE:NAME of your own; default: lmc, and "
+    "of classifiers lmc-effort7.",
 )
 @click.option(
     "--anchors",
@@ -205,6 +236,9 @@ def main(
     model: str,
     weights: str,
     splits: tuple[str, ...],
+    preprocessing: Path | None,
+    task: str | None,
+    profiles: tuple[Path, ...],
     qps: tuple[int, ...],
     tests: tuple[str, ...],
     anchors: tuple[str, ...],
@@ -220,7 +254,14 @@ def main(
     Killed and started again, it goes on where it was.
     """
     torch.set_grad_enabled(False)
-    inputs = [("--labels", label_file), ("--weights", weights)]
+    inputs = [
+        ("--labels", label_file),
+        ("--weights", weights),
+        ("--model", model),
+        ("--preprocessing", preprocessing),
+        ("--task", task),
+        *(("--profile", profile) for profile in profiles),
+    ]
     with guarded(_written_over(output), [*inputs, *(("CLIPS", clip) for clip in clips)]):
         pass  # what follows tells its own errors
     names = [path.name for path in clips]
@@ -229,14 +270,27 @@ def main(
     splits = tuple(dict.fromkeys(splits))
     try:
         labels = read_labels(label_file) if label_file else {}
-        described = [describe_clip(path, model, weights, frames, labels) for path in clips]
-        network = load_model(model, weights)
-        specs = {split: split_model(network, split, described[0][1], model) for split in splits}
-    except FeatureCodecError as error:
-        raise click.ClickException(str(error)) from error
+        network = open_network(model, weights)
+        kind = task_of(described(task), network.name).name
+        taken = preprocessing_of(model, weights, preprocessing)
+        looked = [describe_clip(path, taken, frames, labels) for path in clips]
+        specs = {
+            split: split_model(network.module, split, looked[0][1], network.name)
+            for split in splits
+        }
+        given = profiles_by_split(profiles, network, splits)
+    except (FeatureCodecError, OSError) as error:
+        raise click.ClickException(one_line(error)) from error
+    if labels and kind != "classification":
+        raise click.UsageError(f"--labels are true classes, and the task of {model} is {kind}")
+    tests = tests or (TESTS if kind == "classification" else TESTS[:1])
 
     if Path(weights).is_file():
         weights = str(Path(weights).resolve())
+    if is_file(model):
+        model = str(Path(model).resolve())
+    if task is not None and Path(task).is_file():
+        task = str(Path(task).resolve())
     scenes = [
         {
             "path": path,
@@ -246,13 +300,19 @@ def main(
             "split": split,
             "frames": frames,
             "labels": classes,
+            "preprocessing": preprocessing,
+            "task": task,
         }
-        for path, (clip, _, classes) in zip(clips, described, strict=True)
+        for path, (clip, _, classes) in zip(clips, looked, strict=True)
         for split in ("", *splits)
     ]
-    points = planned(scenes, dict.fromkeys((*tests, *anchors)), qps)
+    points = planned(scenes, dict.fromkeys((*tests, *anchors)), qps, given)
     showcases = [
-        ShowcaseJob(**{name: scene[name] for name in scene if name != "labels"}, qp=SHOWCASE_QP)
+        ShowcaseJob(
+            **{name: scene[name] for name in scene if name != "labels"},
+            qp=SHOWCASE_QP,
+            profile=given.get(scene["split"]),
+        )
         for scene in scenes
         if scene["split"] and pictures
     ]
@@ -264,13 +324,14 @@ def main(
         )
         study = Study(
             settings={
-                "model": model,
+                "model": network.name,
                 "weights": Path(weights).name,
+                "task": kind,
                 "frames": frames,
                 "test": list(dict.fromkeys(job.name for job in points if job.codec in tests)),
                 "kl": list(limits),
                 "splits": [_described(name, split) for name, split in specs.items()],
-                "clips": [clip for clip, _, _ in described],
+                "clips": [clip for clip, _, _ in looked],
             },
             provenance={
                 "command": provenance.command("tools.rate_distortion", sys.argv[1:]),
@@ -289,6 +350,29 @@ def main(
             f"{len(failed)} of {len(jobs)} measurements failed and are not in the study, the "
             f"first: {failed[0]}"
         )
+
+
+def profiles_by_split(
+    paths: Sequence[Path], network: Network, splits: Sequence[str]
+) -> dict[str, Path]:
+    """Return the profile that was measured for each split, where there is one.
+
+    Raises:
+        click.UsageError: a profile is for none of the splits, or two are for one.
+        ModelError: it was measured for another network.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        split = str(Profile.load(path).provenance.get("split", splits[0]))
+        if split not in splits:
+            raise click.UsageError(
+                f"{path.name}: measured for the split {split}, asked for {', '.join(splits)}"
+            )
+        if split in found:
+            raise click.UsageError(f"{found[split].name} and {path.name} are both for {split}")
+        profile_of_file(path, network.name, split, network.hash)
+        found[split] = path
+    return found
 
 
 def _described(name: str, split: SplitModel) -> dict[str, Any]:
@@ -321,8 +405,9 @@ def _tell(study: Study) -> None:
     """Print the comparisons and what follows from them."""
     for split in study.splits:
         for test in study.settings["test"]:
-            if chosen := study.compared(split, test):
-                click.echo(render(chosen) + "\n")
+            for measure in study.measures:
+                if chosen := study.compared(split, test, measure):
+                    click.echo(render(chosen) + "\n")
     for one in study.fidelities():
         shown = (f"{name} {one[name]:.3g}" for name in FIDELITIES if one[name] is not None)
         where = " ".join(filter(None, (one["codec"], one["split"])))
@@ -332,7 +417,10 @@ def _tell(study: Study) -> None:
 
 
 def planned(
-    scenes: Sequence[dict[str, Any]], names: Iterable[str], qps: Sequence[int]
+    scenes: Sequence[dict[str, Any]],
+    names: Iterable[str],
+    qps: Sequence[int],
+    profiles: Mapping[str, Path] | None = None,
 ) -> list[PointJob]:
     """Make the jobs of every codec on every scene that it is for.
 
@@ -340,17 +428,27 @@ def planned(
         scenes: fields of `PointJob`.
         names: what `study_codecs` takes.
         qps: points of our own codec.
+        profiles: by split, for our own codec.
 
     Raises:
         click.UsageError: two of them give codecs of one name, whose curves nobody could tell apart.
     """
     codecs = [(name, codec) for name in names for codec in study_codecs(name, qps=qps)]
-    given: dict[str, str] = {}
+    called: dict[str, str] = {}
     for name, codec in codecs:
-        if given.setdefault(codec.name, name) != name:
-            raise click.UsageError(f"{given[codec.name]} and {name} are both called {codec.name}")
+        if called.setdefault(codec.name, name) != name:
+            raise click.UsageError(f"{called[codec.name]} and {name} are both called {codec.name}")
+    given = profiles or {}
     return [
-        PointJob(**scene, codec=name, name=codec.name, variant=codec.variant, point=float(point))
+        PointJob(
+            **scene,
+            codec=name,
+            name=codec.name,
+            variant=codec.variant,
+            point=float(point),
+            # what others measure does not depend on it
+            profile=given.get(scene["split"]) if name in CODEC_NAMES else None,
+        )
         for scene in scenes
         for name, codec in codecs
         if codec.needs_split == bool(scene["split"])
@@ -372,6 +470,10 @@ def publish(study: Study, output: Path) -> None:
     figures.mkdir(exist_ok=True)
     for split in study.splits:
         save(rate_distortion_figure(content, split, None), figures / f"curves-{split}")
+        for measure in study.measures:
+            if measure.compared and measure != study.lead:
+                drawn = rate_distortion_figure(content, split, None, measure)
+                save(drawn, figures / f"curves-{split}-{measure.name}")
         for clip in study.settings["clips"]:
             name = f"curves-{split}-{clip['name']}"
             save(rate_distortion_figure(content, split, clip["name"]), figures / name)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from tools.rate_distortion.bd_rate import LOSSLESS, MARGIN, envelope
+from tools.rate_distortion.measures import CLASSIFICATION, Measure, lead_of
 from tools.report.figures import INK, MUTED, PALETTE, PAPER, figure_style
 
 __all__ = [
@@ -26,8 +27,10 @@ __all__ = [
     "bd_rate_figure",
     "colour_of",
     "fronts",
+    "lead_in",
     "rate_distortion_figure",
     "style_of",
+    "task_in",
 ]
 
 OWN = ("red", "teal", "sky")
@@ -82,8 +85,18 @@ def colour_of(name: str) -> str:
     return style_of(name).colour
 
 
+def task_in(study: Mapping[str, Any]) -> str:
+    """Name the task of a study."""
+    return str(study["settings"].get("task", "classification"))
+
+
+def lead_in(study: Mapping[str, Any]) -> Measure:
+    """Return the measure that a study goes by."""
+    return lead_of(task_in(study))
+
+
 def fronts(
-    points: Iterable[Mapping[str, Any]], rate: str = "bytes_per_frame"
+    points: Iterable[Mapping[str, Any]], measure: Measure = CLASSIFICATION[0]
 ) -> dict[str, list[Mapping[str, Any]]]:
     """Reduce the points of one clip to the Pareto front of each codec, by rising rate.
 
@@ -92,8 +105,9 @@ def fronts(
     """
     by_codec: dict[str, dict[tuple[float, float], Mapping[str, Any]]] = defaultdict(dict)
     for point in points:
-        if point[rate] and (point["kl"] or 0) > LOSSLESS:
-            by_codec[point["codec"]].setdefault((point[rate], point["kl"]), point)
+        rate, loss = point["bytes_per_frame"], measure.loss(point) or 0
+        if rate and loss > LOSSLESS:
+            by_codec[point["codec"]].setdefault((rate, loss), point)
     return {
         codec: [found[pair] for pair in envelope(found, margin=MARGIN)]
         for codec, found in by_codec.items()
@@ -111,8 +125,13 @@ def select(
     ]
 
 
-def rate_distortion_figure(study: Mapping[str, Any], split: str, clip: str | None = None) -> Figure:
-    """Draw KL over rate, one line for each codec: of one clip, or small multiples over all."""
+def rate_distortion_figure(
+    study: Mapping[str, Any], split: str, clip: str | None = None, over: Measure | None = None
+) -> Figure:
+    """Draw a loss, by default the lead, over rate, one line for each codec: of one clip, or small
+    multiples over all.
+    """
+    measure = over or lead_in(study)
     points = select(study, split, clip)
     clips = list(dict.fromkeys(point["clip"] for point in points)) if clip is None else [clip]
     columns = min(len(clips), 4) or 1
@@ -127,12 +146,13 @@ def rate_distortion_figure(study: Mapping[str, Any], split: str, clip: str | Non
             if number >= len(clips):
                 axis.set_axis_off()
                 continue
-            curves = fronts(point for point in points if point["clip"] == clips[number])
+            found = [point for point in points if point["clip"] == clips[number]]
+            curves = fronts(found, measure)
             for codec, front in curves.items():
                 style = style_of(codec)
                 (drawn[codec],) = axis.plot(
                     [point["bytes_per_frame"] for point in front],
-                    [point["kl"] for point in front],
+                    [measure.loss(point) for point in front],
                     color=style.colour,
                     linestyle=style.dash,
                     marker=style.marker,
@@ -143,7 +163,7 @@ def rate_distortion_figure(study: Mapping[str, Any], split: str, clip: str | Non
             axis.set_title(_literal(clips[number]))
             _logarithmic(axis)
             if number % columns == 0:
-                axis.set_ylabel("KL divergence, nats")
+                axis.set_ylabel(measure.lost if measure.kind == "share" else measure.title)
             if number + columns >= len(clips):
                 axis.set_xlabel("bytes per frame")
         if drawn:
@@ -174,18 +194,24 @@ def _logarithmic(axis: Axes) -> None:
 
 
 def bd_rate_figure(study: Mapping[str, Any], split: str) -> Figure:
-    """Draw the BD-rates at a split: a bar and an interval for each anchor, a dot for each clip."""
+    """Draw the BD-rates at a split, at equal loss of the lead: a bar and an interval for each
+    anchor, a dot for each clip.
+    """
+    lead = lead_in(study).name
     rows = [
         row
         for row in study["comparisons"]
         if row["split"] == split and row["measure"] == "bd_rate" and row["mean"] is not None
+        if row.get("figure", lead) == lead
     ]
     tests = list(dict.fromkeys(row["test"] for row in rows))
     anchors = list(dict.fromkeys(row["anchor"] for row in rows))
-    # A codec several times worse would leave the others no room.
+    # A codec several times worse would leave the others no room, unless most are.
     shown = [value for row in rows for value in _percentages(row)]
     low = min([-100.0, *shown]) if shown else -100.0
-    high = max([12.0, *(value for value in shown if value <= 100)])
+    far = sum(value > 100 for value in shown) > len(shown) / 2
+    high = max([12.0, *(value for value in shown if far or value <= 100)])
+    pad = 0.036 * (high - low)
     with figure_style():
         figure, axes = plt.subplots(
             1,
@@ -202,7 +228,7 @@ def bd_rate_figure(study: Mapping[str, Any], split: str) -> Figure:
             axis.axvline(0, color=MUTED, linewidth=0.8, zorder=1)
             axis.set_title(_literal(test))
             axis.set_xlabel("BD-rate, %")
-            axis.set_xlim(low - 4, high + 6)
+            axis.set_xlim(low - pad, high + 1.5 * pad)
             axis.set_yticks(range(len(anchors)), [_literal(anchor) for anchor in anchors])
             axis.tick_params(axis="y", length=0, labelcolor=INK)
             axis.grid(visible=False, axis="y")

@@ -6,7 +6,7 @@ clip, and one that has changed is another.
 """
 
 import importlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 
 from codec.errors import ModelError, VideoError
+from codec.models.sources import model_name
+from codec.pipeline.network_tasks import described
 from tools.contenders.codecs import study_codecs
-from tools.contenders.scene import Coded, Fidelity, Scene, StudyCodec
+from tools.contenders.judging import Judged
+from tools.contenders.scene import Coded, Scene, StudyCodec
 from tools.contenders.video import AnchorUnavailableError
 from tools.rate_distortion.showcase import showcase
 from tools.report import provenance
@@ -24,23 +27,48 @@ from tools.running.keys import file_hash, key_of
 __all__ = ["PointJob", "ShowcaseJob"]
 
 SCENES = 2  # kept by a process: neighbours in the list of jobs share them
-DIGITS = 6  # of what is told frame by frame
-
 REFUSALS = (AnchorUnavailableError, VideoError, ModelError)
 """What a codec may answer to a scene that is not for it: an input without motion vectors, say."""
 
 
 @lru_cache(maxsize=SCENES)
-def _scene(path: Path, model: str, weights: str, split: str, frames: int) -> Scene:
-    return Scene.load(path, model=model, weights=weights, split=split, frames=frames)
+def _scene(
+    path: Path,
+    model: str,
+    weights: str,
+    split: str,
+    frames: int,
+    preprocessing: Path | None,
+    task: str | None,
+) -> Scene:
+    return Scene.load(
+        path,
+        model=model,
+        weights=weights,
+        split=split,
+        frames=frames,
+        preprocessing_file=preprocessing,
+        task_named=task,
+    )
 
 
 def _key(kind: str, readable: str, fields: dict[str, Any]) -> str:
-    """Name a job; files, clips and weights, count by what is in them."""
-    identity = {name: value for name, value in fields.items() if name != "path"}
+    """Name a job; files, such as clips and weights, count by what is in them."""
+    # what a network known by name does not need, its jobs have never been named by
+    optional = {"path", *(name for name in FILES if fields[name] is None)}
+    identity = {name: value for name, value in fields.items() if name not in optional}
+    identity["model"] = model_name(identity["model"])
     if Path(identity["weights"]).is_file():
         identity["weights"] = file_hash(Path(identity["weights"]))
+    for name in ("preprocessing", "profile"):
+        if name in identity:
+            identity[name] = file_hash(identity[name])
+    if "task" in identity:
+        identity["task"] = described(identity["task"])
     return key_of(kind, readable, identity)
+
+
+FILES = ("preprocessing", "task", "profile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +77,8 @@ class PointJob:
 
     `codec` is what `study_codecs` takes, `name` and `variant` are those of one that it gives.
     `split` is empty where the result does not depend on it.  `labels`: the true class of every
-    frame, if known.
+    frame, if known.  `preprocessing`, `task` and `profile` are those of `lmc encode`, for a network
+    of one's own.
     """
 
     path: Path
@@ -63,6 +92,9 @@ class PointJob:
     variant: str
     point: float
     labels: tuple[int, ...] | None = None
+    preprocessing: Path | None = None
+    task: str | None = None
+    profile: Path | None = None
 
     @property
     def key(self) -> str:
@@ -107,7 +139,7 @@ class PointJob:
         """
         row: dict[str, Any] = {
             "clip": self.path.name,
-            "model": self.model,
+            "model": model_name(self.model),
             "weights": Path(self.weights).name,  # a file, perhaps
             "split": self.split,
             "codec": self.name,
@@ -116,7 +148,18 @@ class PointJob:
         }
         if file_hash(self.path) != self.content:  # another machine's, or changed meanwhile
             raise ValueError(f"{self.path.name}: another file than the study was asked for")
-        scene = _scene(self.path, self.model, self.weights, self.split, self.frames)
+        scene = replace(
+            _scene(
+                self.path,
+                self.model,
+                self.weights,
+                self.split,
+                self.frames,
+                self.preprocessing,
+                self.task,
+            ),
+            profile=self.profile,
+        )
         provenance.reset_peak_memory()
         try:
             coded = self.study_codec().code(scene, self.point)
@@ -125,16 +168,16 @@ class PointJob:
             reason = str(error).replace(str(self.path), self.path.name)
             return row | {"refused": reason} | provenance.stamp()
         labels = None if self.labels is None else np.array(self.labels[: scene.frames], np.int64)
-        fidelity = scene.judge(coded, labels)
+        judged = scene.judge(coded, labels)
         return (
             row
             | _rates(scene, coded)
-            | _fidelities(fidelity)
+            | judged.figures()
             | {
-                "seconds": {**coded.seconds, "cloud": fidelity.seconds_cloud},
+                "seconds": {**coded.seconds, "cloud": judged.seconds_cloud},
                 "peak_memory_mb": memory,
                 "parameters": dict(coded.parameters),
-                "per_frame": _per_frame(coded, fidelity),
+                "per_frame": _per_frame(coded, judged),
             }
             | provenance.stamp()
         )
@@ -152,23 +195,9 @@ def _rates(scene: Scene, coded: Coded) -> dict[str, Any]:
     }
 
 
-def _fidelities(fidelity: Fidelity) -> dict[str, Any]:
+def _per_frame(coded: Coded, judged: Judged) -> dict[str, Any]:
     return {
-        "kl": float(fidelity.kl.mean()),
-        "top1_agreement": float(fidelity.top1.mean()),
-        "dense_agreement": None if fidelity.dense is None else float(fidelity.dense.mean()),
-        "nrmse": fidelity.nrmse,
-        "accuracy": fidelity.accuracy,
-    }
-
-
-def _per_frame(coded: Coded, fidelity: Fidelity) -> dict[str, Any]:
-    return {
-        "kl": [round(float(value), DIGITS) for value in fidelity.kl],
-        "top1": [int(value) for value in fidelity.top1],
-        "dense": None
-        if fidelity.dense is None
-        else [round(float(value), DIGITS) for value in fidelity.dense],
+        **judged.per_frame(),
         "bytes": None if coded.frame_bytes is None else list(coded.frame_bytes),
         "parts": {
             part: [round(float(value), 2) for value in values]
@@ -188,6 +217,9 @@ class ShowcaseJob:
     split: str
     frames: int
     qp: int
+    preprocessing: Path | None = None
+    task: str | None = None
+    profile: Path | None = None
 
     @property
     def key(self) -> str:
@@ -213,4 +245,7 @@ class ShowcaseJob:
             split=self.split,
             qp=self.qp,
             frames=self.frames,
+            preprocessing=self.preprocessing,
+            task=self.task,
+            profile=self.profile,
         )

@@ -19,9 +19,12 @@ from tools.rate_distortion.bd_rate import MEASURES
 from tools.rate_distortion.figures import (
     bd_rate_figure,
     fronts,
+    lead_in,
     rate_distortion_figure,
     style_of,
+    task_in,
 )
+from tools.rate_distortion.measures import MEANINGS, Measure, framed_of, measures_of
 from tools.rate_distortion.study import ANSWERS, STAGES, percent
 from tools.report.figures import save
 from tools.report.page import (
@@ -40,20 +43,12 @@ __all__ = ["study_page"]
 
 POINT_FIELDS = (
     "clip", "split", "codec", "variant", "point", "frames", "bytes", "bytes_per_frame",
-    "kbit_per_s", "bits_per_element", "kl", "top1_agreement", "dense_agreement", "nrmse",
-    "accuracy", "front", "per_frame",
+    "kbit_per_s", "bits_per_element",
 )  # fmt: skip
 RATES = (
     ("bytes_per_frame", "bytes per frame"),
     ("kbit_per_s", "kbit/s"),
     ("bits_per_element", "bits per element"),
-)
-FIDELITIES = (
-    ("kl", "KL divergence"),
-    ("top1_agreement", "top-1 agreement"),
-    ("dense_agreement", "dense agreement"),
-    ("nrmse", "NRMSE"),
-    ("accuracy", "accuracy"),
 )
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
 SYMBOLS = {
@@ -76,17 +71,20 @@ def study_page(study: Mapping[str, Any]) -> str:
 
         format           1
         provenance       command, commit, date, versions {name: version}, machine {…}
-        settings         model, weights, frames, test [codec, …], kl [low, high],
+        settings         model, weights, frames, test [codec, …], kl [low, high], task (absent:
+                         classification),
                          splits [{name, elements (a frame), tensors}],
                          clips [{name, width, height, frame_rate, frames}]
         points           [{clip, split ("": independent of the split), codec, variant, point,
                          frames, bytes, bytes_per_frame, kbit_per_s, bits_per_element or null,
-                         kl, top1_agreement, dense_agreement, nrmse, accuracy (or null),
+                         kl, top1_agreement, dense_agreement, nrmse, accuracy (or null), or the
+                         measures of another task (see `measures.py`),
                          seconds {stage: seconds}, peak_memory_mb, parameters {…},
-                         per_frame {kl [nats], bytes [bytes] or null, parts {header, motion,
-                         residual: [bytes]} or {}}}]
+                         per_frame {kl [nats] or the loss of another task, bytes [bytes] or null,
+                         parts {header, motion, residual: [bytes]} or {}}}]
         refused          [{clip, split, codec, variant, point, reason}]
-        comparisons      [{split, test, anchor, measure ("bd_rate" or "bd_kl"),
+        comparisons      [{split, test, anchor, measure ("bd_rate" or "bd_kl"), figure (name of
+                         the loss that is equal; absent: the lead),
                          clips {clip: {pchip, akima (%), low, high, overlap} or {refusal}},
                          mean (%) or null, interval [low, high] or null, clips_compared}]
         fidelities       [{split, codec, kl, clips, bytes_per_frame, top1_agreement,
@@ -133,24 +131,36 @@ def _options(names: Iterable[str]) -> list[tuple[str, str]]:
     return [(name, name) for name in names]
 
 
+def _measures(study: Mapping[str, Any]) -> list[Measure]:
+    """Return the measures of the task that any point has."""
+    return [
+        measure
+        for measure in measures_of(task_in(study))
+        if any(point.get(measure.name) is not None for point in study["points"])
+    ]
+
+
 def _payload(study: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the scripts need: points as rows, since names of fields repeated some thousand
     times are most of a file, and figures by frame of the points on a front only.
     """
+    measures, lead, framed = _measures(study), lead_in(study), framed_of(task_in(study))
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for point in study["points"]:
         groups[point["clip"], point["split"]].append(point)
-    on_front = {
-        id(point)
-        for found in groups.values()
-        for front in fronts(found).values()
-        for point in front
-    }
+    on_front: dict[int, list[str]] = defaultdict(list)  # by which measures
+    for measure in dict.fromkeys((lead, *(one for one in measures if one.compared))):
+        for found in groups.values():
+            for front in fronts(found, measure).values():
+                for point in front:
+                    on_front[id(point)].append(measure.name)
+    fields = (*POINT_FIELDS, *(one.name for one in measures), "front", "per_frame")
     rows = []
     for point in study["points"]:
-        front = id(point) in on_front
-        derived = {"front": front, "per_frame": point["per_frame"] if front else None}
-        rows.append([_short(derived.get(key, point.get(key))) for key in POINT_FIELDS])
+        fronted = on_front.get(id(point), [])
+        shown = {name: point["per_frame"].get(name) for name in (framed.name, "bytes", "parts")}
+        derived = {"front": fronted, "per_frame": shown if lead.name in fronted else None}
+        rows.append([_short(derived.get(key, point.get(key))) for key in fields])
     styles = {}
     for codec in dict.fromkeys(point["codec"] for point in study["points"]):
         style = style_of(codec)
@@ -162,7 +172,20 @@ def _payload(study: Mapping[str, Any]) -> dict[str, Any]:
         }
     return {
         "splits": study["settings"]["splits"],
-        "points": {"fields": POINT_FIELDS, "rows": rows},
+        "measures": [
+            {
+                "name": one.name,
+                "label": one.label,
+                "brief": one.brief,
+                "title": one.title,
+                "unit": one.unit,
+                "loss": one.kind == "loss",
+                "compared": one.compared,
+            }
+            for one in dict.fromkeys((lead, *measures, framed))
+        ],
+        "framed": framed.name,
+        "points": {"fields": fields, "rows": rows},
         "styles": styles,
         "showcases": study["showcases"],
     }
@@ -179,14 +202,14 @@ def _short(value: Any) -> Any:  # noqa: ANN401 - any JSON
 
 def _summary(study: Mapping[str, Any]) -> Section:
     """Lead with the anchors that come closest."""
-    tests = study["settings"]["test"]
+    tests, lead = study["settings"]["test"], lead_in(study)
     items: list[tuple[str, str, str]] = []
     for split in _names(study, "splits"):
-        found = {
-            (row["test"], row["anchor"]): row
-            for row in study["comparisons"]
-            if row["split"] == split and row["measure"] == "bd_rate" and row["mean"] is not None
-        }
+        by_figure: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = defaultdict(dict)
+        for row in study["comparisons"]:
+            if row["split"] == split and row["measure"] == "bd_rate" and row["mean"] is not None:
+                by_figure[_figure_of(row, lead)][row["test"], row["anchor"]] = row
+        found = by_figure[lead.name]
         rows = [
             row
             for (test, anchor), row in found.items()
@@ -200,6 +223,12 @@ def _summary(study: Mapping[str, Any]) -> Section:
                 for test in tests[1:]
                 if (test, row["anchor"]) in found
             ]
+            pair = tests[0], row["anchor"]
+            others += [
+                f"at equal {measure.lost}: {percent(by_figure[measure.name][pair]['mean'])}"
+                for measure in _measures(study)
+                if measure != lead and pair in by_figure[measure.name]
+            ]
             count = row["clips_compared"]
             notes = [_interval(row), f"{count} clip{'s' * (count != 1)}", *others]
             label = f"{tests[0]} against {row['anchor']}, {split}"
@@ -211,12 +240,33 @@ def _summary(study: Mapping[str, Any]) -> Section:
     return Section(
         "Summary",
         numbers(items)
-        + fragment("reading.html", low=low, high=high, findings=study.get("findings", ())),
+        + fragment(
+            "reading.html",
+            low=low,
+            high=high,
+            findings=study.get("findings", ()),
+            lead=lead,
+            meanings=[
+                (measure.label, MEANINGS[measure.name])
+                for measure in _measures(study)
+                if measure.name in MEANINGS
+            ],
+        ),
         note=(
-            "Mean BD-rate over the clips, against the anchors that are hardest to beat, and "
-            "against those that send the answer instead of features, if measured."
+            f"Mean BD-rate over the clips{_at_equal(lead)}, against the anchors that are hardest "
+            "to beat, and against those that send the answer instead of features, if measured."
         ),
     )
+
+
+def _figure_of(row: Mapping[str, Any], lead: Measure) -> str:
+    """Name the loss that a comparison holds equal."""
+    return str(row.get("figure", lead.name))
+
+
+def _at_equal(lead: Measure) -> str:
+    """Say at equal what, where it is not what it has always been."""
+    return "" if lead.name == "kl" else f" at equal {lead.lost}"
 
 
 def _interval(row: Mapping[str, Any]) -> str:
@@ -234,22 +284,19 @@ def _figure(figure: Figure, caption: str) -> Markup:
 
 
 def _curves(study: Mapping[str, Any]) -> Section:
-    splits = _names(study, "splits")
+    splits, lead = _names(study, "splits"), lead_in(study)
     overviews = [
         (
             split,
             _figure(
                 rate_distortion_figure(study, split),
-                f"All clips at {split}: KL divergence over bytes per frame.",
+                f"All clips at {split}: {lead.label} over bytes per frame.",
             ),
         )
         for split in splits
     ]
-    fidelities = [
-        (key, label)
-        for key, label in FIDELITIES
-        if any(point.get(key) is not None for point in study["points"])
-    ]
+    measures = _measures(study)
+    fidelities = [(measure.name, measure.label) for measure in measures]
     body = fragment(
         "curves.html",
         splits=_options(splits),
@@ -257,6 +304,8 @@ def _curves(study: Mapping[str, Any]) -> Section:
         rates=RATES,
         fidelities=fidelities,
         overviews=overviews,
+        lead=lead,
+        others=[one.brief for one in measures if one.compared and one != lead],
     )
     return Section("Curves", body, note="Lower and further left is better.")
 
@@ -264,21 +313,25 @@ def _curves(study: Mapping[str, Any]) -> Section:
 def _comparisons(study: Mapping[str, Any]) -> Section | None:
     if not study["comparisons"]:
         return None
+    lead = lead_in(study)
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in study["comparisons"]:
-        groups[row["split"], row["test"], row["measure"]].append(row)
+        figure = _figure_of(row, lead)
+        measure = row["measure"] if figure == lead.name else f"{row['measure']}-{figure}"
+        groups[row["split"], row["test"], measure].append(row)
+    labels = {**MEASURES, **_labels(study)}
     splits = _names(study, "splits")
     body = fragment(
         "comparisons.html",
         splits=_options(splits),
         tests=_options(dict.fromkeys(test for _, test, _ in groups)),
-        measures=[(key, MEASURES[key]) for key in dict.fromkeys(key for _, _, key in groups)],
+        measures=[(key, labels[key]) for key in dict.fromkeys(key for _, _, key in groups)],
         groups=[
             {
                 "split": split,
                 "test": test,
                 "measure": measure,
-                "table": _comparison_table(study, rows, test, measure),
+                "table": _comparison_table(study, rows, test, labels[measure]),
                 "refusals": [
                     f"{clip} against {row['anchor']}: {cell['refusal']}"
                     for row in rows
@@ -293,8 +346,9 @@ def _comparisons(study: Mapping[str, Any]) -> Section | None:
                 split,
                 _figure(
                     bd_rate_figure(study, split),
-                    f"BD-rate at {split}: the mean over clips, its 95 % interval above it, and a "
-                    "dot for each clip. Clips far to the right of zero are drawn at the edge.",
+                    f"BD-rate at {split}{_at_equal(lead)}: the mean over clips, its 95 % interval "
+                    "above it, and a dot for each clip. Clips far to the right of zero are drawn "
+                    "at the edge.",
                 ),
             )
             for split in splits
@@ -303,13 +357,27 @@ def _comparisons(study: Mapping[str, Any]) -> Section | None:
     return Section(
         "Comparisons",
         body,
-        note="Negative is better: fewer bytes at equal KL, or less KL at equal rate.",
+        note="Negative is better: fewer bytes at equal KL, or less KL at equal rate."
+        if lead.name == "kl"
+        else "Negative is better: fewer bytes at equal loss, of the measure chosen.",
     )
 
 
+def _labels(study: Mapping[str, Any]) -> dict[str, str]:
+    """Name the BD-rates of a task that has several, by the loss that each holds equal."""
+    lead, measures = lead_in(study), _measures(study)
+    if lead.name == "kl":
+        return {}
+    return {
+        "bd_rate" if one == lead else f"bd_rate-{one.name}": f"BD-rate at equal {one.lost}"
+        for one in (lead, *measures)
+    }
+
+
 def _comparison_table(
-    study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], test: str, measure: str
+    study: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], test: str, label: str
 ) -> Markup:
+    name, _, equal = label.partition(" at ")
     header = ["clip", *(row["anchor"] for row in rows)]
     lines: list[list[Cell]] = [
         [clip, *(_comparison_cell(row["clips"].get(clip, {})) for row in rows)]
@@ -317,8 +385,8 @@ def _comparison_table(
     ]
     lines.append(["mean", *(_mean_cell(row) for row in rows)])
     caption = (
-        f"{MEASURES[measure]} of {test}, % by PCHIP; below it by Akima, and which share of the "
-        "shorter curve was compared."
+        f"{name} of {test}{equal and f' at {equal}'}, % by PCHIP; below it by Akima, and which "
+        "share of the shorter curve was compared."
     )
     return table(header, lines, caption, numeric=range(1, len(header)), totals=1)
 
@@ -388,12 +456,14 @@ def _fidelities(study: Mapping[str, Any]) -> Section | None:
 
 
 def _frames(study: Mapping[str, Any]) -> Section | None:
-    if not any(point["per_frame"]["kl"] for point in study["points"]):
+    framed = framed_of(task_in(study))
+    if not any(point["per_frame"].get(framed.name) for point in study["points"]):
         return None
     body = fragment(
         "frames.html",
         splits=_options(_names(study, "splits")),
         clips=_options(_names(study, "clips")),
+        framed=framed,
     )
     note = "Where the bits of a clip go, frame by frame, and what the task loses there."
     return Section("Frames", body, note=note)
@@ -406,6 +476,7 @@ def _showcases(study: Mapping[str, Any]) -> Section | None:
         "showcase.html",
         clips=_options(dict.fromkeys(show["clip"] for show in study["showcases"])),
         splits=_options(dict.fromkeys(show["split"] for show in study["showcases"])),
+        drawn=any("drawn" in frame for show in study["showcases"] for frame in show["frames"]),
     )
     return Section("Showcase", body)
 

@@ -14,8 +14,9 @@ the channels, so its bits are divided among them in proportion to the energy tha
 
     bits(c)  =  sum over levels of  bits(level) · M[c, r]² / sum over c' of M[c', r]²
 
-Of a split with several tensors, the largest is shown.  Draws nothing: images travel as data URIs,
-vectors as numbers, for `tools/report/page.py` to lay out.
+Of a split with several tensors, the largest is shown.  Where a task has results that can be drawn,
+those of the decoded and of the uncoded network are, over the frame that the network sees.  Images
+travel as data URIs, vectors as numbers, for `tools/report/page.py` to lay out.
 """
 
 import base64
@@ -41,8 +42,11 @@ from codec.format.profile import TensorProfile, profile_of
 from codec.format.tables import MAX_DIRECT_LEVEL
 from codec.models.preprocessing import normalise
 from codec.normative.symbols import MODE_SKIP, TensorSymbols
+from codec.pipeline.decoding import TaskOutput
 from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.network_tasks import task_of
 from codec.pipeline.options import VideoOptions
+from tools.rate_distortion.measures import measures_of
 
 __all__ = ["channel_shares", "image_uri", "showcase", "symbol_bits"]
 
@@ -52,6 +56,9 @@ FRAME_PIXELS = 224
 JPEG_QUALITY = 80
 DIFFERENCE_COLOURS = "RdBu_r"
 CHANNEL_COLOURS = "viridis"
+
+DRAWN = ("detection", "masks", "keypoints", "segmentation")
+"""Tasks whose results have places in the frame."""
 
 Uri = str
 
@@ -161,16 +168,27 @@ class _Sums:
 
 
 def showcase(
-    path: Path, *, model: str, weights: str, split: str, qp: int, frames: int
+    path: Path,
+    *,
+    model: str,
+    weights: str,
+    split: str,
+    qp: int,
+    frames: int,
+    preprocessing: Path | None = None,
+    task: str | None = None,
+    profile: Path | None = None,
 ) -> dict[str, Any]:
     """Encode the first frames of a clip and return what there is to show, JSON-able.
 
     Returns:
-        `clip`, `model`, `split`, `qp`, `effort`, `coded` (frames), `bytes`, `kl`, `nrmse`;
+        `clip`, `model`, `split`, `qp`, `effort`, `coded` (frames), `bytes`, `nrmse`, and the
+        figures of the task: `kl` and `top1_agreement` of a classification;
         `tensor` (`name`, `channels`, `height`, `width`, `block_size`, `range`);
         `grid` (pixels), `width`, `height` (of the frames);
         `frames`: `number`, `seconds`, `bytes`, `image`, and `vectors`, rows of [y, x] in pixels,
-        or None where the encoder sent no field;
+        or None where the encoder sent no field; of a task that draws, `drawn`: the same frame with
+        the results of the uncoded and of the decoded network on it;
         `channels`: `number`, `reason`, `low`, `high` (of the colours), `scale` (the differences are
         coloured from -scale to scale), and `images`: `original`, `reconstructed` and `difference`,
         each a strip of one plane for each of the frames, side by side;
@@ -187,6 +205,9 @@ def showcase(
         model=model,
         split=split,
         weights=weights,
+        preprocessing=preprocessing,
+        task=task,
+        profile=profile,
         frames=(0, frames),
         evaluate=True,
         config=EncoderConfig(qp=qp),
@@ -194,13 +215,13 @@ def showcase(
     encoder = VideoEncoder(path, options)
     header = encoder.header
     shown = max(range(len(header.tensors)), key=lambda number: header.tensors[number].elements)
-    spec, profile = header.tensors[shown], profile_of(header).tensors[shown]
-    rows, columns = profile.blocks(spec.height, spec.width)
+    spec, coding = header.tensors[shown], profile_of(header).tensors[shown]
+    rows, columns = coding.blocks(spec.height, spec.width)
     sums = _Sums(
         np.zeros(spec.shape),
         np.zeros(spec.channels),
         np.zeros(spec.channels),
-        np.zeros(len(profile.scan.position)),
+        np.zeros(len(coding.scan.position)),
         np.zeros(rows * columns),
     )
     lengths = FrameWriter(header, profile_of(header))
@@ -208,6 +229,8 @@ def showcase(
     assert header.preprocessing is not None  # `VideoEncoder` states it
     pictures = _pictures(path, header.preprocessing, frames)
     wanted = _shown_frames(len(pictures))
+    kind = task_of(header.task, header.model).name
+    output = TaskOutput(header, encoder.split) if kind in DRAWN else None
     kept: list[_Frame] = []
     for number, (encoded, rgb) in enumerate(zip(encoder, pictures, strict=True)):
         size = writer.write(encoded.packet)
@@ -233,6 +256,10 @@ def showcase(
                 if symbols.vectors is None
                 else (symbols.vectors / VECTOR_UNITS).tolist(),
             }
+            if output is not None:
+                found = output.result(encoded.features)
+                picture = output.drawn(found, rgb, [tensor[0] for tensor in features])
+                entry["drawn"] = image_uri(Image.fromarray(picture), quality=JPEG_QUALITY)
             kept.append(_Frame(entry, original, reconstructed.copy()))
     writer.close()
     report = encoder.report(writer.bytes_written, writer.header_bytes)
@@ -246,14 +273,13 @@ def showcase(
         "effort": options.config.effort,
         "coded": sums.frames,
         "bytes": writer.bytes_written,
-        "kl": report["kl"],
-        "nrmse": report["nrmse"],
+        **{one.name: report[one.name] for one in measures_of(kind) if one.name in report},
         "tensor": {
             "name": spec.name,
             "channels": spec.channels,
             "height": spec.height,
             "width": spec.width,
-            "block_size": profile.block_size,
+            "block_size": coding.block_size,
             "range": extent,
         },
         "grid": header.grid,
@@ -265,7 +291,7 @@ def showcase(
             for number, reason in _chosen_channels(sums, channel_nrmse).items()
         ],
         "channel_nrmse": _rounded(channel_nrmse),
-        "channel_bits": _rounded(sums.position_bits @ channel_shares(profile) / sums.frames),
+        "channel_bits": _rounded(sums.position_bits @ channel_shares(coding) / sums.frames),
         "block_bits": _rounded(sums.block_bits.reshape(rows, columns) / sums.frames),
         "position_nrmse": _rounded(np.sqrt(sums.squared_error.mean(0) / sums.frames) / extent),
         "bits": sums.bits,

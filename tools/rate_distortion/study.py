@@ -9,11 +9,13 @@
 
     format       1
     provenance   command, commit, date, versions, machine
-    settings     model, weights, frames, test, kl, splits, clips
+    settings     model, weights, frames, test, kl, splits, clips, task
     points       one object per clip × codec × point: the columns of results.csv, `seconds` by
-                 stage, `parameters`, and `per_frame`: kl, top1, dense, bytes, and bytes by part
+                 stage, `parameters`, and `per_frame`: kl, top1, dense, or the figures of another
+                 task; bytes, and bytes by part
     refused      clip, split, codec, variant, point, reason
-    comparisons  every test against every other codec, by BD-rate and BD-KL, clip by clip
+    comparisons  every test against every other codec, by BD-rate and BD-KL, clip by clip; where
+                 the task is another than classification, by BD-rate at equal loss of each measure
     fidelities   what is kept, at equal KL, of what an encoder may not have chosen by
     averages     points that all clips share, averaged over the clips, with intervals
     findings     in words: where the tests are strongest and weakest
@@ -47,6 +49,13 @@ from tools.rate_distortion.bd_rate import (
     bootstrap,
     envelope,
 )
+from tools.rate_distortion.measures import (
+    CLASSIFICATION,
+    Measure,
+    lead_of,
+    measures_in,
+    measures_of,
+)
 from tools.running.outputs import write_text
 
 __all__ = [
@@ -66,30 +75,18 @@ Point = Mapping[str, Any]
 STAGES = ("video", "edge", "motion", "encode", "decode", "cloud")
 PARTS = ("header", "motion", "residual")
 KEY = ("clip", "model", "weights", "split", "codec", "variant", "point", "frames")
-FIGURES = (
-    "bytes", "bytes_per_frame", "kbit_per_s", "bits_per_element", "kl", "top1_agreement",
-    "dense_agreement", "nrmse", "accuracy",
-)  # fmt: skip
+RATES = ("bytes", "bytes_per_frame", "kbit_per_s", "bits_per_element")
+FIGURES = (*RATES, *(measure.name for measure in CLASSIFICATION))
 PROVENANCE = ("parameters", "date", "commit", "versions", "machine", "command")
-COLUMNS = (
-    *KEY,
-    *FIGURES,
+BEHIND = (
     *(f"bytes_{part}" for part in PARTS),
     *(f"seconds_{stage}" for stage in STAGES),
     "peak_memory_mb",
     *PROVENANCE,
 )
-FRAME_COLUMNS = (
-    *KEY,
-    "frame",
-    "kl",
-    "top1",
-    "dense",
-    "bytes",
-    *(f"bytes_{part}" for part in PARTS),
-)
+COLUMNS = (*KEY, *FIGURES, *BEHIND)
+"""Of a classification."""
 
-EQUAL_KL = 0.1
 FIDELITIES = ("bytes_per_frame", "top1_agreement", "dense_agreement", "nrmse")
 
 FILES = ("results.csv", "frames.csv", "study.json")
@@ -100,7 +97,9 @@ ANSWERS = ("labels",)
 """Anchors of another kind: they send the answer, and no features to compute anything from."""
 
 
-def curves(points: Iterable[Point]) -> dict[tuple[str, str], dict[str, Curve]]:
+def curves(
+    points: Iterable[Point], measure: Measure = CLASSIFICATION[0]
+) -> dict[tuple[str, str], dict[str, Curve]]:
     """Make the curve of every split, codec and clip: split, codec -> clip -> curve.
 
     All variants of a codec make one curve.  The split of what does not depend on one is empty.
@@ -117,7 +116,12 @@ def curves(points: Iterable[Point]) -> dict[tuple[str, str], dict[str, Curve]]:
                 "a curve has one number of frames"
             )
         found[split, codec][clip] = Curve.from_points(
-            ((member["bytes_per_frame"], member["kl"]) for member in members), frames.pop()
+            (
+                (member["bytes_per_frame"], loss)
+                for member in members
+                if (loss := measure.loss(member)) is not None
+            ),
+            frames.pop(),
         )
     return dict(found)
 
@@ -128,7 +132,7 @@ class Study:
 
     Args:
         settings: as in the module's docstring; `test` names the codecs that are compared with all
-            others, `kl` the range in which.
+            others, `kl` the range in which; `task` is classification if it is not there.
         provenance: of the command that put it together.
         points: measured.
         refused: what codecs would not code, and why.
@@ -146,11 +150,41 @@ class Study:
         """Name the splits."""
         return [split["name"] for split in self.settings["splits"]]
 
+    @property
+    def task(self) -> str:
+        """Name the task."""
+        return str(self.settings.get("task", "classification"))
+
+    @property
+    def lead(self) -> Measure:
+        """Return the measure that curves, summary and findings go by."""
+        return lead_of(self.task)
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """Return those of the task that were measured."""
+        return tuple(
+            measure
+            for measure in measures_of(self.task)
+            if self.task == "classification"
+            or any(point.get(measure.name) is not None for point in self.points)
+        )
+
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """Compare every test with every other codec at every split, by both measures."""
-        low, high = self.settings["kl"]
-        found = curves(self.points)
+        """Compare every test with every other codec at every split, by each measure in turn."""
+        return [
+            one
+            for measure in self.measures
+            if measure.compared
+            for one in self._comparisons(measure)
+        ]
+
+    def _comparisons(self, over: Measure) -> list[Comparison]:
+        classifies = self.task == "classification"
+        limits = tuple(self.settings["kl"]) if classifies else (0.0, math.inf)
+        measures = tuple(MEASURES) if classifies else ("bd_rate",)
+        found = curves(self.points, over)
         names = list(dict.fromkeys(point["codec"] for point in self.points))
         comparisons = []
         for split in self.splits:
@@ -164,34 +198,46 @@ class Study:
                         continue
                     comparisons += [
                         Comparison.of(
-                            split, (test, anchor), other, own, limits=(low, high), measure=measure
+                            split,
+                            (test, anchor),
+                            other,
+                            own,
+                            limits=limits,
+                            measure=measure,
+                            figure=over.name,
                         )
-                        for measure in MEASURES
+                        for measure in measures
                     ]
         return comparisons
 
-    def compared(self, split: str, test: str, measure: str = "bd_rate") -> list[Comparison]:
-        """Return the comparisons of a test at a split, one for each other codec."""
+    def compared(self, split: str, test: str, over: Measure | None = None) -> list[Comparison]:
+        """Return the BD-rates of a test at a split, one for each other codec: at equal loss of the
+        lead, or of another measure.
+        """
+        wanted = (split, test, "bd_rate", (over or self.lead).name)
         return [
             one
             for one in self.comparisons
-            if (one.split, one.test, one.measure) == (split, test, measure)
+            if (one.split, one.test, one.measure, one.figure) == wanted
         ]
 
     def fidelities(self) -> list[dict[str, Any]]:
-        """Interpolate every codec's points at one KL, `EQUAL_KL`; means over the clips that reach
-        it on both sides.
+        """Interpolate every codec's points at one KL; means over the clips that reach it on both
+        sides.  Of other tasks there is no such loss that fits all networks, and no rows.
         """
+        equal = self.lead.equal
+        if equal is None:
+            return []
         groups: dict[tuple[str, str], dict[str, list[Point]]] = defaultdict(dict)
         for point in self._tests_first():
             clips = groups[point["split"], point["codec"]]
             clips.setdefault(point["clip"], []).append(point)
         rows = []
         for (split, codec), clips in groups.items():
-            found = [_at_equal_kl(points) for points in clips.values()]
+            found = [_at_equal_kl(points, equal) for points in clips.values()]
             reached = [one for one in found if one is not None]
             if reached:
-                row: dict[str, Any] = {"split": split, "codec": codec, "kl": EQUAL_KL}
+                row: dict[str, Any] = {"split": split, "codec": codec, "kl": equal}
                 row["clips"] = len(reached)
                 for name in FIDELITIES:
                     values = [value for one in reached if (value := one[name]) is not None]
@@ -218,10 +264,10 @@ class Study:
                 "point": value,
                 "clips": len(members),
             }
-            for name in FIGURES[1:]:
+            for name in (*RATES[1:], *(measure.name for measure in self.measures)):
                 values = [member[name] for member in members if member.get(name) is not None]
                 average[name] = float(np.mean(values)) if len(values) == len(members) else None
-                if name in {"bytes_per_frame", "kl"}:
+                if name in {"bytes_per_frame", self.lead.name}:
                     average[f"{name}_interval"] = bootstrap(values)
             averages.append(average)
         return averages
@@ -260,6 +306,19 @@ class Study:
             "showcases": [dict(one) for one in self.showcases],
         }
 
+    def _frame_columns(self) -> tuple[str, ...]:
+        told = ["kl", "top1", "dense"]
+        if self.task != "classification":
+            told = list(
+                dict.fromkeys(
+                    name
+                    for point in self.points
+                    for name in point["per_frame"]
+                    if name not in {"bytes", "parts"}
+                )
+            )
+        return (*KEY, "frame", *told, "bytes", *(f"bytes_{part}" for part in PARTS))
+
     def _tests_first(self) -> list[Point]:
         tests = self.settings["test"]
         return sorted(self.points, key=lambda point: point["codec"] not in tests)
@@ -267,18 +326,19 @@ class Study:
     def write(self, folder: Path) -> None:
         """Write results.csv, frames.csv and study.json."""
         command = self.provenance["command"]
+        names = [measure.name for measure in self.measures]
         texts = (
-            _csv(COLUMNS, _rows(self.points, command)),
-            _csv(FRAME_COLUMNS, _frame_rows(self.points)),
+            _csv((*KEY, *RATES, *names, *BEHIND), _rows(self.points, names, command)),
+            _csv(self._frame_columns(), _frame_rows(self.points)),
             json.dumps(self.to_json(), allow_nan=False),
         )
         for name, text in zip(FILES, texts, strict=True):
             write_text(folder / name, text)
 
 
-def _at_equal_kl(points: Sequence[Point]) -> dict[str, float | None] | None:
-    """Interpolate between the points of a clip next to `EQUAL_KL`, in log KL and log rate; None if
-    it lies outside of them.
+def _at_equal_kl(points: Sequence[Point], equal: float) -> dict[str, float | None] | None:
+    """Interpolate between the points of a clip next to a KL, in log KL and log rate; None if it
+    lies outside of them.
     """
     cheapest = {
         pair: point
@@ -287,8 +347,8 @@ def _at_equal_kl(points: Sequence[Point]) -> dict[str, float | None] | None:
     }
     front = [cheapest[pair] for pair in envelope(cheapest, margin=MARGIN)]
     for fine, coarse in pairwise(sorted(front, key=lambda point: float(point["kl"]))):
-        if fine["kl"] <= EQUAL_KL <= coarse["kl"]:
-            share = math.log(EQUAL_KL / fine["kl"]) / math.log(coarse["kl"] / fine["kl"])
+        if fine["kl"] <= equal <= coarse["kl"]:
+            share = math.log(equal / fine["kl"]) / math.log(coarse["kl"] / fine["kl"])
             return {
                 name: None
                 if fine[name] is None or coarse[name] is None
@@ -353,10 +413,11 @@ def _against_itself(split: str, own: Sequence[Comparison]) -> str:
     return f"{split}, {OWN} against its own variants: " + "; ".join(parts) + "."
 
 
-def _rows(points: Iterable[Point], command: str) -> Iterator[dict[str, Any]]:
+def _rows(points: Iterable[Point], names: Iterable[str], command: str) -> Iterator[dict[str, Any]]:
+    figures = (*KEY, *RATES, *names, "peak_memory_mb", *PROVENANCE)
     for point in points:
         parts = point["per_frame"]["parts"]
-        row = {name: point.get(name) for name in (*KEY, *FIGURES, "peak_memory_mb", *PROVENANCE)}
+        row = {name: point.get(name) for name in figures}
         row |= {f"bytes_{part}": round(sum(parts[part]), 2) for part in PARTS if part in parts}
         row |= {f"seconds_{stage}": point["seconds"].get(stage) for stage in STAGES}
         row |= {name: json.dumps(point[name]) for name in ("parameters", "versions", "machine")}
@@ -366,11 +427,10 @@ def _rows(points: Iterable[Point], command: str) -> Iterator[dict[str, Any]]:
 def _frame_rows(points: Iterable[Point]) -> Iterator[dict[str, Any]]:
     for point in points:
         frames = point["per_frame"]
-        for number, kl in enumerate(frames["kl"]):
-            row = {name: point.get(name) for name in KEY} | {"frame": number, "kl": kl}
-            for name in ("top1", "dense", "bytes"):
-                if frames[name] is not None:
-                    row[name] = frames[name][number]
+        told = {name: found for name, found in frames.items() if name != "parts" and found}
+        for number in range(point["frames"]):
+            row = {name: point.get(name) for name in KEY} | {"frame": number}
+            row |= {name: found[number] for name, found in told.items()}
             for part, values in frames["parts"].items():
                 row[f"bytes_{part}"] = values[number]
             yield row
@@ -415,8 +475,9 @@ def read_points(path: Path) -> list[dict[str, Any]]:
     Raises:
         click.ClickException: a column is missing, a figure is no number, or there is no row.
     """
-    needed = ("clip", "split", "codec", "variant", "point", "frames", "bytes_per_frame", "kl")
+    needed = ("clip", "split", "codec", "variant", "point", "frames", "bytes_per_frame")
     with rows_of(path) as (columns, rows):
+        measures = _measures_in(path, columns)
         absent = [column for column in needed if column not in columns]
         if absent:
             raise click.ClickException(
@@ -425,16 +486,25 @@ def read_points(path: Path) -> list[dict[str, Any]]:
         points = []
         for row in rows:
             point: dict[str, Any] = dict(row)
-            for name in ("point", *FIGURES):
+            for name in ("point", *RATES, *(measure.name for measure in measures)):
                 if name in row:
                     point[name] = float(row[name]) if row[name] else None
             point["frames"] = int(row["frames"])
-            if point["bytes_per_frame"] is None or point["kl"] is None:
-                raise ValueError("a point without rate or KL")
+            if point["bytes_per_frame"] is None or point[measures[0].name] is None:
+                raise ValueError(f"a point without rate or {measures[0].label}")
             points.append(point)
     if not points:
         raise click.ClickException(f"{path}: no row in it")
     return points
+
+
+def _measures_in(path: Path, columns: Iterable[str]) -> tuple[Measure, ...]:
+    try:
+        return measures_in(columns)
+    except ValueError as error:
+        raise click.ClickException(
+            f"{path}: {error}; expected the results.csv of a study"
+        ) from error
 
 
 def parse_limits(
@@ -459,5 +529,5 @@ limits_option = click.option(
     show_default=True,
     metavar="LOW:HIGH",
     callback=parse_limits,
-    help="Compare curves between these.",
+    help="Compare the curves of classifiers between these; those of other tasks, whole.",
 )

@@ -48,14 +48,11 @@
     bits_per_element: ["bits per feature element", (point, split) =>
       point.bits_per_element ?? 8 * point.bytes_per_frame / elements[split]],
   };
-  const FIDELITIES = {
-    kl: ["KL divergence, nats", true],
-    top1_agreement: ["top-1 agreement", false],
-    dense_agreement: ["dense agreement", false],
-    accuracy: ["accuracy", false],
-    nrmse: ["NRMSE", true],
-  };
-  const LOSSLESS = 1e-6;  // what has less KL than that has none, but for rounding
+  const MEASURES = Object.fromEntries(payload.measures.map((measure) => [measure.name, measure]));
+  const [LEAD] = payload.measures, FRAMED = MEASURES[payload.framed];
+  const LOSSLESS = 1e-6;  // what has less loss than that has none, but for rounding
+  /* A figure as text, a share in per cent. */
+  const figure = ({ loss }, number, count = 3) => (loss ? digits(number, count) : percent(number));
 
   function logarithmic(values, title, few) {
     const positive = values.filter((one) => one > 0);
@@ -77,15 +74,17 @@
       `<b>${plain(point.codec)}</b> ${plain(point.variant)} ${plain(point.point)}`,
       `${digits(point.bytes_per_frame, 4)} bytes per frame, ${digits(point.kbit_per_s, 4)} kbit/s`,
       `${digits(point.bytes, 8)} bytes, ${point.frames} frames`,
-      `KL ${digits(point.kl)}, NRMSE ${digits(point.nrmse)}`,
-      `top-1 agreement ${percent(point.top1_agreement)}, dense ${percent(point.dense_agreement)}`,
-    ].join("<br>") + (point.accuracy == null ? "" : `<br>accuracy ${percent(point.accuracy)}`);
+      ...[true, false].map((loss) => payload.measures
+        .filter((measure) => measure.loss === loss && point[measure.name] != null)
+        .map((measure) => `${measure.brief} ${figure(measure, point[measure.name])}`).join(", ")),
+    ].filter(Boolean).join("<br>");
   }
 
   function drawCurves() {
     const split = value("curve-split"), clip = value("curve-clip");
     const [rateTitle, rateOf] = RATES[value("curve-x")];
-    const fidelity = value("curve-y"), [title, log] = FIDELITIES[fidelity];
+    const fidelity = value("curve-y"), { title, loss: log, compared } = MEASURES[fidelity];
+    const onFront = (point) => point.front.includes(compared ? fidelity : LEAD.name);
     const rate = (point) => rateOf(point, split);
     const drawable = (point) => point[fidelity] != null && !(log && point[fidelity] < LOSSLESS);
     const traces = [];
@@ -93,7 +92,7 @@
     const heights = shown.filter(drawable).map((point) => point[fidelity]);
     for (const [codec, found] of grouped(shown, (point) => point.codec)) {
       const { colour: ink, dash, symbol, ours } = style(codec);
-      const front = found.filter((point) => point.front && drawable(point))
+      const front = found.filter((point) => onFront(point) && drawable(point))
         .sort((one, other) => rate(one) - rate(other));
       const common = {
         type: "scatter", name: plain(codec), legendgroup: codec, hoverinfo: "text",
@@ -122,7 +121,7 @@
           visible: codec === "uncompressed" ? "legendonly" : true,
         });
       }
-      const rest = found.filter((point) => !point.front && drawable(point));
+      const rest = found.filter((point) => !onFront(point) && drawable(point));
       if (byId("curve-all").checked && front.length && rest.length) {
         traces.push({
           ...common, uid: `${codec} rest`, mode: "markers", showlegend: false,
@@ -164,7 +163,7 @@
     fill("frame-codec", [...new Set(found.map((point) => point.codec))].map((name) => [name, name]));
     const options = found.filter((point) => point.codec === value("frame-codec"));
     fill("frame-point", options.map((point) => [
-      named(point), `${named(point)}: ${digits(point.bytes_per_frame)} B/frame, KL ${digits(point.kl, 2)}`]));
+      named(point), `${named(point)}: ${digits(point.bytes_per_frame)} B/frame, ${LEAD.brief} ${figure(LEAD, point[LEAD.name], 2)}`]));
   }
   function drawFrames() {
     const point = framed().find(
@@ -173,17 +172,18 @@
       return { traces: [], layout: { annotations: [
         { text: "not measured frame by frame", showarrow: false, x: 0.5, y: 0.5, xref: "paper", yref: "paper" }] } };
     }
-    const { kl, bytes, parts } = point.per_frame;
+    const { [FRAMED.name]: losses, bytes, parts } = point.per_frame;
     const stacks = Object.keys(parts ?? {}).length ? parts : bytes ? { "all bits": bytes } : {};
-    const number = kl.map((_, index) => index);
+    const number = losses.map((_, index) => index);
+    const heights = losses.map((one) => Math.max(one, 1e-5));
     const traces = Object.entries(stacks).map(([part, sizes]) => ({
       type: "bar", name: plain(part), x: number, y: sizes.map((size) => 8 * size),
       marker: { color: colour(PARTS[part] ?? "--residual"), line: { width: 0 } },
       hovertemplate: "%{y:,.0f} bits",
     }));
     traces.push({
-      type: "scatter", mode: "lines", name: "KL", x: number, y: kl.map((one) => Math.max(one, 1e-5)),
-      yaxis: "y2", line: { color: colour("--kl"), width: 1.8 }, hovertemplate: "%{y:.3g} nats",
+      type: "scatter", mode: "lines", name: FRAMED.brief, x: number, y: heights,
+      yaxis: "y2", line: { color: colour("--loss"), width: 1.8 }, hovertemplate: `%{y:.3g} ${FRAMED.unit}`,
     });
     const totals = number.map((index) =>
       Object.values(stacks).reduce((sum, sizes) => sum + 8 * sizes[index], 0));
@@ -191,7 +191,7 @@
     const [largest, second] = [...totals].sort((a, b) => b - a);
     const cut = largest > 3 * second ? 1.6 * second : 1.08 * largest;
     const annotations = totals.flatMap((total, index) => (total <= cut ? [] : [{
-      x: index, y: cut, yanchor: "top", xanchor: "left", showarrow: false, xshift: 6,
+      x: index + 0.43, y: cut, yanchor: "top", xanchor: "left", showarrow: false, xshift: 2,
       text: `${total.toLocaleString("en", { maximumFractionDigits: 0 })} bits ↑`,
       font: { size: 11, color: colour("--muted") },
     }]));
@@ -200,12 +200,12 @@
       layout: {
         barmode: "stack", bargap: 0.15, hovermode: "x unified", annotations,
         xaxis: {
-          title: { text: "frame" }, range: [-0.7, kl.length - 0.3], showgrid: false,
+          title: { text: "frame" }, range: [-0.7, losses.length - 0.3], showgrid: false,
           showspikes: false,  // drawn on white, since Plotly does not see what lies beneath
         },
         yaxis: { title: { text: "bits" }, range: [0, cut || 1] },
         yaxis2: {
-          ...logarithmic(kl.map((one) => Math.max(one, 1e-5)), "KL divergence, nats", true),
+          ...logarithmic(heights, FRAMED.title, true),
           overlaying: "y", side: "right", showgrid: false,
         },
         legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
@@ -283,14 +283,19 @@
     return payload.showcases.find(
       (show) => show.clip === value("show-clip") && show.split === value("show-split"));
   }
+  const toldOf = (show) => payload.measures.filter((measure) => show[measure.name] != null)
+    .map((measure) => `${measure.brief} ${figure(measure, show[measure.name])}`).join(", ");
   function drawShowcase() {
     const strip = byId("show-strip"), show = shown();
     byId("show-summary").textContent = show
       ? `Effort ${show.effort}, qp ${show.qp}, ${show.coded} frames: ${digits(show.bytes / show.coded, 4)} bytes per frame, `
-        + `KL ${digits(show.kl)}, NRMSE ${digits(show.nrmse)}. Tensor ${show.tensor.name}, `
+        + `${toldOf(show)}. Tensor ${show.tensor.name}, `
         + `${show.tensor.channels} channels of ${show.tensor.height} × ${show.tensor.width}.`
       : "There is no showcase of this clip at this split.";
     strip.replaceChildren();
+    byId("show-results")?.replaceChildren(...(show?.frames ?? []).filter((frame) => frame.drawn).map((frame) => element("figure", {},
+      element("img", { src: frame.drawn, alt: `frame ${frame.number} with what is found in it`, width: show.width, height: show.height }),
+      element("figcaption", {}, `frame ${frame.number}, ${digits(frame.bytes, 6)} B`))));
     if (!show) return;
     strip.style.setProperty("--frames", show.frames.length);
     strip.style.setProperty("--aspect", `${show.tensor.width} / ${show.tensor.height}`);
@@ -333,7 +338,7 @@
         zmin: name.endsWith("bits") ? 0 : Math.min(...values), zmax: Math.max(...values) || 1,
         text: text ?? z.map((row, i) => row.map((_, j) => `row ${i}, column ${j}`)),
         hovertemplate: "%{text}: %{z:.4~g}<extra></extra>",
-        ...(few ? { texttemplate: "%{z:,.0f}" } : {}),
+        ...(few ? { texttemplate: name.endsWith("bits") ? "%{z:,.0f}" : "%{z:.2~g}" } : {}),
         colorscale: [[0, colour("--soft")], [1, colour(ink)]],
         colorbar: { thickness: 8, len: 1, outlinewidth: 0, tickfont: { color: colour("--muted"), size: 10 }, nticks: 5, x: 1.01, xpad: 4 },
       }],
