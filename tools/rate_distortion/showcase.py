@@ -257,8 +257,9 @@ def showcase(
                 else (symbols.vectors / VECTOR_UNITS).tolist(),
             }
             if output is not None:
-                found = output.result(encoded.features)
-                picture = output.drawn(found, rgb, [tensor[0] for tensor in features])
+                found = output.result(output.outputs(encoded.features))
+                uncoded = output.result(output.outputs([tensor[0] for tensor in features]))
+                picture = output.drawn(found, uncoded, rgb)
                 entry["drawn"] = image_uri(Image.fromarray(picture), quality=JPEG_QUALITY)
             kept.append(_Frame(entry, original, reconstructed.copy()))
     writer.close()
