@@ -195,7 +195,7 @@ def showcase(
         `channel_nrmse`: by equation (13) with the range of the whole tensor, so that their mean
         square is the square of the tensor's; `channel_bits`: per frame, attributed;
         `block_bits`: (rows, columns) bits per frame; `position_nrmse`: (height, width);
-        `bits`: ideal `levels`, `modes` and `motion` of all tensors, and of the `payload`s.
+        `bits`: ideal `levels`, `modes`, `offsets`, `motion` of all tensors, and of the `payload`s.
 
     Raises:
         VideoError: the clip is shorter than one frame.
@@ -243,7 +243,7 @@ def showcase(
         for tensor in symbols.tensors:
             sums.bits["levels"] += float(symbol_bits(tensor).sum())
         bits = lengths.code_lengths(symbols)
-        for element in ("modes", "motion"):
+        for element in ("modes", "motion", "offsets"):
             sums.bits[element] = sums.bits.get(element, 0.0) + bits.get(element, 0.0)
         if number in wanted:
             entry = {
