@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain, islice
@@ -42,6 +42,7 @@ from codec.pipeline.network_tasks import class_logits, described, task_of
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import (
     MEASURED_FRAMES,
+    WEIGHTED_PIXELS,
     check_limits,
     measured_for,
     naming,
@@ -209,9 +210,11 @@ class VideoEncoder:
         return shipped_for(network.name, options.split, network.hash)
 
     def _measured_profile(self, first: list[Frame]) -> Profile:
-        with torch.no_grad():
-            samples = [self._features(frame) for frame in first]
-        with self._blaming_the_split():
+        with torch.no_grad(), self._blaming_the_split():
+            samples: Iterable[list[Tensor]] = (self._features(frame) for frame in first)
+            if self._reader.height * self._reader.width > WEIGHTED_PIXELS:
+                return measured_for(self.split, samples)  # of large frames one at a time is kept
+            samples = list(samples)
             return measured_for(self.split, samples, weigh=samples)
 
     @contextmanager

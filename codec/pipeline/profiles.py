@@ -4,7 +4,7 @@ measured on its first frames.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from codec.profiling.weighted import channel_weights
 
 __all__ = [
     "MEASURED_FRAMES",
+    "WEIGHTED_PIXELS",
     "check_limits",
     "measured_for",
     "naming",
@@ -102,7 +103,10 @@ def check_limits(header: SequenceHeader, profile: Profile | None, limits: Limits
 
 
 def measured_for(
-    split: SplitModel, samples: Sequence[Sequence[Tensor]], *, weigh: Sequence[Sequence[Tensor]]
+    split: SplitModel,
+    samples: Iterable[Sequence[Tensor]],
+    *,
+    weigh: Sequence[Sequence[Tensor]] = (),
 ) -> Profile:
     """Measure a simple profile on frames, its channels weighted by how the cloud takes them where
     that is possible and not too much work.
@@ -110,14 +114,14 @@ def measured_for(
     Args:
         split: the sub-models.
         samples: features of some frames.
-        weigh: those of them that the cloud is asked about, on its device.
+        weigh: those of them that the cloud is asked about, on its device; none: it is not asked.
 
     Raises:
         FeatureError, ValueError: features that no profile expresses.
     """
     weights = None
     height, width = split.input_size
-    if height * width <= WEIGHTED_PIXELS:
+    if weigh and height * width <= WEIGHTED_PIXELS:
         with suppress(ModelError):  # whatever the cloud puts out, its features can be coded
             weights = channel_weights(split.tensors, [list(frame) for frame in weigh], split.cloud)
     return measure_profile(split.tensors, samples, weights=weights)
