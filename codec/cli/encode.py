@@ -59,7 +59,8 @@ CONFIG: EncoderConfig = OPTIONS.config
 @click.option(
     "--task",
     help="What the outputs of a network of your own stand for, for --evaluate and for decoding: "
-    "classification, detection, masks, keypoints, segmentation, anything, or a TOML file.",
+    "classification, detection, masks, keypoints, anything, or a TOML file, which a segmentation "
+    "needs.",
 )
 @click.option(
     "--native",
