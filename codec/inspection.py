@@ -128,12 +128,14 @@ def _preprocessing(how: Preprocessing | None) -> str:
         Resize.STRETCH: f"stretched to {how.size[1]}x{how.size[0]}",
         Resize.LETTERBOX: f"letterbox of {how.size[1]}x{how.size[0]}",
     }
-    placed = f"crop {how.crop}" if how.crop else f"padded to multiples of {how.pad_multiple}"
+    placed = f"crop {how.crop}, " if how.crop else ""
+    if not how.crop and how.pad_multiple != 1:
+        placed = f"padded to multiples of {how.pad_multiple}, "
     mean, scale = (
         " ".join(f"{each / 1000:g}" for each in values)
         for values in (how.mean_thousandths, how.scale_thousandths)
     )
     return (
-        f"{steps[how.resize]}, {how.interpolation.name.lower()}, {placed}, "
+        f"{steps[how.resize]}, {how.interpolation.name.lower()}, {placed}"
         f"{'BGR' if how.bgr else 'RGB'}, mean {mean}, scale {scale}"
     )

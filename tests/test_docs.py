@@ -18,9 +18,12 @@ import click
 import pytest
 
 from codec import cli
+from codec.errors import ModelError, TaskError
 from codec.files.streams import StreamReader
 from codec.format.constants import FORMAT_VERSION
+from codec.models.preprocessing import read_preprocessing
 from codec.pipeline.decoding import decode_frames
+from codec.tasks.description import TASK_NAMES, TaskDescription
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -170,6 +173,61 @@ def test_the_recipe_for_a_detector_of_ones_own_finds_and_draws(tmp_path):
     assert "relu_2" in printed[1]
     assert json.loads((tmp_path / "boxes.json").read_text())
     assert (tmp_path / "drawn.mp4").stat().st_size > 1000
+
+
+GUIDE = (ROOT / "codec" / "README.md").read_text(encoding="utf-8")
+KEYS = GUIDE.partition("## Keys of the two TOML files")[2]
+VALUES = {
+    "labels": ["a", "b"],
+    "activation": "none",
+    "score_threshold": 0.5,
+    "nms_iou": 0.5,
+    "scores": [0],
+    "boxes": [1],
+    "strides": [8],
+} | dict.fromkeys(("bins", "centres", "heatmaps", "regressions", "offsets", "sizes", "points"), 3)
+
+
+TASKS = "| `task` | `decoder` | keys that it needs | keys with a default |"
+
+
+def rows_of(header: str) -> list[list[list[str]]]:
+    """The rows of a table of keys: what is in code in each cell."""
+    table = KEYS.partition(f"\n{header}\n")[2].partition("\n\n")[0]
+    cells = [line.strip("|").split("|") for line in table.splitlines()[1:]]
+    return [[re.findall(r"`([^`]+)`", cell) for cell in row] for row in cells]
+
+
+def asked(refused: pytest.ExceptionInfo) -> set[str]:
+    return set(str(refused.value).partition("expected only ")[2].split(", "))
+
+
+@pytest.mark.parametrize("row", rows_of(TASKS), ids=str)
+def test_the_guide_has_the_keys_of_tasks(row):
+    (task,), decoder, needed, more = row
+    said = {"task": task.strip('"')} | ({"decoder": decoder[0].strip('"')} if decoder else {})
+    values = said | {key: VALUES[key] for key in needed}
+    assert TaskDescription("guide", values).task().name == said["task"]
+    with pytest.raises(TaskError, match="unknown key") as refused:
+        TaskDescription("guide", values | {"zzz": 1}).task()
+    assert asked(refused) == {*said, *needed, *more}
+    for key in needed:
+        with pytest.raises(TaskError, match=f"key '{key}' is missing"):
+            TaskDescription("guide", {k: v for k, v in values.items() if k != key}).task()
+    explained = {key for cells in rows_of("| key | value |") for key in cells[0]}
+    assert {*needed, *more} <= explained
+
+
+def test_the_guide_has_all_tasks_and_the_keys_of_preprocessing(tmp_path):
+    tasks = {row[0][0].strip('"') for row in rows_of(TASKS)}
+    assert tasks == set(TASK_NAMES)
+    path = tmp_path / "input.toml"
+    path.write_text(
+        'resize = "letterbox"\nsize = [1, 1]\nmean = [0, 0, 0]\nscale = [1, 1, 1]\nzzz = 1\n'
+    )
+    with pytest.raises(ModelError, match="unknown key") as refused:
+        read_preprocessing(path)
+    assert asked(refused) == {row[0][0] for row in rows_of("| key | value | default |")}
 
 
 FORMAT = ROOT / "bitstreams" / "FORMAT.md"

@@ -119,6 +119,16 @@ def test_what_both_networks_find_is_drawn(folder, stream):
     assert "needs the frames of --reference" in lmc("decode", stream, "--draw", drawn, code=2)
 
 
+def test_what_nothing_is_known_of_is_not_drawn(folder, tmp_path):
+    model, made = folder / "net.pt2", tmp_path / "clip.lmc"
+    options = ["--preprocessing", folder / "input.toml", "--frames", 1, "-q"]
+    lmc("encode", CLIP, "-o", made, "--model", model, "--split", "relu+relu_1", *options)
+    drawn = tmp_path / "drawn.mp4"
+    told = lmc("decode", made, "--draw", drawn, "--model", model, "--reference", CLIP, "-q", code=1)
+    assert "there is nothing to draw; say with --task of encode" in told
+    assert not drawn.exists()
+
+
 def test_what_a_command_reads_is_no_output_of_it(folder, tmp_path):
     for name in ("net.pt2", "input.toml"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

@@ -15,8 +15,9 @@ import codec
 from codec.encoding.config import EncoderConfig
 from codec.errors import ModelError, TaskError
 from codec.pipeline.encoding import VideoEncoder
-from codec.pipeline.network_tasks import described
+from codec.pipeline.network_tasks import described, task_of
 from codec.pipeline.options import VideoOptions
+from codec.tasks.description import TASK_NAMES
 
 pytestmark = pytest.mark.video
 
@@ -134,3 +135,29 @@ def test_a_task_that_there_is_not(tmp_path, monkeypatch):
         described("zzz")
     with pytest.raises(TaskError, match=r"(?i)^gone.toml: no such file"):
         described("gone.toml")
+
+
+@pytest.mark.parametrize("name", TASK_NAMES)
+def test_tasks_that_a_name_suffices_for(name):
+    if name == "segmentation":
+        with pytest.raises(TaskError, match="needs the labels of its classes; describe it in TOML"):
+            described(name)
+    else:
+        assert task_of(described(name), "").name == name
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("resnet18", "classification"),
+        ("keypointrcnn_resnet50_fpn", "keypoints"),
+        ("deeplabv3_resnet50", "segmentation"),
+        ("net.pt2@0123456789abcdef", "anything"),
+        ("timm:resnet18", "classification"),
+        ("timm:vit_small_patch14_dinov2", "anything"),
+    ],
+)
+def test_the_task_of_a_network_that_is_known_by_name(model, name):
+    if model.startswith("timm:"):
+        pytest.importorskip("timm")
+    assert task_of("", model).name == name

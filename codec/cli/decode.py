@@ -139,6 +139,7 @@ def decode(
         model_of,
     )
     from codec.pipeline.evaluation import Evaluation
+    from codec.tasks.anything import Anything
     from codec.tasks.description import TASK_NAMES
     from codec.tasks.truth import Truth
 
@@ -185,6 +186,11 @@ def decode(
                 geometry = geometry_of(header, size)
             if task is not None or draw is not None or truth is not None:
                 finish = TaskOutput(header, split, geometry)
+                if draw is not None and isinstance(finish.task, Anything):
+                    raise FeatureCodecError(
+                        "nothing is known of the network's outputs, so there is nothing to draw; "
+                        "say with --task of encode what they are"
+                    )
                 if annotated is not None:
                     if geometry is None:
                         raise FeatureCodecError(

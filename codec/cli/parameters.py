@@ -173,7 +173,7 @@ PREPROCESSING = click.option(
 TASK = click.option(
     "--task",
     help="What the outputs of a network of your own stand for: classification, detection, masks, "
-    "keypoints, segmentation, anything, or a TOML file.",
+    "keypoints, anything, or a TOML file, which a segmentation needs.",
 )
 
 

@@ -12,7 +12,7 @@ from codec.errors import ModelError
 from codec.models.boundary import as_model_error
 from codec.models.weights import load_weights, read_state_dict
 
-__all__ = ["TIMM", "build_timm", "timm_input"]
+__all__ = ["TIMM", "build_timm", "timm_classes", "timm_input"]
 
 TIMM: Final = "timm:"
 
@@ -47,6 +47,11 @@ def timm_input(name: str) -> dict[str, Any]:
     with as_model_error(f"{name} has no data config"):
         config = timm.get_pretrained_cfg(name.removeprefix(TIMM)).to_dict()
         return dict(timm.data.resolve_data_config({}, pretrained_cfg=config))
+
+
+def timm_classes(name: str) -> int:
+    """Return how many classes a network's outputs are the logits of; 0: it ends in features."""
+    return int(_timm(name).get_pretrained_cfg(name.removeprefix(TIMM)).num_classes)
 
 
 def _timm(name: str) -> Any:  # noqa: ANN401 - an optional package

@@ -18,6 +18,7 @@ from codec.encoding.config import DEFAULT_EFFORT
 from codec.encoding.refinement import CloudFunction
 from codec.errors import ModelError, TaskError
 from codec.models.sources import classifiers, detectors, labels, segmenters
+from codec.models.timm_models import TIMM, timm_classes
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
 from codec.tasks.description import TASK_NAMES, THRESHOLD, TaskDescription, task_by_name
@@ -67,7 +68,7 @@ def task_of(description: str, model: str) -> Task:
     """
     if description:
         return TaskDescription.from_json(description, "the stream's task").task()
-    if model in classifiers():
+    if model in classifiers() or (model.startswith(TIMM) and timm_classes(model)):
         return Classification()
     kinds = {"keypointrcnn": "keypoints", "maskrcnn": "masks"}
     if model in detectors():
