@@ -23,7 +23,7 @@ from codec.format.header import SequenceHeader
 from codec.metrics import FeatureNrmse
 from codec.models.networks import open_network
 from codec.models.preprocessing import normalise
-from codec.models.sources import check_model
+from codec.models.sources import check_model, is_file
 from codec.models.submodels import SplitModel, split_model
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.pipeline.network_tasks import labelled, task_of
@@ -85,7 +85,7 @@ def model_of(
         )
     if model is not None:
         check_model(header.model, model)
-    elif "@" in header.model:
+    elif "@" in header.model or is_file(header.model):  # only the user says what is opened
         raise ModelError(
             f"the stream was made with the network in a file {header.model!r}; pass it with "
             "--model FILE"
