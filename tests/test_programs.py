@@ -442,6 +442,36 @@ def test_operations_are_those_of_networks():
             _check_operation(name, None)
 
 
+@pytest.mark.parametrize(
+    ("member", "content"),
+    [
+        ("data/weights/model_weights_config.json", b"[1]"),
+        ("data/weights/model_weights_config.json", b'{"config": [1]}'),
+        ("data/weights/model_weights_config.json", b'{"config": {"a": 1}}'),
+        ("data/weights/model_weights_config.json", b'{"config": {"a": {"path_name": null}}}'),
+        ("data/weights/model_weights_config.json", b"[" * 200_000 + b"]" * 200_000),
+        ("models/model.json", b"[" * 200_000 + b"]" * 200_000),
+        ("models/model.json", b"[1]"),
+        ("models/model.json", b'{"graph_module": ' + b"9" * 5000 + b"}"),
+        ("models/model.json", b"\xff\xfe{\x00}\x00"),
+        ("models/model.json", b"{}"),
+    ],
+)
+def test_damaged_files_end_in_one_line(archive, member, content):
+    with pytest.raises(ModelError) as caught:
+        load_program(rewritten(archive, {member: content}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["[" * 100_000, "5", "[1]", '[1, {"type": "builtins.dict"}]'])
+def test_damaged_structures_end_in_one_line(archive, spec):
+    def attack(program):
+        program["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = spec
+
+    with pytest.raises(ModelError, match="rewritten.pt2: "):
+        load_program(attacked(archive, attack))
+
+
 def test_files_that_are_none(archive, tmp_path):
     path = tmp_path / "broken.pt2"
     path.write_bytes(b"no archive at all")
