@@ -468,7 +468,7 @@ def test_damaged_structures_end_in_one_line(archive, spec):
     def attack(program):
         program["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = spec
 
-    with pytest.raises(ModelError, match="rewritten.pt2: "):
+    with pytest.raises(ModelError, match=r"rewritten\.pt2: "):
         load_program(attacked(archive, attack))
 
 
