@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from codec.errors import ModelError, TaskError
 from codec.metrics import kl_divergence
+from codec.tasks import movenet
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
 from codec.tasks.coco import AveragePrecision
@@ -333,6 +334,28 @@ def test_poses():
     ]
     assert found.points[0, :, 2] == pytest.approx([0.8] * 3)
     assert found.boxes[0].tolist() == [2.5 * cell, 0.5 * cell, 6.5 * cell, 6.5 * cell]
+
+
+def test_only_the_most_certain_peaks_are_persons():
+    outputs = pose_outputs(np.random.default_rng(0))
+    certain = np.random.default_rng(1).permutation(32 * 32).reshape(32, 32) / 2048 + 0.5
+    wide = [torch.zeros(1, part.shape[1], 64, 64) for part in outputs]
+    wide[0][0, 0, ::2, ::2] = torch.from_numpy(certain).float()
+    wide[4] += 0.5
+    found = pose().finish(tuple(wide), GEOMETRY)
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    assert found.scores[0] == pytest.approx(certain.max())
+    asked = []
+    unpatched = movenet.suppress
+
+    def counted(boxes, *rest):
+        asked.append(len(boxes))
+        return unpatched(boxes, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(movenet, "suppress", counted)
+        pose().finish(tuple(wide), GEOMETRY)
+    assert asked == [movenet.MOST_CANDIDATES]
 
 
 def test_of_two_peaks_that_is_chosen_which_belongs_to_the_person():
