@@ -242,6 +242,42 @@ def test_other_outputs_are_refused_in_one_line(case):
             task.finish(torch.zeros(1, 2, 3), GEOMETRY)
 
 
+@pytest.mark.parametrize(
+    ("kind", "key", "wrong"),
+    [
+        ("detection", "boxes", torch.zeros(4, 5)),
+        ("detection", "boxes", torch.zeros(3, 4)),
+        ("detection", "scores", torch.zeros(4, 1)),
+        ("detection", "scores", torch.zeros(4, dtype=torch.long)),
+        ("detection", "labels", [1, 2, 3, 4]),
+        ("masks", "masks", torch.zeros(4, SIZE, SIZE)),
+        ("keypoints", "keypoints", torch.zeros(4, 17, 2)),
+        ("keypoints", "keypoints_scores", torch.zeros(4, 17, 1)),
+    ],
+)
+def test_outputs_that_only_look_like_torchvisions_are_refused(kind, key, wrong):
+    outputs = boxes_outputs(np.random.default_rng(0))
+    other = [{**outputs[0], key: wrong}]
+    for use in (
+        lambda: of_torchvision(kind).finish(other, GEOMETRY),
+        lambda: of_torchvision(kind).residuals(outputs, other),
+    ):
+        with pytest.raises(ModelError, match=f"the model's output {key} is .*; the task expects"):
+            use()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [Classification(), Segmentation(["rest", "cat"], activation="softmax"), pose(), detector()],
+)
+def test_whole_numbers_are_no_probabilities(task):
+    whole = torch.zeros(1, 2, 4, 4, dtype=torch.long)
+    with pytest.raises(ModelError, match=r"holds torch\.int64 numbers; the task expects"):
+        task.finish(whole, GEOMETRY)
+    with pytest.raises(ModelError, match=r"holds torch\.int64 numbers; the task expects"):
+        task.residuals(whole, whole)
+
+
 def test_residuals_of_classes_have_the_fisher_information():
     task, random = Classification(), np.random.default_rng(0)
     logits = normal(1, 6)(random)
