@@ -39,6 +39,7 @@ TASK_NAMES: Final = (
 )
 _TORCHVISION_THRESHOLD: Final = 0.5
 _LARGE: Final = 1e9
+_COUNTS: Final = range(1, 2**31)
 _MISSING: Final = object()
 
 
@@ -164,10 +165,11 @@ class _Fields:
         return float(self._take(key, "a number", lambda v: _number(v) and abs(v) < _LARGE, default))
 
     def count(self, key: str, default: object = _MISSING) -> int:
-        return int(self._take(key, "a positive integer", _positive, default))
+        return int(self._take(key, f"a positive integer up to {_COUNTS[-1]}", _positive, default))
 
     def counts(self, key: str) -> tuple[int, ...]:
-        return tuple(self._take(key, "a list of positive integers", _list_of(_positive)))
+        expected = f"a list of positive integers up to {_COUNTS[-1]}"
+        return tuple(self._take(key, expected, _list_of(_positive)))
 
     def output(self, key: str, default: object = _MISSING) -> int | str:
         return cast(
@@ -189,7 +191,7 @@ class _Fields:
             return COCO_NAMES, tuple(COCO_NAMES)
         numbers = self._take(
             "categories",
-            "a list of different integers from 0 on",
+            f"a list of different integers from 0 to {_COUNTS[-1]}",
             _different,
             list(range(len(labels))),
         )
@@ -340,7 +342,7 @@ def _integer(value: object) -> bool:
 
 
 def _positive(value: Any) -> bool:  # noqa: ANN401
-    return _integer(value) and value > 0
+    return _integer(value) and value in _COUNTS
 
 
 def _output(value: Any) -> bool:  # noqa: ANN401
@@ -356,7 +358,7 @@ def _labels(value: object) -> bool:
 
 
 def _different(value: Any) -> bool:  # noqa: ANN401
-    fits = _list_of(lambda each: _integer(each) and each >= 0)
+    fits = _list_of(lambda each: _integer(each) and (each == 0 or each in _COUNTS))
     return fits(value) and len(set(value)) == len(value)
 
 
