@@ -121,6 +121,16 @@ def test_preprocessing_of_a_file(tmp_path):
         ("57.375", "0", "expected 3 numbers from 0.001"),
         ("\nsize", "\ncrop = -1\nsize", "crop is -1, expected a number of pixels"),
         ("\nsize", "\nfill = [0, 0, 0]\nsize", "fill: no such key"),
+        ("[416, 416]", "[416.9, 416.2]", "expected 2 whole numbers"),
+        ("[416, 416]", "[true, 416]", "expected 2 numbers from 1"),
+        ("[103.53, 116.28, 123.675]", "[true, 0, 0]", "mean is .*, expected 3 numbers from 0"),
+        ("\nsize", "\npad_multiple = 0\nsize", "pad_multiple is 0, expected 1 or more"),
+        ("\nsize", "\ncrop = 417\nsize", "crop is 417, expected at most the short side of size"),
+        (
+            '"stretch"\nsize = [416, 416]',
+            '"short side"\nsize = 224\ncrop = 256',
+            "crop is 256, expected at most the short side of size, 224",
+        ),
         ("bilinear", "lanczos", "interpolation is 'lanczos'"),
     ],
 )

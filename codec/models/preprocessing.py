@@ -121,12 +121,21 @@ class _Keys:
         if (
             not isinstance(found, list | tuple)
             or len(found) != count
-            or not all(isinstance(each, int | float) and low <= each <= high for each in found)
+            or not all(
+                isinstance(each, int | float) and not isinstance(each, bool) and low <= each <= high
+                for each in found
+            )
         ):
             raise ValueError(
                 f"{key} is {found!r}, expected {count} numbers from {low:g} to {high:g}"
             )
         return [float(each) for each in found]
+
+    def wholes(self, key: str, count: int, low: int, high: int, default: object) -> list[int]:
+        found = self.numbers(key, count, low, high, default)
+        if not all(each.is_integer() for each in found):
+            raise ValueError(f"{key} is {found}, expected {count} whole numbers")
+        return [int(each) for each in found]
 
     def end(self) -> None:
         if self._left:
@@ -141,12 +150,17 @@ def _from_keys(keys: _Keys) -> Preprocessing:
         if not short_side:
             raise ValueError("size is missing, expected the length of the short side")
     elif resize != "none":
-        height, width = keys.numbers("size", 2, 1, MAX_EXTENT, None)
-        size = int(height), int(width)
+        height, width = keys.wholes("size", 2, 1, MAX_EXTENT, None)
+        size = height, width
     if resize == "letterbox":
-        red, green, blue = keys.numbers("fill", 3, 0, 255, (0, 0, 0))
-        fill = int(red), int(green), int(blue)
+        red, green, blue = keys.wholes("fill", 3, 0, 255, (0, 0, 0))
+        fill = red, green, blue
     crop, multiple = keys.whole("crop", 0), keys.whole("pad_multiple", 1)
+    if not (crop or multiple):
+        raise ValueError("pad_multiple is 0, expected 1 or more where nothing is cropped")
+    shortest = short_side or min(size)
+    if shortest and crop > shortest:
+        raise ValueError(f"crop is {crop}, expected at most the short side of size, {shortest}")
     names = [each.name.lower() for each in Interpolation]
     interpolation = keys.choice("interpolation", names, "bicubic")
     channels = keys.choice("channels", ("RGB", "BGR"), "RGB")
