@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import click
@@ -138,7 +137,7 @@ def decode(
                 PictureWriter(
                     file,
                     (header.input_width, header.input_height),
-                    header.frame_rate or Fraction(25),
+                    header.time_base,
                 )
             )
         results = []
@@ -154,7 +153,7 @@ def decode(
                 if compare is not None:
                     rgb, features = compare.update(frame)
                     if pictures is not None and finish is not None and result is not None:
-                        pictures.add(finish.drawn(result, rgb, features))
+                        pictures.add(finish.drawn(result, rgb, features), frame.pts)
                 if md5:
                     say(f"{frame.md5()}  {number}")
                 count += 1
