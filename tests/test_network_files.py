@@ -110,6 +110,22 @@ def test_the_task_is_finished_with_the_file_of_the_stream(folder, stream):
     assert "not of other.pt2@" in other
 
 
+def test_a_network_of_any_size_is_listed_at_one(tmp_path):
+    height, width = (4 * torch.export.Dim(name, min=4, max=64) for name in ("rows", "columns"))
+    sides = ({2: height, 3: width},)
+    program = torch.export.export(
+        Network().eval(), (torch.zeros(1, 3, 64, 96),), dynamic_shapes=sides
+    )
+    path = tmp_path / "any.pt2"
+    torch.export.save(program, path)
+    assert "lmc models --size" in lmc("models", path, code=1)
+    listed = lmc("models", path, "--size", "96x64")
+    assert "at 96x64" in listed
+    assert "6x32x48 /2" in listed
+    assert "is not WIDTHxHEIGHT" in lmc("models", path, "--size", "96", code=2)
+    assert "name it" in lmc("models", "--size", "96x64", code=2)
+
+
 def test_a_stream_names_no_file_to_open(folder, stream):
     with stream.open("rb") as file:
         header = StreamReader(file).header

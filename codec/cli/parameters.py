@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import click
@@ -48,6 +49,26 @@ class FrameRange(click.ParamType):  # type: ignore[type-arg,unused-ignore] # new
         if start < 0 or (stop is not None and stop <= start):
             self.fail(f"{value!r} holds no frame", param, ctx)
         return start, stop
+
+
+class FrameSize(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
+    """`WIDTHxHEIGHT`, in pixels."""
+
+    name = "size"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, int]:
+        """Return (height, width)."""
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", str(value), re.ASCII)
+        if found is None:
+            self.fail(f"{value!r} is not WIDTHxHEIGHT, as 416x256", param, ctx)
+        return int(found[2]), int(found[1])
 
 
 class Target(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
