@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -440,6 +441,18 @@ def test_operations_are_those_of_networks():
     ):
         with pytest.raises(_NotHarmless, match="it calls"):
             _check_operation(name, None)
+
+
+def test_programs_need_a_torch_that_reads_and_one_that_writes_them(archive, tmp_path, monkeypatch):
+    old = tmp_path / "old.pt2"
+    with zipfile.ZipFile(old, "w") as members:
+        members.writestr("archive/version", "8.8")
+        members.writestr("archive/serialized_exported_program.json", "{}")
+    with pytest.raises(ModelError, match=r"as torch up to 2\.7 writes it; export it anew with"):
+        load_program(old)
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.7.1+cpu"))
+    with pytest.raises(ModelError, match=r"read by torch 2\.8 or later, this is 2\.7\.1\+cpu; pip"):
+        load_program(archive)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,13 @@ def harmless_archive(content: bytes, file: str) -> bytes:
         ) from error
     if _PROGRAM not in members:
         raise ModelError(
-            f"{file}: an archive without {_PROGRAM}; export it anew with torch 2.8 or later"
+            f"{file}: an archive without {_PROGRAM}, as torch up to 2.7 writes it; export it anew "
+            "with torch 2.8 or later"
+        )
+    if torch.__version__ < (2, 8):
+        raise ModelError(
+            f"{file}: programs are read by torch 2.8 or later, this is {torch.__version__}; "
+            "pip install --upgrade torch"
         )
     with as_model_error(f"{file}: damaged", "; export it anew"):
         try:
