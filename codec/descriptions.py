@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, cast
 
 from codec.errors import FeatureCodecError
 
-__all__ = ["MISSING", "Fields", "is_integer", "kind_of", "list_of", "read_toml"]
+__all__ = ["LARGE", "MISSING", "Fields", "is_integer", "kind_of", "list_of", "read_toml"]
 
 LARGE: Final = 1e9
 """Numbers of a description are below that, so that arithmetic on them does not overflow."""
@@ -117,7 +117,9 @@ class Fields:
         self, key: str, default: object = MISSING, *, low: int = 1, high: float = LARGE
     ) -> int:
         """Return an integer between bounds, inclusive."""
-        expected = f"an integer{_between(low, high)}" if high < LARGE else "a positive integer"
+        expected = (
+            f"an integer{_between(low, high)}" if high < LARGE else "a positive integer below 10^9"
+        )
         return int(self.take(key, expected, lambda v: is_integer(v) and low <= v <= high, default))
 
     def counts(

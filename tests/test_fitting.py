@@ -133,6 +133,11 @@ def test_a_crop_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     write_video(path, [flat(9, 64, 48)])
     with pytest.raises(VideoError, match=r"crop of 224x224 does not fit into frames of 64x48"):
         VideoReader(path, preprocessing(crop=224))
+    with pytest.raises(VideoError, match=r"would be padded to 65536x65536; the longest side"):
+        VideoReader(path, replace(preprocessing(), pad_multiple=65536))
+    large = replace(preprocessing(), resize=Resize.LETTERBOX, size=(20000, 20000))
+    with pytest.raises(VideoError, match=r"to 20000x"):
+        VideoReader(path, large)
     write_video(path, [flat(9, 1000, 2)])
     with pytest.raises(VideoError, match=r"would be resized to 128000x256"):
         VideoReader(path, DEFAULT)

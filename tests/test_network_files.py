@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -12,7 +13,9 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from codec.cli.group import main
+from codec.errors import ModelError
 from codec.files.streams import StreamReader
+from codec.pipeline.decoding import model_of
 
 pytestmark = pytest.mark.video
 
@@ -105,6 +108,30 @@ def test_the_task_is_finished_with_the_file_of_the_stream(folder, stream):
     assert "pass it with --model FILE" in lmc("decode", stream, "--task", "-", code=1)
     other = lmc("decode", stream, "--model", folder / "other.pt2", "--task", "-", code=1)
     assert "not of other.pt2@" in other
+
+
+def test_a_network_of_any_size_is_listed_at_one(tmp_path):
+    height, width = (4 * torch.export.Dim(name, min=4, max=64) for name in ("rows", "columns"))
+    sides = ({2: height, 3: width},)
+    program = torch.export.export(
+        Network().eval(), (torch.zeros(1, 3, 64, 96),), dynamic_shapes=sides
+    )
+    path = tmp_path / "any.pt2"
+    torch.export.save(program, path)
+    assert "lmc models --size" in lmc("models", path, code=1)
+    listed = lmc("models", path, "--size", "96x64")
+    assert "at 96x64" in listed
+    assert "6x32x48 /2" in listed
+    assert "is not WIDTHxHEIGHT" in lmc("models", path, "--size", "96", code=2)
+    assert "name it" in lmc("models", "--size", "96x64", code=2)
+
+
+def test_a_stream_names_no_file_to_open(folder, stream):
+    with stream.open("rb") as file:
+        header = StreamReader(file).header
+    here = replace(header, model=str(folder / "net.pt2"))
+    with pytest.raises(ModelError, match="pass it with --model FILE"):
+        model_of(here, weights=None, any_weights=False, device="cpu")
 
 
 def test_what_both_networks_find_is_drawn(folder, stream):

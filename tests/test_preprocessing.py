@@ -124,6 +124,14 @@ def test_preprocessing_of_a_file(tmp_path):
         ("[416, 416]", "[416.5, 416]", "expected 2 integers"),
         ("57.375", "true", "expected 3 numbers from 0.001"),
         ("bilinear", "lanczos", 'interpolation is "lanczos"'),
+        ("[416, 416]", "[true, 416]", "expected 2 integers from 1"),
+        ("\nsize", "\npad_multiple = 0\nsize", "pad_multiple is 0; expected 1 or more"),
+        ("\nsize", "\ncrop = 417\nsize", "crop is 417; expected at most the short side of size"),
+        (
+            '"stretch"\nsize = [416, 416]',
+            '"short side"\nsize = 224\ncrop = 256',
+            "crop is 256; expected at most the short side of size, 224",
+        ),
     ],
 )
 def test_files_that_say_nothing_clear(tmp_path, old, new, message):

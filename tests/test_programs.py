@@ -15,7 +15,12 @@ from networks import Pyramid, assert_same, images
 from torch import nn
 
 from codec.errors import ModelError
-from codec.models.archives import check_archive
+from codec.models.archives import (
+    _check_operation,
+    _check_size,
+    _NotHarmless,
+    harmless_archive,
+)
 from codec.models.networks import open_network
 from codec.models.programs import Program, load_program
 from codec.models.sources import check_model, load_model, model_name
@@ -186,7 +191,7 @@ class Payload:
         return os.mkdir, (str(self.target),)
 
 
-def rewritten(path: Path, changes: dict[str, bytes]) -> Path:
+def rewritten(path: Path, changes: dict[str, bytes], without: str = "") -> Path:
     """Write an archive with other contents of some of its members, or further ones."""
     reader = torch._C.PyTorchFileReader(io.BytesIO(path.read_bytes()))
     members = {
@@ -197,7 +202,7 @@ def rewritten(path: Path, changes: dict[str, bytes]) -> Path:
     target = path.with_name("rewritten.pt2")
     writer = torch._C.PyTorchFileWriter(str(target))
     for name, content in {**members, **changes}.items():
-        if name != "byteorder":
+        if name not in {"byteorder", without} or name in changes:
             writer.write_record(name, content, len(content))
     writer.write_end_of_file()
     return target
@@ -216,16 +221,45 @@ def test_an_archive_that_was_only_rewritten_loads(archive):
     assert load_program(rewritten(archive, {})).batch == 1
 
 
-@pytest.mark.parametrize(
-    "member",
-    ["data/sample_inputs/model.pt", "data/constants/custom_obj_0", "data/constants/opaque_obj_0"],
-)
-def test_pickles_are_not_unpickled(archive, tmp_path, member):
+def pickled(tmp_path) -> bytes:
     content = io.BytesIO()
     torch.save({"x": Payload(tmp_path / "ran")}, content)
-    broken = rewritten(archive, {member: content.getvalue()})
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "data/sample_inputs/model.PT",  # torch looks members up in any case
+        "data/weights/model.pt",
+        "data/constants/custom_obj_0",
+        "data/constants/CUSTOM_OBJ_0",
+        "data/constants/opaque_obj_0",
+    ],
+)
+def test_pickles_are_not_unpickled(archive, tmp_path, member):
+    broken = rewritten(archive, {member: pickled(tmp_path)}, without=member.lower())
     with pytest.raises(ModelError, match=r"not known to be harmless; codec.load_model\("):
         load_program(broken)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_sample_inputs_are_not_read(archive, tmp_path):
+    load_program(rewritten(archive, {"data/sample_inputs/model.pt": pickled(tmp_path)}))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["WEIGHT_0", "/weight_0", "../weights/weight_0"])
+def test_weights_go_by_names_as_torch_gives_them(archive, tmp_path, name):
+    config_name = "data/weights/model_weights_config.json"
+    config = json.loads(torch._C.PyTorchFileReader(str(archive)).get_record(config_name))
+    next(iter(config["config"].values())).update(use_pickle=True, path_name=name)
+    changes = {
+        config_name: json.dumps(config).encode(),
+        "data/weights/weight_0": pickled(tmp_path),
+    }
+    with pytest.raises(ModelError, match="not known to be harmless"):
+        load_program(rewritten(archive, changes))
     assert not (tmp_path / "ran").exists()
 
 
@@ -264,7 +298,7 @@ def test_pickled_weights_by_another_case_of_their_name(archive, tmp_path):
         name: json.dumps(config).encode(),
         "data/weights/weight_0": pickle.dumps(Payload(tmp_path / "ran")),
     }
-    with pytest.raises(ModelError, match="it lacks 'data/weights/WEIGHT_0'"):
+    with pytest.raises(ModelError, match="holds more than tensors"):
         load_program(rewritten(archive, changes))
     assert not (tmp_path / "ran").exists()
 
@@ -305,7 +339,7 @@ def test_sizes_that_are_not_arithmetic_or_take_for_ever(archive, size):
     "size", ["4", "2*s0 + Max(1, s1//4)", "s0**2", "Pow(Symbol('s30', integer=True), Integer(2))"]
 )
 def test_sizes_that_are_arithmetic(archive, size):
-    check_archive(with_size(archive, size).read_bytes(), "net.pt2")
+    harmless_archive(with_size(archive, size).read_bytes(), "net.pt2")
 
 
 def zipped(archive: Path, changes: dict[str, bytes], compression: int) -> Path:
@@ -330,12 +364,12 @@ def test_nothing_is_larger_than_its_file(archive):
     with zipfile.ZipFile(inner, "w") as file:
         file.writestr("a/data/0", zeros, zipfile.ZIP_DEFLATED)
     with pytest.raises(ModelError, match=r"model\.pt' holds more than tensors"):
-        load_program(rewritten(archive, {"data/sample_inputs/model.pt": inner.getvalue()}))
+        load_program(rewritten(archive, {"data/weights/model.pt": inner.getvalue()}))
 
 
 def test_two_members_of_one_name(archive):
     twice = zipped(archive, {"data/weights/WEIGHT_0": b"x"}, zipfile.ZIP_STORED)
-    with pytest.raises(ModelError, match="several of one name"):
+    with pytest.raises(ModelError, match="it holds 'data/weights/WEIGHT_0'"):
         load_program(twice)
 
 
@@ -371,6 +405,213 @@ def test_programs_that_could_run_code(archive, old, new, message):
     changed = text.replace(old, new)
     with pytest.raises(ModelError, match=message):
         load_program(rewritten(archive, {"models/model.json": changed.encode()}))
+
+
+class Named(nn.Module):
+    """Has a value of a name that the file chose."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+
+class Metadata(Named):
+    def forward(self, metadata):
+        return self.conv(metadata).relu()
+
+
+class GuardsCode(Named):
+    def forward(self, guards_code):
+        return self.conv(guards_code).relu()
+
+
+def attacked(path: Path, attack) -> Path:
+    program = json.loads(program_of(path))
+    attack(program)
+    return rewritten(path, {"models/model.json": json.dumps(program).encode()})
+
+
+def a_size(program) -> dict:
+    """Return the tensor of the program's image."""
+    return program["graph_module"]["graph"]["tensor_values"][image_of(program)]
+
+
+def image_of(program) -> str:
+    return program["graph_module"]["graph"]["inputs"][-1]["as_tensor"]["name"]
+
+
+@pytest.mark.parametrize("network", [Metadata, GuardsCode])
+@pytest.mark.parametrize("place", ["sizes", "strides", "value", "hint"])
+def test_sizes_of_values_of_any_name_are_looked_at(tmp_path, monkeypatch, network, place):
+    monkeypatch.chdir(tmp_path)
+    expression = {"as_expr": {"expr_str": "__import__('os').mkdir('ran') or 1", "hint": None}}
+
+    def attack(program):
+        graph = program["graph_module"]["graph"]
+        if place == "value":
+            name = image_of(program)
+            graph["sym_int_values"] = {name: expression}
+            del graph["tensor_values"][name]
+        elif place == "hint":
+            a_size(program)["sizes"][2] = {
+                "as_expr": {"expr_str": "s0", "hint": {"as_int": expression["as_expr"]["expr_str"]}}
+            }
+        else:
+            a_size(program)[place][2] = expression
+
+    path = attacked(exported(network(), tmp_path / "net.pt2"), attack)
+    with pytest.raises(ModelError, match="not known to be harmless"):
+        load_program(path)
+    assert not Path("ran").exists()
+
+
+def test_dicts_of_arguments_are_not_written_into_python(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    leaf = {"type": None, "context": None, "children_spec": []}
+
+    def attack(program):
+        signature = program["graph_module"]["module_call_graph"][0]["signature"]
+        key = "a':__import__('os').mkdir('ran'),'b"
+        positional = {"type": "builtins.tuple", "context": "null", "children_spec": []}
+        named = {
+            "type": "builtins.dict", "context": json.dumps([key]), "children_spec": [leaf]
+        }  # fmt: skip
+        spec = {"type": "builtins.tuple", "context": "null", "children_spec": [positional, named]}
+        signature["in_spec"] = json.dumps([1, spec])
+
+    with pytest.raises(ModelError, match="not known to be harmless"):
+        load_program(attacked(archive, attack)).graph_module(images(1, 16, 24))
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["builtins.tuple", "builtins.list"])
+def test_results_import_nothing(archive, tmp_path, monkeypatch, kind):
+    (tmp_path / "a_module_beside.py").write_text("import os; os.mkdir('ran')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def attack(program):
+        context = {"__enum__": True, "fqn": "a_module_beside:A", "name": "b"}
+        spec = {"type": kind, "context": json.dumps(context), "children_spec": []}
+        signature = program["graph_module"]["module_call_graph"][0]["signature"]
+        signature["out_spec"] = json.dumps([1, spec])
+
+    with pytest.raises(ModelError, match="not known to be harmless"):
+        load_program(attacked(archive, attack))
+    assert not Path("ran").exists()
+
+
+def test_guards_and_notes_are_left_out(archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "__import__('os').mkdir('ran')"
+
+    def attack(program):
+        program["guards_code"] = [code]
+        program["graph_module"]["metadata"] = {"custom": code}
+        for node in program["graph_module"]["graph"]["nodes"]:
+            node["metadata"].update(stack_trace=f"a\n{code}", custom="[", from_node="[")
+
+    load_program(attacked(archive, attack)).graph_module(images(1, 16, 24))
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "harmless"),
+    [
+        ("Mul(Integer(4), Symbol('s30', positive=True, integer=True))", True),
+        ("2*s0 + Max(1, s1//4) - s0**2", True),
+        ("Add(Pow(Symbol('s0', integer=True), Integer(2)), Integer(-1))", True),
+        ("Eq(Mod(Symbol('s1', integer=True), Integer(2)), Integer(0))", True),
+        ("Max(9**9**9**9, 2)", False),
+        ("Pow(Pow(Integer(9), Integer(9)), Integer(9))", False),
+        ("(((((s0**4)**4)**4)**4)**4)", False),
+        ("s0.__class__", False),
+        ("s0[0]", False),
+        ("(lambda: 1)()", False),
+        ("Symbol('exit()')", False),
+        ("Symbol('s0', cls=exit)", False),
+        ("Symbol('s0', **s1)", False),
+        ("Add(*s0)", False),
+        ("[s0 for s1 in s2]", False),
+        ("exit()", False),
+        ("'s0'", False),
+        ("s0 if s1 else s2", False),
+        ("s99999999", False),
+        ("+".join(["s0"] * 1000), False),
+        ("s0\n", False),
+        ("(" * 900 + "s0" + ")" * 900, False),
+    ],
+)
+def test_sizes_are_arithmetic(size, harmless):
+    if harmless:
+        _check_size(size, None)
+        return
+    with pytest.raises(_NotHarmless, match="it has the size"):
+        _check_size(size, None)
+
+
+def test_operations_are_those_of_networks():
+    for name in ("torch.ops.aten.relu.default", "torch.ops.aten.sym_size.int", "_operator.mul"):
+        _check_operation(name, None)
+    for name in (
+        "torch.ops.aten.__class__.mro",
+        "torch.ops.aten.relu.__reduce_ex__",
+        "torch.ops.aten.relu._op",
+        "torch.ops.aten.relu.overloads",
+        "torch.ops.aten.save.default",
+        "torch.ops.aten.format.default",
+        "torch.ops.aten.set_.source_Storage_storage_offset",
+        "torch.ops.aten._sparse_coo_tensor_unsafe.default",
+        "torch.ops.aten.absent.default",
+        "torch.ops.torchvision.read_file.default",
+        "torch.sym_fresh_size",
+        "_operator.pow",
+        "_operator.attrgetter",
+    ):
+        with pytest.raises(_NotHarmless, match="it calls"):
+            _check_operation(name, None)
+
+
+def test_programs_need_a_torch_that_reads_and_one_that_writes_them(archive, tmp_path, monkeypatch):
+    old = tmp_path / "old.pt2"
+    with zipfile.ZipFile(old, "w") as members:
+        members.writestr("archive/version", "8.8")
+        members.writestr("archive/serialized_exported_program.json", "{}")
+    with pytest.raises(ModelError, match=r"as torch up to 2\.7 writes it; export it anew with"):
+        load_program(old)
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.7.1+cpu"))
+    with pytest.raises(ModelError, match=r"read by torch 2\.8 or later, this is 2\.7\.1\+cpu; pip"):
+        load_program(archive)
+
+
+@pytest.mark.parametrize(
+    ("member", "content"),
+    [
+        ("data/weights/model_weights_config.json", b"[1]"),
+        ("data/weights/model_weights_config.json", b'{"config": [1]}'),
+        ("data/weights/model_weights_config.json", b'{"config": {"a": 1}}'),
+        ("data/weights/model_weights_config.json", b'{"config": {"a": {"path_name": null}}}'),
+        ("data/weights/model_weights_config.json", b"[" * 200_000 + b"]" * 200_000),
+        ("models/model.json", b"[" * 200_000 + b"]" * 200_000),
+        ("models/model.json", b"[1]"),
+        ("models/model.json", b'{"graph_module": ' + b"9" * 5000 + b"}"),
+        ("models/model.json", b"\xff\xfe{\x00}\x00"),
+        ("models/model.json", b"{}"),
+    ],
+)
+def test_damaged_files_end_in_one_line(archive, member, content):
+    with pytest.raises(ModelError) as caught:
+        load_program(rewritten(archive, {member: content}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["[" * 100_000, "5", "[1]", '[1, {"type": "builtins.dict"}]'])
+def test_damaged_structures_end_in_one_line(archive, spec):
+    def attack(program):
+        program["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = spec
+
+    with pytest.raises(ModelError, match=r"rewritten\.pt2: "):
+        load_program(attacked(archive, attack))
 
 
 def test_files_that_are_none(archive, tmp_path):

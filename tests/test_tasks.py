@@ -10,6 +10,7 @@ import torch
 
 from codec.errors import ModelError, TaskError
 from codec.metrics import kl_divergence
+from codec.tasks import movenet
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
 from codec.tasks.coco import AveragePrecision
@@ -245,6 +246,42 @@ def test_other_outputs_are_refused_in_one_line(case):
             task.finish(torch.zeros(1, 2, 3), GEOMETRY)
 
 
+@pytest.mark.parametrize(
+    ("kind", "key", "wrong"),
+    [
+        ("detection", "boxes", torch.zeros(4, 5)),
+        ("detection", "boxes", torch.zeros(3, 4)),
+        ("detection", "scores", torch.zeros(4, 1)),
+        ("detection", "scores", torch.zeros(4, dtype=torch.long)),
+        ("detection", "labels", [1, 2, 3, 4]),
+        ("masks", "masks", torch.zeros(4, SIZE, SIZE)),
+        ("keypoints", "keypoints", torch.zeros(4, 17, 2)),
+        ("keypoints", "keypoints_scores", torch.zeros(4, 17, 1)),
+    ],
+)
+def test_outputs_that_only_look_like_torchvisions_are_refused(kind, key, wrong):
+    outputs = boxes_outputs(np.random.default_rng(0))
+    other = [{**outputs[0], key: wrong}]
+    for use in (
+        lambda: of_torchvision(kind).finish(other, GEOMETRY),
+        lambda: of_torchvision(kind).residuals(outputs, other),
+    ):
+        with pytest.raises(ModelError, match=f"the model's output {key} is .*; the task expects"):
+            use()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [Classification(), Segmentation(["rest", "cat"], activation="softmax"), pose(), detector()],
+)
+def test_whole_numbers_are_no_probabilities(task):
+    whole = torch.zeros(1, 2, 4, 4, dtype=torch.long)
+    with pytest.raises(ModelError, match=r"holds torch\.int64 numbers; the task expects"):
+        task.finish(whole, GEOMETRY)
+    with pytest.raises(ModelError, match=r"holds torch\.int64 numbers; the task expects"):
+        task.residuals(whole, whole)
+
+
 def test_residuals_of_classes_have_the_fisher_information():
     task, random = Classification(), np.random.default_rng(0)
     logits = normal(1, 6)(random)
@@ -337,6 +374,28 @@ def test_poses():
     ]
     assert found.points[0, :, 2] == pytest.approx([0.8] * 3)
     assert found.boxes[0].tolist() == [2.5 * cell, 0.5 * cell, 6.5 * cell, 6.5 * cell]
+
+
+def test_only_the_most_certain_peaks_are_persons():
+    outputs = pose_outputs(np.random.default_rng(0))
+    certain = np.random.default_rng(1).permutation(32 * 32).reshape(32, 32) / 2048 + 0.5
+    wide = [torch.zeros(1, part.shape[1], 64, 64) for part in outputs]
+    wide[0][0, 0, ::2, ::2] = torch.from_numpy(certain).float()
+    wide[4] += 0.5
+    found = pose().finish(tuple(wide), GEOMETRY)
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+    assert found.scores[0] == pytest.approx(certain.max())
+    asked = []
+    unpatched = movenet.suppress
+
+    def counted(boxes, *rest):
+        asked.append(len(boxes))
+        return unpatched(boxes, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(movenet, "suppress", counted)
+        pose().finish(tuple(wide), GEOMETRY)
+    assert asked == [movenet.MOST_CANDIDATES]
 
 
 def test_of_two_peaks_that_is_chosen_which_belongs_to_the_person():

@@ -106,6 +106,18 @@ def test_labels_of_a_file_travel_along(tmp_path):
         (DETECTION.replace("-0.5", "1" + 400 * "0"), "expected a number"),
         (DETECTION.replace("[8, 16, 32]", "[8, 16]"), "3 scores, 3 boxes, 2 strides; expected as"),
         (DETECTION.replace("[8, 16, 32]", "[8, 16, 0]"), "expected a list of positive integers"),
+        (
+            DETECTION.replace("[8, 16, 32]", f"[8, 16, {10**30}]"),
+            "expected a list of positive integers below 10^9",
+        ),
+        (
+            DETECTION.replace("bins = 11", f"bins = {2**31}"),
+            "expected a positive integer below 10^9",
+        ),
+        (
+            DETECTION.replace('"coco"', f'["a", "b"]\ncategories = [0, {2**63}]'),
+            "different integers from 0 to below 10^9",
+        ),
         (DETECTION.replace("[0, 1, 2]", "[0, 1, -2]"), "expected a list of outputs"),
         (DETECTION.replace('"none"', '"softmax"'), "expected one of none, sigmoid"),
         (DETECTION.replace('"distribution"', '"yolo"'), 'decoder is "yolo"; expected one of dist'),

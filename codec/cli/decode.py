@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -210,7 +209,7 @@ def decode(
                 PictureWriter(
                     file,
                     (finish.geometry.width, finish.geometry.height),
-                    header.frame_rate or Fraction(25),
+                    header.time_base,
                 )
             )
         results = []
@@ -231,7 +230,7 @@ def decode(
                         uncoded = finish.outputs(features)
                     if pictures is not None and compare is not None:
                         drawn = finish.drawn(result, finish.result(uncoded), compare.picture())
-                        pictures.add(drawn)
+                        pictures.add(drawn, frame.pts)
                     if evaluation is not None:
                         evaluation.update(outputs, uncoded)
                 if md5:

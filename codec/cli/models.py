@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from codec.cli.group import main
+from codec.cli.parameters import FrameSize
 from codec.cli.terminal import say
 from codec.errors import FeatureCodecError
 from codec.models import DEFAULT_MODEL
@@ -19,8 +20,14 @@ __all__ = ["models"]
 
 @main.command()
 @click.argument("model", required=False)
+@click.option(
+    "--size",
+    type=FrameSize(),
+    metavar="WIDTHxHEIGHT",
+    help="Of its input, where a network in a file takes any size.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def models(model: str | None, as_json: bool) -> None:
+def models(model: str | None, size: tuple[int, int] | None, as_json: bool) -> None:
     """List models, or the split points of MODEL, a name or a file: tensors, strides n^k, elements
     per frame, and of one model what both halves compute.
     """
@@ -29,12 +36,18 @@ def models(model: str | None, as_json: bool) -> None:
     from codec.models.sources import list_models
     from codec.models.split_points import describe_costs, describe_splits
 
+    if size is not None and model is None:
+        raise click.UsageError("--size is that of one MODEL; name it")
+    if size is not None:
+        size = size[1], size[0]  # height first, as tensors have it
     names = [model] if model else [DEFAULT_MODEL, "resnet34", "densenet121"]
     cuts = [
         (name, split, specs, cost)
         for name in names
         for split, specs, cost in (
-            describe_costs(name) if model else ((*point, None) for point in describe_splits(name))
+            describe_costs(name, size)
+            if model
+            else ((*point, None) for point in describe_splits(name))
         )
     ]
     rows: list[dict[str, Any]] = [
@@ -61,7 +74,7 @@ def models(model: str | None, as_json: bool) -> None:
     if as_json:
         say(json.dumps(rows, indent=1))
         return
-    sides = dict.fromkeys(input_size_of(name) for name in names)
+    sides = dict.fromkeys(size or input_size_of(name) for name in names)
     sizes = " and ".join(f"{width}x{height}" for height, width in sides)
     computed = f"{'edge':>7} {'cloud':>7}  " if model else ""
     say(f"{'model':20} {'split':34} {'elements':>9}  {computed}tensors (CxHxW, n^k) at {sizes}")

@@ -89,6 +89,11 @@ class Fit:
         if not size:
             multiple = preprocessing.pad_multiple
             padded = (-(-width // multiple) * multiple, -(-height // multiple) * multiple)
+            if max(padded) > MAX_SIDE:
+                raise VideoError(
+                    f"{name}: frames of {width}x{height} would be padded to "
+                    f"{padded[0]}x{padded[1]}; the longest side supported is {MAX_SIDE}"
+                )
             return cls(resized, orientation, (-left, -top), padded, fill)
         if size > min(width, height):
             raise VideoError(

@@ -1,77 +1,108 @@
-"""The check of a .pt2 archive before torch reads it: nothing in it may make torch run code.
+"""A .pt2 archive made fit for torch to read: nothing in it may make torch run code.
 
-`torch.export.load` is not made for files of strangers: it unpickles without `weights_only` where a
-member says so, takes any attribute of `torch` for an operation, evaluates expressions of sizes, and
-writes names into generated Python.  Hence the members and the program are looked at first, as the
-bytes that torch will read, and only what can be seen to be harmless passes: tensors, operations of
-ATen, arithmetic of sizes, plain names, and tuples, lists and dicts of results.
-
-torch finds a member whatever the case of its name, hence only such are let pass whose names are as
-torch writes them; and only stored ones, since a compressed one may be of any size.
+`torch.export.load` is not made for files of strangers: it unpickles without `weights_only`, finds
+members by names in any case, takes any attribute of `torch` for an operation, evaluates expressions
+of sizes, imports what the structure of results names, and writes names into generated Python.
+Hence torch is never given the file, but an archive written here.  What of the program torch would
+read, by torch's own schema, is looked at value by value, and only what is known to be harmless
+passes: tensors, operations of ATen, arithmetic of sizes, names of Python, and tuples, lists and
+dicts of results.  Sample inputs, guards and notes of the exporter are left out.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
+import functools
 import io
 import json
 import re
+import types
+import typing
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import torch
 
 from codec.errors import ModelError
-from codec.models.boundary import first_line
+from codec.models.boundary import as_model_error, first_line
 
-__all__ = ["check_archive"]
-
-# Makes an error of what was found.
-_Refuse = Callable[[str], ModelError]
+__all__ = ["harmless_archive"]
 
 _PROGRAM: Final = "models/model.json"
-_UNPICKLED_MEMBERS: Final = ("data/weights/", "data/constants/", "data/sample_inputs/")
-_OTHER_MEMBERS: Final = (
-    "extra/",
-    ".data/",
-    "archive_format",
-    "archive_version",
-    "byteorder",
-    "version",
+_COPIED_MEMBERS: Final = ("archive_format", "archive_version")
+_TENSORS: Final = re.compile(r"data/(weights/weight|constants/tensor)_\d+")
+_CONFIGS: Final = (
+    "data/weights/model_weights_config.json",
+    "data/constants/model_constants_config.json",
 )
+_PICKLES: Final = ("data/weights/model.pt", "data/constants/model.pt")  # of torch 2.8
+_SAMPLES: Final = "data/sample_inputs/model.pt"
+_UNREAD_MEMBERS: Final = ("extra/", ".data/", "byteorder", "version")
 
-_OPERATION: Final = re.compile(
-    r"torch\.ops\.(aten|prims|torchvision)\.\w+\.\w+|torch\.sym_\w+|torch\._sym_sqrt|"
-    r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge|and_|or_|not_)|"
+# What torch would evaluate or only notes down: nothing that a program needs.
+_LEFT_OUT: Final[dict[tuple[str, str], object]] = {
+    ("ExportedProgram", "guards_code"): [],
+    ("GraphModule", "metadata"): {},
+    ("GraphModule", "treespec_namedtuple_fields"): {},
+}
+_REFUSED_KINDS: Final = ("CustomObjArgument", "GraphArgument", "TokenArgument")
+_FLOATS: Final = ("Infinity", "-Infinity", "NaN")
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PATH: Final = re.compile(r"(?!(.*\.)?__\w*__(\.|$))[A-Za-z0-9_.+\-@]*", re.ASCII)
+_VERSION: Final = re.compile(r"[A-Za-z0-9_.+\-<= ]*")
+_FILE_NAME: Final = re.compile(r"(weight|tensor)_\d+", re.ASCII)
+_DEVICE: Final = re.compile(r"[a-z]+")
+
+_ATEN: Final = re.compile(
+    r"torch\.ops\.(aten|prims)\.([a-zA-Z]\w*|_[a-z]\w*)\.([a-zA-Z]\w*)", re.ASCII
+)
+_OTHER_OPERATION: Final = re.compile(
+    r"torch\.ops\.torchvision\.(nms|(ps_)?roi_(align|pool)|deform_conv2d)\.default|"
+    r"torch\.sym_(float|int|ite|max|min|not|sum)|torch\._sym_sqrt|"
+    r"_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|neg|pos|eq|ne|lt|le|gt|ge|and_|or_|not_)|"
     r"math\.(ceil|floor|trunc|sqrt)"
 )
-_FILE_OPERATIONS: Final = ("torch.ops.aten.from_file.", "torch.ops.aten.save.")
+# Operations of ATen for its own use trust their arguments, and could reach memory of others.
+_PRIVATE_OPERATION: Final = re.compile(
+    r"_(adaptive_avg_pool[23]d|assert_\w+|batch_norm_\w+|cdist_forward|conj|convolution\w*|"
+    r"embedding_bag|euclidean_dist|fft_(c2c|c2r|r2c)|functional_assert_\w+|"
+    r"linalg_(det|eigh|slogdet|solve_ex|svd)|local_scalar_dense|log_softmax|"
+    r"native_batch_norm_legit\w*|neg_view|pdist_forward|reshape_alias|scaled_dot_product_\w+|"
+    r"shape_as_tensor|softmax|stack|to_copy|trilinear|unique2?|unsafe_index|unsafe_index_put|"
+    r"unsafe_masked_index|unsafe_view|upsample_\w+|weight_norm\w*)"
+)
+_UNSAFE_OPERATION: Final = re.compile(r"from_file|save|set_?|record_stream|resize\w*")
+
 # Sizes: 2*s0 + Max(1, s1//4), or Mul(Integer(4), Symbol('s30', positive=True, integer=True)).
-_SYMBOL: Final = re.compile(r"(?:zu?f?|[suf])\d+")
-_SIZE_NAME: Final = re.compile(
-    r"(zu?f?|[suf])\d+|Max|Min|Mod|PythonMod|Abs|FloorDiv|CeilDiv|CleanDiv|ModularIndexing|Where|"
-    r"IntTrueDiv|FloatTrueDiv|ToFloat|TruncToInt|CeilToInt|FloorToInt|RoundToInt|Eq|Ne|Lt|Le|Gt|Ge|"
-    r"And|Or|Not|True|False|Symbol|Integer|Rational|Float|Add|Mul|Pow|"
+_SIZE_LENGTH: Final = 2000
+_SYMBOL: Final = re.compile(r"(zu?f?|[suf])\d{1,4}", re.ASCII)
+_FUNCTION: Final = re.compile(
+    r"Max|Min|Mod|PythonMod|Abs|FloorDiv|CeilDiv|CleanDiv|ModularIndexing|Where|IntTrueDiv|"
+    r"FloatTrueDiv|ToFloat|TruncToInt|CeilToInt|FloorToInt|RoundToInt|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|"
+    r"Integer|Rational|Float|Add|Mul"
+)
+_ASSUMPTION: Final = re.compile(
     r"positive|nonnegative|negative|integer|real|zero|nonzero|infinite|finite"
 )
+_FLOAT: Final = re.compile(r"[0-9.e+\-]{1,40}")
 _ARITHMETIC: Final = (
-    *(ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.keyword),
-    *(ast.Name, ast.Constant, ast.Load, ast.cmpop, ast.boolop, ast.USub, ast.UAdd, ast.Not),
-    *(ast.Invert, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow),
-    *(ast.BitAnd, ast.BitOr),
+    *(ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod),
+    *(ast.BitAnd, ast.BitOr, ast.UnaryOp, ast.USub, ast.UAdd, ast.Invert, ast.Load),
+    *(ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE),
 )
-_SIZE_LENGTH: Final = 2000
-_POWERS: Final = 4
-_LARGEST_EXPONENT: Final = 8
-"""No number that these make takes time or memory worth speaking of."""
-_PLAIN: Final = re.compile(r"[\w.+\-: ]*")
-_CONTAINERS: Final = (None, "builtins.tuple", "builtins.list", "builtins.dict")
-_ORDERED: Final = "collections.OrderedDict"
+_MOST_POWERS: Final = 4
+_LARGEST_POWER: Final = 4
+_INTEGERS: Final = range(-(2**63), 2**63)
+
+_SEQUENCES: Final = ("builtins.tuple", "builtins.list")
+_DICTS: Final = ("builtins.dict", "collections.OrderedDict")
 
 
-def check_archive(content: bytes, file: str) -> None:
-    """Refuse an archive of `torch.export.save` that torch could not read without running code.
+def harmless_archive(content: bytes, file: str) -> bytes:
+    """Return the archive of `torch.export.save` again, with only what torch reads without risk.
 
     Args:
         content: of the file.
@@ -81,186 +112,336 @@ def check_archive(content: bytes, file: str) -> None:
         ModelError: it is none, or holds something that is not known to be harmless.
     """
     try:
+        if not _is_stored(content):
+            raise _NotHarmless("compressed members")  # noqa: TRY301 - told as what is no archive
         reader = torch._C.PyTorchFileReader(io.BytesIO(content))
         members = set(reader.get_all_records())
-        listed = zipfile.ZipFile(io.BytesIO(content)).infolist()
     except Exception as error:  # torch's reader, of any bytes
         raise ModelError(
             f"{file}: not an exported program ({first_line(error)}); "
             "torch.export.save(torch.export.export(model, (images,)), FILE) writes one"
         ) from error
-    names = [member.filename for member in listed]
-    if _PROGRAM not in members or "version" in names:  # that of torch 2.7, which is unpickled
+    if _PROGRAM not in members:
         raise ModelError(
-            f"{file}: an archive without {_PROGRAM}; export it anew with torch 2.8 or later"
+            f"{file}: an archive without {_PROGRAM}, as torch up to 2.7 writes it; export it anew "
+            "with torch 2.8 or later"
         )
-
-    def refuse(what: str) -> ModelError:
-        return ModelError(
-            f"{file}: {what}, which is not known to be harmless; "
-            "codec.load_model(FILE, trusted=True) reads it, for those who trust whoever made it"
+    if torch.__version__ < "2.8":
+        raise ModelError(
+            f"{file}: programs are read by torch 2.8 or later, this is {torch.__version__}; "
+            "pip install --upgrade torch"
         )
+    with as_model_error(f"{file}: damaged", "; export it anew"):
+        try:
+            return _rewritten(reader, members)
+        except _NotHarmless as found:
+            raise ModelError(
+                f"{file}: {found}, which is not known to be harmless; "
+                "codec.load_model(FILE, trusted=True) reads it, for those who trust whoever made it"
+            ) from found
 
-    if not _stored(listed) or len({name.lower() for name in names}) < len(names):
-        raise refuse("it holds compressed members, or several of one name")
+
+def _is_stored(content: bytes) -> bool:
+    """Return whether nothing is compressed, and so nothing larger than it looks."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return all(one.compress_type == zipfile.ZIP_STORED for one in archive.infolist())
+
+
+class _NotHarmless(Exception):  # noqa: N818 - never leaves this file
+    """What was found, in words."""
+
+
+def _rewritten(reader: Any, members: set[str]) -> bytes:  # noqa: ANN401 - torch's
+    known = {_PROGRAM, _SAMPLES, *_COPIED_MEMBERS, *_CONFIGS, *_PICKLES}
     for member in sorted(members):
-        if member == _PROGRAM or member.startswith(_OTHER_MEMBERS):
-            continue
-        if not member.startswith(_UNPICKLED_MEMBERS) or member != member.lower():
-            raise refuse(f"it holds {member!r}")
-        name = member.rpartition("/")[2]
-        if name.startswith(("custom_obj_", "opaque_obj_")):
-            raise refuse(f"it holds the pickled object {member!r}")
-        if name.endswith(".json"):
-            continue
-        if name.endswith(".pt"):
-            _check_pickle(reader.get_record(member), member, refuse)
-    for member in sorted(members):
-        if not (member.startswith("data/") and member.endswith(".json")):
-            continue
-        config = _parsed(reader.get_record(member), file)
-        for payload in config.get("config", {}).values():
-            pickled = f"{member.rpartition('/')[0]}/{payload.get('path_name')}"
-            if payload.get("use_pickle"):
-                if pickled not in members:
-                    raise refuse(f"it lacks {pickled!r}")
-                _check_pickle(reader.get_record(pickled), pickled, refuse)
-        for key, text in _texts(config):
-            if not _PLAIN.fullmatch(text):
-                raise refuse(f"{member} says {text[:40]!r} for {key}")
-    for key, text in _texts(_parsed(reader.get_record(_PROGRAM), file)):
-        _check_text(key, text, refuse)
-
-
-def _check_pickle(record: bytes, member: str, refuse: _Refuse) -> None:
-    """Read a pickle as far as that is safe: what passes gives torch the same without this care."""
-    try:
-        if zipfile.is_zipfile(io.BytesIO(record)) and not _stored(
-            zipfile.ZipFile(io.BytesIO(record)).infolist()
+        if not (
+            member in known or _TENSORS.fullmatch(member) or member.startswith(_UNREAD_MEMBERS)
         ):
-            raise ValueError("compressed")  # noqa: TRY301 - told as whatever else is wrong
-        torch.load(io.BytesIO(record), weights_only=True, map_location="cpu")
+            raise _NotHarmless(f"it holds {member!r}")
+    written = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(written)
+
+    def write(member: str, record: bytes) -> None:
+        writer.write_record(member, record, len(record))
+
+    from torch._export.serde import schema  # noqa: PLC0415 - takes a second
+
+    for member in sorted(members):
+        if member in _COPIED_MEMBERS or _TENSORS.fullmatch(member):
+            write(member, reader.get_record(member))
+        elif member in _PICKLES:
+            write(member, _only_tensors(reader.get_record(member), member))
+        elif member == _PROGRAM or member in _CONFIGS:
+            kind = schema.ExportedProgram if member == _PROGRAM else schema.PayloadConfig
+            value = json.loads(reader.get_record(member).decode())
+            write(member, json.dumps(_checked(kind, value, ("", ""))).encode())
+    write(_SAMPLES, b"")
+    writer.write_end_of_file()
+    return written.getvalue()
+
+
+def _only_tensors(record: bytes, member: str) -> bytes:
+    try:
+        if zipfile.is_zipfile(io.BytesIO(record)) and not _is_stored(record):
+            raise _NotHarmless("compressed members")  # noqa: TRY301 - told as whatever is wrong
+        tensors = torch.load(io.BytesIO(record), weights_only=True, map_location="cpu")
     except Exception as error:  # whatever the unpickler refuses, or trips over
-        raise refuse(f"{member!r} holds more than tensors") from error
+        raise _NotHarmless(f"{member!r} holds more than tensors") from error
+    written = io.BytesIO()
+    torch.save(tensors, written)
+    return written.getvalue()
 
 
-def _stored(members: list[zipfile.ZipInfo]) -> bool:
-    return all(member.compress_type == zipfile.ZIP_STORED for member in members)
+@functools.cache
+def _fields(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a class of torch's schema
+    return typing.get_type_hints(kind)
 
 
-def _parsed(record: bytes, file: str) -> Any:  # noqa: ANN401 - whatever JSON holds
-    try:
-        return json.loads(record)
-    except ValueError as error:
-        raise ModelError(f"{file}: damaged ({first_line(error)}); export it anew") from error
+def _checked(kind: Any, value: Any, place: tuple[str, str]) -> Any:  # noqa: ANN401 - JSON
+    """Return a value of JSON with what torch's schema knows of it, all of which is harmless.
 
-
-def _texts(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Walk through all strings of a program with the keys that they stand under, and the keys."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield "expr_str" if key == "range_constraints" else "a name", name
-            if not _is_remark(name, item):
-                yield from _texts(item, name)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item, key)
-    elif isinstance(value, str):
-        yield key, value
-
-
-def _is_remark(name: str, item: object) -> bool:
-    """Whether an item is text for people, or Python that is never run: plain strings, under these
-    names, where a tensor or number that had such a name would be more than that.
+    Args:
+        kind: what torch will take it for, a class of its schema or a type of Python.
+        value: the value.
+        place: the class that it is a field of, and the field.
     """
-    if name == "metadata" and isinstance(item, dict):
-        return all(isinstance(text, str) for text in item.values())
-    if name == "guards_code" and isinstance(item, list):
-        return all(isinstance(text, str) for text in item)
-    return False
+    if typing.get_origin(kind) in {typing.Union, types.UnionType}:
+        if value is None:
+            return None
+        (kind,) = (one for one in typing.get_args(kind) if one is not types.NoneType)
+    if dataclasses.is_dataclass(kind):
+        return _checked_fields(kind, value)
+    origin = typing.get_origin(kind)
+    if origin is list and isinstance(value, list):
+        return [_checked(typing.get_args(kind)[0], one, place) for one in value]
+    if origin is dict and isinstance(value, dict):
+        if place == ("Node", "metadata"):  # the rest are notes, for us to see
+            value = {key: value[key] for key in value if key == "nn_module_stack"}
+        of_keys = _TEXTS.get((place[0], f"{place[1]}, a key"), _name)
+        for key in value:
+            of_keys(key, place)
+        return {key: _checked(typing.get_args(kind)[1], one, place) for key, one in value.items()}
+    if kind is str:
+        fits = isinstance(value, str)
+    elif kind is bool:
+        fits = isinstance(value, bool)
+    elif kind is float:
+        fits = type(value) in {int, float} or value in _FLOATS
+    else:
+        fits = isinstance(kind, type) and issubclass(kind, int)  # enumerations, too
+        fits = fits and type(value) is int and value in _INTEGERS
+    if not fits:
+        raise _NotHarmless(f"it says {str(value)[:60]!r} for {'.'.join(place)}")
+    if kind is str:
+        _TEXTS.get(place, _name)(value, place)
+    return value
 
 
-def _check_text(key: str, text: str, refuse: _Refuse) -> None:
-    if key == "target":
-        if text.startswith(_FILE_OPERATIONS) or not _OPERATION.fullmatch(text):
-            raise refuse(f"it calls {text[:60]!r}")
-    elif key == "expr_str":
-        if not _is_size(text):
-            raise refuse(f"it has the size {text[:60]!r}")
-    elif key in {"in_spec", "out_spec"}:
-        _check_containers(text, refuse)
-    elif not _PLAIN.fullmatch(text):
-        raise refuse(f"it says {text[:60]!r} for {key}")
+def _checked_fields(kind: Any, value: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
+    name, fields = kind.__name__, _fields(kind)
+    if name in _REFUSED_KINDS:
+        raise _NotHarmless(f"it holds a {name}")
+    if not isinstance(value, dict) or (hasattr(kind, "create") and len(value) != 1):
+        raise _NotHarmless(f"it says {str(value)[:60]!r} for a {name}")
+    if hasattr(kind, "create") and not value.keys() <= fields.keys():
+        raise _NotHarmless(f"it holds a {name} {next(iter(value))[:60]!r}")
+    if value.get("use_pickle"):
+        raise _NotHarmless(f"{str(value.get('path_name'))[:60]!r} holds more than tensors")
+    return {
+        field: _LEFT_OUT[name, field]
+        if (name, field) in _LEFT_OUT
+        else _checked(of, value[field], (name, field))
+        for field, of in fields.items()
+        if field in value
+    }
 
 
-def _is_size(text: str) -> bool:
-    """Whether an expression, which torch evaluates as Python, is arithmetic and no more, and none
-    that takes for ever.
-    """
+# --- texts ---
+
+
+def _says(pattern: re.Pattern[str]) -> Callable[[str, tuple[str, str]], None]:
+    def check(text: str, place: tuple[str, str]) -> None:
+        if not pattern.fullmatch(text):
+            raise _NotHarmless(f"it says {text[:60]!r} for {'.'.join(place)}")
+
+    return check
+
+
+def _shown(text: str, place: tuple[str, str]) -> None:
+    """Of what torch writes into Python as a literal, or nowhere."""
+    if not text.isprintable():
+        raise _NotHarmless(f"it says {text[:60]!r} for {'.'.join(place)}")
+
+
+def _name_or_nothing(text: str, place: tuple[str, str]) -> None:
+    if text:
+        _name(text, place)
+
+
+def _check_operation(text: str, _: object) -> None:
+    if _OTHER_OPERATION.fullmatch(text):
+        return
+    found = _ATEN.fullmatch(text)
+    if found is None:
+        raise _NotHarmless(f"it calls {text[:60]!r}")
+    namespace, name, overload = found.groups()
+    if _UNSAFE_OPERATION.fullmatch(name) or (
+        name.startswith("_") and not _PRIVATE_OPERATION.fullmatch(name)
+    ):
+        raise _NotHarmless(f"it calls {text[:60]!r}")
+    operation = getattr(getattr(getattr(torch.ops, namespace), name, None), overload, None)
+    if (
+        not isinstance(operation, torch._ops.OpOverload)
+        or not torch._C._dispatch_has_kernel(operation._name)  # of TorchScript only
+        or any(argument.name == "filename" for argument in operation._schema.arguments)
+    ):
+        raise _NotHarmless(f"it calls {text[:60]!r}")
+
+
+def _check_size(text: str, _: object) -> None:
+    """Of a size, which torch evaluates as Python: arithmetic of symbols and small numbers."""
+    if not (
+        text.isascii() and text.isprintable() and len(text) <= _SIZE_LENGTH and _is_arithmetic(text)
+    ):
+        raise _NotHarmless(f"it has the size {text[:60]!r}")
+
+
+def _is_arithmetic(text: str) -> bool:
     try:
-        nodes = list(ast.walk(ast.parse(text.strip()[:_SIZE_LENGTH], mode="eval")))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        waiting: list[ast.AST] = [ast.parse(text, mode="eval").body]
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
         return False
-    powers = [
-        (node.right if isinstance(node, ast.BinOp) else node.args[-1])
-        for node in nodes
-        if (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow))
-        or (isinstance(node, ast.Call) and _called(node) == "Pow" and node.args)
-    ]
-    return (
-        len(text) <= _SIZE_LENGTH
-        and all(isinstance(node, _ARITHMETIC) for node in nodes)
-        and all(
-            _SIZE_NAME.fullmatch(node.id) is not None
-            for node in nodes
-            if isinstance(node, ast.Name)
-        )
-        and all(_called(node) for node in nodes if isinstance(node, ast.Call))
-        and all(
-            isinstance(node.value, ast.Constant) and isinstance(node.value.value, bool)
-            for node in nodes
-            if isinstance(node, ast.keyword)
-        )
-        and all(
-            isinstance(node.value, bool | int | float)
-            or (isinstance(node.value, str) and _SYMBOL.fullmatch(node.value) is not None)
-            for node in nodes
-            if isinstance(node, ast.Constant)
-        )
-        and len(powers) <= _POWERS
-        and all(_is_small(exponent) for exponent in powers)
+    powers = 0
+    while waiting:
+        node = waiting.pop()
+        if not _fits(node):
+            return False
+        match node:
+            case ast.BinOp(left=base, op=ast.Pow()):
+                powers += 1
+                waiting.append(base)
+            case ast.Call(func=ast.Name(id="Symbol" | "Float")):
+                pass
+            case ast.Call(func=ast.Name(id=name), args=args):
+                powers += name == "Pow"
+                waiting += args
+            case _:
+                waiting += ast.iter_child_nodes(node)
+    return powers <= _MOST_POWERS
+
+
+def _fits(node: ast.AST) -> bool:
+    """Return whether a node is one of arithmetic, whatever it is applied to."""
+    fits = isinstance(node, _ARITHMETIC)
+    match node:
+        case ast.Constant(value=number):
+            fits = type(number) in {bool, float} or (type(number) is int and number in _INTEGERS)
+        case ast.Name(id=name):
+            fits = bool(_SYMBOL.fullmatch(name))
+        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(name))]):
+            fits = bool(_SYMBOL.fullmatch(name)) and _are_assumptions(node.keywords)
+        case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str(number))]):
+            fits = bool(_FLOAT.fullmatch(number)) and _are_precision(node.keywords)
+        case ast.Call(func=ast.Name(id="Pow"), args=[_, exponent], keywords=[]):
+            fits = _is_small(exponent)
+        case ast.Call(func=ast.Name(id=name), keywords=[]):
+            fits = bool(_FUNCTION.fullmatch(name))
+        case ast.BinOp(op=ast.Pow(), right=exponent):
+            fits = _is_small(exponent)
+    return fits
+
+
+def _are_assumptions(keywords: list[ast.keyword]) -> bool:
+    return all(
+        _ASSUMPTION.fullmatch(one.arg or "")
+        and isinstance(one.value, ast.Constant)
+        and isinstance(one.value.value, bool)
+        for one in keywords
     )
 
 
-def _called(call: ast.Call) -> str:
-    return call.func.id if isinstance(call.func, ast.Name) else ""
+def _are_precision(keywords: list[ast.keyword]) -> bool:
+    return all(
+        one.arg in {"precision", "dps"}
+        and isinstance(one.value, ast.Constant)
+        and one.value.value in range(1, 200)
+        for one in keywords
+    )
 
 
-def _is_small(exponent: ast.expr) -> bool:
-    """Whether an exponent is a small number: `2`, `-1`, `Integer(2)`."""
-    if isinstance(exponent, ast.Call) and _called(exponent) == "Integer" and exponent.args:
-        exponent = exponent.args[0]
-    if isinstance(exponent, ast.UnaryOp):
+def _is_small(exponent: ast.AST) -> bool:
+    if isinstance(exponent, ast.Call) and ast.unparse(exponent.func) == "Integer":
+        (exponent,) = exponent.args or [ast.Constant(value=None)]
+    if isinstance(exponent, ast.UnaryOp) and isinstance(exponent.op, ast.USub):
         exponent = exponent.operand
-    value = exponent.value if isinstance(exponent, ast.Constant) else None
-    return isinstance(value, int) and value <= _LARGEST_EXPONENT
+    return (
+        isinstance(exponent, ast.Constant)
+        and type(exponent.value) is int
+        and exponent.value in range(_LARGEST_POWER + 1)
+    )
 
 
-def _check_containers(text: str, refuse: _Refuse) -> None:
-    """Of nested results: torch imports the types that it is told of."""
+def _check_arguments(text: str, _: object) -> None:
+    _check_containers(text, _name)  # keys of these are written into Python
+
+
+def _check_results(text: str, _: object) -> None:
+    _check_containers(text, _shown)
+
+
+def _check_containers(text: str, of_key: Callable[[str, tuple[str, str]], None]) -> None:
+    """Of nested results: torch imports what it is told of."""
     if not text:
         return
     try:
-        waiting = [json.loads(text)[1]]
+        protocol, first = json.loads(text)
+        if protocol != 1:
+            raise _NotHarmless(f"it returns results of protocol {str(protocol)[:20]!r}")
+        waiting = [first]
         while waiting:
             spec = waiting.pop()
-            kind = spec["type"]
-            if kind not in {*_CONTAINERS, _ORDERED}:
-                raise refuse(f"it takes or returns a {str(kind)[:60]}")
-            if kind in {"builtins.dict", _ORDERED} and not all(
-                isinstance(key, str) for key in json.loads(spec["context"])
-            ):
-                raise refuse("it returns a dict with other keys than strings")
+            kind, context = spec["type"], spec["context"]
+            if kind in _DICTS:
+                keys = json.loads(context)
+                if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+                    raise _NotHarmless("it returns a dict with other keys than strings")
+                for key in keys:
+                    of_key(key, ("a dict", "key"))
+            elif kind in _SEQUENCES:
+                if json.loads(context) is not None:
+                    raise _NotHarmless(f"it returns a {kind} of {str(context)[:60]!r}")
+            elif kind is not None or context is not None:
+                raise _NotHarmless(f"it takes or returns a {str(kind)[:60]}")
             waiting += spec["children_spec"]
     except (ValueError, LookupError, TypeError) as error:
-        raise refuse(f"it returns {text[:60]!r}") from error
+        raise _NotHarmless(f"it returns {text[:60]!r}") from error
+
+
+_name: Final = _says(_NAME)
+_path: Final = _says(_PATH)
+# All that is not here is the name of a value.
+_TEXTS: Final[dict[tuple[str, str], Callable[[str, tuple[str, str]], None]]] = {
+    ("Node", "target"): _check_operation,
+    ("Node", "name"): _name_or_nothing,
+    ("Node", "metadata"): _shown,
+    ("NamedArgument", "name"): _name_or_nothing,
+    ("InputToConstantInputSpec", "name"): _name_or_nothing,
+    ("Argument", "as_string"): _shown,
+    ("Argument", "as_strings"): _shown,
+    ("ConstantValue", "as_string"): _shown,
+    ("SymExpr", "expr_str"): _check_size,
+    ("ExportedProgram", "range_constraints, a key"): _check_size,
+    ("ExportedProgram", "torch_version"): _says(_VERSION),
+    ("ModuleCallSignature", "in_spec"): _check_arguments,
+    ("ModuleCallSignature", "out_spec"): _check_results,
+    ("ModuleCallEntry", "fqn"): _path,
+    ("Device", "type"): _says(_DEVICE),
+    ("InputToParameterSpec", "parameter_name"): _path,
+    ("InputToBufferSpec", "buffer_name"): _path,
+    ("InputToTensorConstantSpec", "tensor_constant_name"): _path,
+    ("BufferMutationSpec", "buffer_name"): _path,
+    ("ParameterMutationSpec", "parameter_name"): _path,
+    ("GradientToParameterSpec", "parameter_name"): _path,
+    ("PayloadConfig", "config, a key"): _path,
+    ("PayloadMeta", "path_name"): _says(_FILE_NAME),
+}

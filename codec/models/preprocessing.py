@@ -98,6 +98,11 @@ def read_preprocessing(path: Path) -> Preprocessing:
         fields.count(key, default, low=0, high=MAX_EXTENT)
         for key, default in (("crop", 0), ("pad_multiple", 1))
     )
+    if not (crop or multiple):
+        fields.refuse("pad_multiple is 0; expected 1 or more where nothing is cropped")
+    shortest = short_side or min(size)
+    if shortest and crop > shortest:
+        fields.refuse(f"crop is {crop}; expected at most the short side of size, {shortest}")
     names = [each.name.lower() for each in Interpolation]
     interpolation = fields.choice("interpolation", names, "bicubic")
     channels = fields.choice("channels", ("RGB", "BGR"), "RGB")

@@ -103,7 +103,10 @@ def input_size_of(name: str) -> tuple[int, int]:
         return published.size
     size = load_program(Path(name)).input_size if name.endswith(PROGRAM_FILE) else None
     if size is None:
-        raise ModelError(f"{Path(name).name} has no input size of its own; give one")
+        raise ModelError(
+            f"{Path(name).name} has no input size of its own; give one, as 416x256 "
+            "with lmc models --size"
+        )
     return size
 
 

@@ -26,6 +26,7 @@ from codec.format.profile import Profile
 from codec.metrics import FeatureNrmse
 from codec.models.networks import open_network
 from codec.models.preprocessing import normalise
+from codec.models.sources import is_file
 from codec.models.submodels import SplitModel, split_model
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.pipeline.network_tasks import labelled, task_of
@@ -105,7 +106,8 @@ def model_of(
             "the stream was coded from its writer's own tensors and names no model; "
             "decode to features"
         )
-    if model is None and "@" in header.model:
+    # only the user says which file is opened
+    if model is None and ("@" in header.model or is_file(header.model)):
         raise ModelError(
             f"the stream was made with the network in a file {header.model!r}; pass it with "
             "--model FILE"

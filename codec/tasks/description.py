@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from codec.descriptions import MISSING, Fields, is_integer, kind_of, list_of, read_toml
+from codec.descriptions import LARGE, MISSING, Fields, is_integer, kind_of, list_of, read_toml
 from codec.errors import TaskError
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
@@ -158,7 +158,7 @@ def _categories(fields: Fields) -> tuple[dict[int, str], tuple[int, ...]]:
         return COCO_NAMES, tuple(COCO_NAMES)
     numbers = fields.take(
         "categories",
-        "a list of different integers from 0 on",
+        "a list of different integers from 0 to below 10^9",
         _different,
         list(range(len(labels))),
     )
@@ -199,7 +199,9 @@ def _detection(fields: Fields) -> Task:
     if fields.choice("decoder", ("distribution", "torchvision")) == "torchvision":
         return _torchvision(fields, "detection")
     scores, boxes = _outputs(fields, "scores"), _outputs(fields, "boxes")
-    strides = tuple(fields.take("strides", "a list of positive integers", list_of(_positive)))
+    strides = tuple(
+        fields.take("strides", "a list of positive integers below 10^9", list_of(_positive))
+    )
     if not len(scores) == len(boxes) == len(strides):
         fields.refuse(
             f"{len(scores)} scores, {len(boxes)} boxes, {len(strides)} strides; expected as many "
@@ -279,7 +281,7 @@ def _labels_of(path: Path, name: str) -> list[str]:
 
 
 def _positive(value: Any) -> bool:  # noqa: ANN401
-    return is_integer(value) and value > 0
+    return is_integer(value) and 0 < value < LARGE
 
 
 def _output(value: Any) -> bool:  # noqa: ANN401
@@ -291,5 +293,5 @@ def _names(value: object) -> bool:
 
 
 def _different(value: Any) -> bool:  # noqa: ANN401
-    fits = list_of(lambda each: is_integer(each) and each >= 0)
+    fits = list_of(lambda each: is_integer(each) and 0 <= each < LARGE)
     return fits(value) and len(set(value)) == len(value)

@@ -29,6 +29,8 @@ from codec.tasks.task import Geometry, same_shape
 __all__ = ["Movenet"]
 
 NEARBY: Final = 1.8
+MOST_CANDIDATES: Final = 100
+"""Peaks above the threshold that are looked at: the most certain."""
 MOST: Final = 20
 PERSON: Final = 1
 """COCO's number of the category."""
@@ -68,6 +70,8 @@ class Movenet:
         centre, heat, guess, offset, size = (part[0].detach() for part in self._parts(outputs))
         peak = (centre == max_pool2d(centre, 3, 1, 1)) & (centre >= self.score_threshold)
         rows, columns = torch.nonzero(peak[0], as_tuple=True)
+        first = centre[0, rows, columns].argsort(descending=True, stable=True)[:MOST_CANDIDATES]
+        rows, columns = rows[first], columns[first]
         scores = centre[0, rows, columns].double().cpu().numpy()
         height, width = centre.shape[-2:]
         cell = np.array([geometry.input_width / width, geometry.input_height / height])

@@ -40,17 +40,21 @@ def float_tensors(outputs: object) -> dict[str, Tensor]:
 
 
 def one_output(outputs: object, chosen: int | str) -> Tensor:
-    """Return one tensor by its place or by its name.
+    """Return one tensor of floating-point numbers by its place or by its name.
 
     Raises:
-        ModelError: there is no such tensor.
+        ModelError: there is no such tensor, or it holds other numbers.
     """
     found = named_tensors(outputs)
-    if isinstance(chosen, str):
-        if chosen in found:
-            return found[chosen]
-    elif chosen < len(found):
-        return list(found.values())[chosen]
+    if isinstance(chosen, int) and chosen < len(found):
+        chosen = list(found)[chosen]
+    if isinstance(chosen, str) and chosen in found:
+        if not found[chosen].is_floating_point():
+            raise ModelError(
+                f"output {chosen!r} holds {found[chosen].dtype} numbers; the task expects "
+                "logits or probabilities, so name the output that holds them"
+            )
+        return found[chosen]
     names = ", ".join(f"{name} {tuple(value.shape)}" for name, value in found.items())
     raise ModelError(f"the task wants output {chosen!r}; the model gives {names}")
 

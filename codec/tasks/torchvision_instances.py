@@ -24,6 +24,15 @@ from codec.tasks.task import Geometry
 __all__ = ["TorchvisionInstances"]
 
 MASK_THRESHOLD: Final = 0.5
+_SHAPES: Final[dict[str, tuple[int | str, ...]]] = {
+    "boxes": (4,),
+    "scores": (),
+    "labels": (),
+    "masks": (1, "H", "W"),
+    "keypoints": ("K", 3),
+    "keypoints_scores": ("K",),
+}
+"""Of a thing, by output."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,32 @@ class TorchvisionInstances:
                 f"the model's output is a {type(outputs).__name__} {keys}; the task expects one "
                 f"dict with {', '.join(sorted(needed))}, as torchvision's detectors return it"
             )
+        for name in sorted(needed | ({"keypoints_scores"} & outputs.keys())):
+            _check_shape(name, outputs[name], outputs["scores"])
         return outputs
+
+
+def _check_shape(name: str, found: object, scores: object) -> None:
+    """Refuse what has another shape than torchvision's of so many scores."""
+    things = len(scores) if isinstance(scores, Tensor) and scores.ndim == 1 else "n"
+    sides = ", ".join(map(str, _SHAPES[name]))
+    expected = (things, *_SHAPES[name])
+    fits = (
+        isinstance(found, Tensor)
+        and found.ndim == len(expected)
+        and all(
+            side == wanted or isinstance(wanted, str)
+            for side, wanted in zip(found.shape, expected, strict=True)
+        )
+        and (found.is_floating_point() or name == "labels")
+    )
+    if not fits:
+        given = f"{tuple(found.shape)} {found.dtype}" if isinstance(found, Tensor) else repr(found)
+        raise ModelError(
+            f"the model's output {name} is {given[:60]}; the task expects a tensor of "
+            f"({things}{sides and ', '}{sides})"
+            f"{'' if name == 'labels' else ' floating-point numbers'}"
+        )
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:
