@@ -34,7 +34,12 @@ def test_sizes_add_up_and_only_what_has_bits_is_listed(path):
     names = {spec.name for spec in StreamReader(io.BytesIO(stream)).header.tensors}
     for number, frame in enumerate(found.frames):
         assert frame.frame == number
-        assert set(frame.bits) <= {"motion", "modes", *(f"levels of {name}" for name in names)}
+        assert set(frame.bits) <= {
+            "motion",
+            "modes",
+            "offsets",
+            *(f"levels of {name}" for name in names),
+        }
         assert all(frame.bits.values())
         assert list(frame.blocks) == ["skip", "inter", "intra"]
         if frame.type == "key":
@@ -81,19 +86,20 @@ def test_a_header_in_words():
 
 def test_a_header_tells_preprocessing_and_task():
     header, _ = SequenceHeader.from_bytes(STREAM.read_bytes())
-    assert described(replace(header, preprocessing=None))["preprocessing"] == "(none said)"
+    profile = profile_of(header)
+    assert described(replace(header, preprocessing=None), profile)["preprocessing"] == "(none said)"
     mean, scale = (103_530, 116_280, 123_675), (57_375, 57_120, 58_395)
     bilinear = Interpolation.BILINEAR
     letterbox = Preprocessing(
         0, 0, 32, mean, scale, Resize.LETTERBOX, (416, 640), (0, 0, 0), bilinear, bgr=True
     )
-    words = described(replace(header, preprocessing=letterbox, task='{"task":"anything"}'))
+    words = described(replace(header, preprocessing=letterbox, task='{"task":"anything"}'), profile)
     assert words["preprocessing"] == (
         "letterbox of 640x416, bilinear, padded to multiples of 32, BGR, "
         "mean 103.53 116.28 123.675, scale 57.375 57.12 58.395"
     )
     assert words["task"] == '{"task":"anything"}'
     whole = replace(letterbox, resize=Resize.SHORT_SIDE, size=(0, 0), crop=224)
-    assert str(described(replace(header, preprocessing=whole))["preprocessing"]).startswith(
-        "own size, bilinear, crop 224, BGR"
-    )
+    assert str(
+        described(replace(header, preprocessing=whole), profile)["preprocessing"]
+    ).startswith("own size, bilinear, crop 224, BGR")

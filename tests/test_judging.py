@@ -44,7 +44,8 @@ def test_what_is_not_coded_loses_nothing(files: tuple[Path, Path, Path], split: 
     scene = load(files, split)
     judged = scene.judge(Coded(1, images=scene.rgb.astype(np.float32)))
     figures = judged.figures()
-    assert set(figures) == {*("score_error", "distortion", "ap", "ap50", "output_error", "nrmse")}
+    expected = ("score_error", "distortion", "ap", "ap50", "found", "found_uncoded")
+    assert set(figures) == {*expected, "output_error", "nrmse"}
     assert figures["score_error"] == pytest.approx(0, abs=1e-9)
     assert figures["output_error"] == pytest.approx(0, abs=1e-9)
     assert figures["ap"] == 1

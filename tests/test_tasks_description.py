@@ -108,11 +108,11 @@ def test_labels_of_a_file_travel_along(tmp_path):
         (DETECTION.replace("[8, 16, 32]", "[8, 16, 0]"), "expected a list of positive integers"),
         (
             DETECTION.replace("[8, 16, 32]", f"[8, 16, {10**30}]"),
-            "expected a list of positive integers below 10^9",
+            "positive integers below 10^9",
         ),
         (
             DETECTION.replace("bins = 11", f"bins = {2**31}"),
-            "expected a positive integer below 10^9",
+            "positive integer below 10^9",
         ),
         (
             DETECTION.replace('"coco"', f'["a", "b"]\ncategories = [0, {2**63}]'),

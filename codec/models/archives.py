@@ -126,7 +126,7 @@ def harmless_archive(content: bytes, file: str) -> bytes:
             f"{file}: an archive without {_PROGRAM}, as torch up to 2.7 writes it; export it anew "
             "with torch 2.8 or later"
         )
-    if torch.__version__ < "2.8":
+    if torch.__version__ < "2.8":  # compared as versions
         raise ModelError(
             f"{file}: programs are read by torch 2.8 or later, this is {torch.__version__}; "
             "pip install --upgrade torch"
