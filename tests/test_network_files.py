@@ -122,7 +122,7 @@ def test_a_network_of_any_size_is_listed_at_one(tmp_path):
     listed = lmc("models", path, "--size", "96x64")
     assert "at 96x64" in listed
     assert "6x32x48 /2" in listed
-    assert "is not WIDTHxHEIGHT" in lmc("models", path, "--size", "96", code=2)
+    assert "is not WxH" in lmc("models", path, "--size", "96", code=2)
     assert "name it" in lmc("models", "--size", "96x64", code=2)
 
 

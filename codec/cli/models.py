@@ -23,7 +23,7 @@ __all__ = ["models"]
 @click.option(
     "--size",
     type=FrameSize(),
-    metavar="WIDTHxHEIGHT",
+    metavar="WxH",
     help="Of its input, where a network in a file takes any size.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
