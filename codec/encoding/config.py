@@ -71,8 +71,8 @@ class Decisions:
 
     `field_or_none`: code without the field as well, and keep what is cheaper.
 
-    `importance`: exponent of the importance that the profile's file predicts for blocks, which is
-    known roughly, and of small errors; 0: all are coded alike.
+    `importance`: exponent of the importance that the profile's file predicts for blocks; 0: all are
+    coded alike.
 
     `rounds`, `directions`: linearisations of the cloud sub-model, and directions of its output in
     each; no rounds: the sub-model is not asked (see `TaskRefinement`).
@@ -88,7 +88,7 @@ class Decisions:
     scene_cut_margin: float = 0.75
     finest: int | None = 0
     field_or_none: bool = True
-    importance: float = 0.5
+    importance: float = 1.0
     rounds: int = 0
     directions: int = 0
     profile_share: float = 0.25

@@ -33,13 +33,18 @@ FLOOR: Final = 1e-3
 LEAST_SPREAD: Final = 0.7
 """Standard deviation of the predicted logarithms, over all blocks, that is worth offsets: at a
 classifier's cut with 0.4 the true sensitivity itself gained nothing; at detectors it is over 1."""
+LEVEL_SHARE: Final = 0.8
+BLOCK_SHARE: Final = 0.5
+"""How much is believed of what tensors differ by, and of what blocks differ by within their tensor:
+gradients speak of small errors, and the rest is prediction.  On NanoDet, of 0.3, 0.5 and 0.8 for
+blocks, 0.5 never lost on any clip at either of two cuts, 0.8 won more on some and lost on others."""
 MOST_CHANNELS: Final = 1024
 """Beyond, the regression would take gigabytes."""
 
 
 @as_written()
 def block_sensitivity(profile: Profile, gradients: Sequence[Tensor]) -> list[NDArray[np.float64]]:
-    """Return (rows, columns) squared gradients by the profile's coordinates, for each tensor.
+    """Return (rows, columns) mean squared gradients by the profile's coordinates, for each tensor.
 
     Args:
         profile: the coordinates.
@@ -55,7 +60,8 @@ def block_sensitivity(profile: Profile, gradients: Sequence[Tensor]) -> list[NDA
             whole = pad(gradient, (0, -width % size, 0, -height % size))
             squared = adjoint(split_blocks(whole, size)).double().square().sum((0, 1))
             total += squared.cpu().reshape(total.shape)
-        found.append(total.numpy() * 0.25**tensor.fraction_bits / len(of_tensor))
+        positions = size * size * tensor.channels
+        found.append(total.numpy() * 0.25**tensor.fraction_bits / (len(of_tensor) * positions))
     return found
 
 
@@ -120,12 +126,17 @@ class ImportanceFit:
         spread = (np.array(variances) + (means - centre) ** 2) @ counts / counts.sum()
         if not spread > LEAST_SPREAD**2:
             return None
-        return tuple(
-            ImportanceModel(
-                weights.astype(np.float32), float(bias - centre), floor.float().cpu().numpy()
+        models = []
+        for (weights, bias), mean, floor in zip(solved, means.tolist(), self._floors, strict=True):
+            level = LEVEL_SHARE * (mean - centre) - BLOCK_SHARE * mean
+            models.append(
+                ImportanceModel(
+                    (BLOCK_SHARE * weights).astype(np.float32),
+                    float(BLOCK_SHARE * bias + level),
+                    floor.float().cpu().numpy(),
+                )
             )
-            for (weights, bias), floor in zip(solved, self._floors, strict=True)
-        )
+        return tuple(models)
 
 
 class _Sums:
