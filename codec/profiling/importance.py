@@ -37,7 +37,7 @@ LEVEL_SHARE: Final = 0.8
 BLOCK_SHARE: Final = 0.5
 """How much is believed of what tensors differ by, and of what blocks differ by within their tensor:
 gradients speak of small errors, and the rest is prediction.  On NanoDet, of 0.3, 0.5 and 0.8 for
-blocks, 0.5 never lost on any clip at either of two cuts, 0.8 won more on some and lost on others."""
+blocks, 0.5 won on every clip at either of two cuts; 0.8 won more on some, and lost on others."""
 MOST_CHANNELS: Final = 1024
 """Beyond, the regression would take gigabytes."""
 
