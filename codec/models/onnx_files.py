@@ -30,6 +30,12 @@ def load_onnx(path: Path) -> nn.Module:
         ) from error
     if not path.is_file():
         raise ModelError(f"model {str(path)!r}: there is no such file")
-    with quiet(), as_model_error(f"{path.name}: cannot be converted to a network of torch"):
+    with (
+        quiet(),
+        as_model_error(
+            f"{path.name}: cannot be converted to a network of torch",
+            "; export it with an older opset (13 is well supported), or from torch as a .pt2",
+        ),
+    ):
         model: nn.Module = convert(str(path))
     return model.float().eval()
