@@ -4,11 +4,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from codec.format.profile import Band, TensorProfile
-from codec.normative.transform import BASIS_BITS, SPECTRUM_BITS, band_groups, dct_basis
+from codec.normative.transform import (
+    BASIS_BITS,
+    SPECTRUM_BITS,
+    band_groups,
+    dct_basis,
+    split_blocks,
+)
 
-__all__ = ["ForwardTransform"]
+__all__ = ["ForwardTransform", "gradient_blocks"]
 
 
 class ForwardTransform:
@@ -65,6 +72,14 @@ class ForwardTransform:
                 found = analysis[:, None, :, None] * taken[:, :, : group.columns]
             coefficients[frequencies, : group.columns] = found.flatten(0, 1)
         return coefficients
+
+
+def gradient_blocks(gradient: Tensor, size: int) -> Tensor:
+    """Split a (C, H, W) gradient into whole blocks, for the adjoint: nothing depends on what lies
+    beyond the tensor.
+    """
+    height, width = gradient.shape[-2:]
+    return split_blocks(pad(gradient, (0, -width % size, 0, -height % size)), size)
 
 
 def _analysis(band: Band) -> NDArray[np.float64]:

@@ -24,10 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 
 from codec.encoding.config import Decisions
-from codec.encoding.forward_transform import ForwardTransform
+from codec.encoding.forward_transform import ForwardTransform, gradient_blocks
 from codec.encoding.levels import TensorPlan, level_bits, recovered_values
 from codec.format.constants import MAX_LEVEL
 from codec.format.profile import Profile
@@ -35,7 +34,6 @@ from codec.format.tables import MAX_DIRECT_LEVEL
 from codec.metrics import kl_divergence
 from codec.normative.quantization import step_sizes
 from codec.normative.symbols import MODE_INTRA, block_qps
-from codec.normative.transform import split_blocks
 
 __all__ = ["CloudFunction", "TaskRefinement"]
 
@@ -162,7 +160,7 @@ class TaskRefinement:
             rows, size = [], tensor.block_size
             scale = step_sizes(block_qps(qp, plan.offsets)) * 0.5**tensor.fraction_bits
             for gradient in gradients:
-                blocks = split_blocks(_whole(gradient[number][0], size), size)
+                blocks = gradient_blocks(gradient[number][0], size)
                 coefficients = self._adjoint[number](blocks).cpu().numpy()
                 flat = coefficients.reshape(-1, blocks.shape[0])
                 rows.append((flat[self._positions[number]] * scale.astype(np.float32)).ravel())
@@ -268,12 +266,6 @@ class _Moves:
             result.append(plan.with_levels(levels[first : first + size].reshape(plan.levels.shape)))
             first += size
         return result
-
-
-def _whole(gradient: Tensor, size: int) -> Tensor:
-    """Fill a gradient up to whole blocks: nothing depends on what lies beyond the tensor."""
-    height, width = gradient.shape[-2:]
-    return pad(gradient, (0, -width % size, 0, -height % size))
 
 
 def _is_distribution(output: object) -> bool:

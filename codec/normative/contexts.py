@@ -50,7 +50,7 @@ ACTIVITY_PRIOR = 2 << MEAN_BITS
 FLAG_BITS = 16
 """States of flags are probabilities in units of 2^-16."""
 FLAG_RATE = 4
-VECTOR_RATE = 4
+VALUE_RATE = 4
 VECTOR_MEAN = 1 << (MEAN_BITS - 1)
 VECTOR_CONTEXTS = 4
 """By how much the vectors around differ from their medians."""
@@ -58,7 +58,6 @@ VECTOR_KINDS = 3
 """A first component, and a second one behind a first that equals its median or does not."""
 SKIPPED_AROUND = 3
 """Of the blocks to the left and above: none, one or both."""
-OFFSET_RATE = 4
 GAIN_BITS = 8
 MOST_GAIN = 1 << 12
 """What blocks of another qp say of a mean counts up to 16 times."""
@@ -154,7 +153,7 @@ class VectorContexts:
                     number = VECTOR_KINDS * context + kind
                     scale_class = int(classify(np.asarray(self._means[number])))
                     difference = visit(i, j, axis, median, scale_class)
-                    self._update(number, difference)
+                    self._means[number] = _adapted(self._means[number], difference)
                     value = median + difference
                     if abs(value) > limit:
                         raise CorruptBitstreamError(
@@ -164,12 +163,6 @@ class VectorContexts:
                     size[i][j] += abs(difference)
         self._previous = np.array(field, np.int32) << precision
         return self._previous.copy()
-
-    def _update(self, number: int, difference: int) -> None:
-        """Move the mean of a context towards the size of a difference: FORMAT.md 7.3."""
-        mean = self._means[number]
-        target = min(abs(difference), LEVEL_CAP) << MEAN_BITS
-        self._means[number] = max(mean + ((target - mean) >> VECTOR_RATE), 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,13 +209,17 @@ class TensorContexts:
 
     def means_at(self, qp: int) -> NDArray[np.int64]:
         """Return the (2, P) mean magnitudes, moved to another qp: FORMAT.md 7.6."""
-        return _moved(self._means, self._qp, qp)
+        return self._means if qp == self._qp else expected_level(_scale(self._means, self._qp), qp)
 
     def means_of(self, qp: int, offsets: NDArray[np.int64]) -> BlockMeans:
         """Return what blocks of these offsets, (M,), expect in a frame of that qp."""
         distinct, which = np.unique(block_qps(qp, offsets), return_inverse=True)
         means = self.means_at(qp)
-        return BlockMeans(np.stack([_moved(means, qp, each) for each in distinct.tolist()]), which)
+        if (distinct == qp).all():  # nothing moves, as in most frames
+            return BlockMeans(means[None], which)
+        scale = _scale(means, qp)
+        moved = [means if each == qp else expected_level(scale, each) for each in distinct.tolist()]
+        return BlockMeans(np.stack(moved), which)
 
     def move_to(self, qp: int) -> None:
         """Begin a frame of this qp: FORMAT.md 7.6."""
@@ -256,8 +253,7 @@ class TensorContexts:
             prediction = self._neighbours(offsets, n) if self._key else offsets[n]
             mean = self._offset_means[self._key]
             difference = visit(n, prediction, int(classify(np.asarray(mean))))
-            target = min(abs(difference), LEVEL_CAP) << MEAN_BITS
-            self._offset_means[self._key] = max(mean + ((target - mean) >> OFFSET_RATE), 1)
+            self._offset_means[self._key] = _adapted(mean, difference)
             offsets[n] = prediction + difference
             if abs(offsets[n]) > MAX_OFFSET:
                 raise CorruptBitstreamError(f"offset {offsets[n]} exceeds ±{MAX_OFFSET}")
@@ -366,10 +362,13 @@ class TensorContexts:
             self._means[kind] = np.maximum(moved, 1)
 
 
-def _moved(means: NDArray[np.int64], before: int, qp: int) -> NDArray[np.int64]:
-    """Move mean magnitudes to another qp by way of the table of expected levels: FORMAT.md 7.6."""
-    if qp == before:
-        return means
+def _adapted(mean: int, value: int) -> int:
+    """Move the mean size of values towards that of one: FORMAT.md 7.3, 7.5."""
+    target = min(abs(value), LEVEL_CAP) << MEAN_BITS
+    return max(mean + ((target - mean) >> VALUE_RATE), 1)
+
+
+def _scale(means: NDArray[np.int64], qp: int) -> NDArray[np.int64]:
+    """Return the scales of which these are the expected levels at a qp: FORMAT.md 7.6."""
     frozen = tables()
-    scale = np.searchsorted(frozen.expected, means) + frozen.expected_low + before
-    return expected_level(scale, qp)
+    return np.searchsorted(frozen.expected, means) + frozen.expected_low + qp

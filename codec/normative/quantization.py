@@ -30,9 +30,12 @@ def step_size(qp: int) -> int:
     return BASE_STEPS[qp % STEPS_PER_OCTAVE] << (qp // STEPS_PER_OCTAVE)
 
 
+_STEPS = np.array([step_size(qp) for qp in range(MAX_QP + 1)], np.int64)
+
+
 def step_sizes(qps: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the step of each of several qp: see `step_size`."""
-    return np.array([step_size(qp) for qp in range(MAX_QP + 1)], np.int64)[qps]
+    return _STEPS[qps]
 
 
 def dequantise(levels: Tensor, points: Tensor, steps: Tensor) -> Tensor:

@@ -15,13 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 
 from codec.encoding.arithmetic import as_written
-from codec.encoding.forward_transform import ForwardTransform
+from codec.encoding.forward_transform import ForwardTransform, gradient_blocks
 from codec.encoding.importance import STATISTICS, block_statistics
 from codec.format.profile import ImportanceModel, Profile
-from codec.normative.transform import split_blocks
 
 __all__ = ["ImportanceFit", "block_sensitivity"]
 
@@ -57,8 +55,7 @@ def block_sensitivity(profile: Profile, gradients: Sequence[Tensor]) -> list[NDA
         height, width = of_tensor.shape[-2:]
         total = torch.zeros(tensor.blocks(height, width), dtype=torch.float64)
         for gradient in of_tensor:
-            whole = pad(gradient, (0, -width % size, 0, -height % size))
-            squared = adjoint(split_blocks(whole, size)).double().square().sum((0, 1))
+            squared = adjoint(gradient_blocks(gradient, size)).double().square().sum((0, 1))
             total += squared.cpu().reshape(total.shape)
         positions = size * size * tensor.channels
         found.append(total.numpy() * 0.25**tensor.fraction_bits / (len(of_tensor) * positions))
