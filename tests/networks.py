@@ -104,3 +104,20 @@ class Pyramid(nn.Module):
         up = functional.interpolate(coarse, scale_factor=2.0, mode="bilinear")
         merged = self.lateral(fine) + up
         return self.head(merged), self.head(coarse)
+
+
+class BrightMap(nn.Module):
+    """Two levels of features, and a map of what is bright; some of the features lead nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.side = nn.Conv2d(6, 8, 1)
+        self.head = nn.Conv2d(8, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        near = torch.relu(self.first(images))
+        far = torch.relu(self.second(near))
+        joined = self.side(near) + functional.interpolate(far, scale_factor=2.0)
+        return torch.sigmoid(4 * self.head(joined))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import Tensor, nn
+from networks import BrightMap
 
 from codec.cli.group import main
 from codec.format.profile import Profile
@@ -33,23 +33,6 @@ labels = ["rest", "bright"]
 SPLIT = "relu+relu_1"
 
 
-class Network(nn.Module):
-    """Two levels of features, and a map of what is bright; some of the features lead nowhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 6, 3, stride=2, padding=1)
-        self.second = nn.Conv2d(6, 8, 3, stride=2, padding=1)
-        self.side = nn.Conv2d(6, 8, 1)
-        self.head = nn.Conv2d(8, 1, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        near = torch.relu(self.first(images))
-        far = torch.relu(self.second(near))
-        joined = self.side(near) + nn.functional.interpolate(far, scale_factor=2.0)
-        return torch.sigmoid(4 * self.head(joined))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with net.pt2, input.toml, mask.toml, whole.toml and two photographs."""
@@ -57,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     size = torch.export.Dim("height", min=16, max=512), torch.export.Dim("width", min=16, max=512)
     program = torch.export.export(
-        Network().eval(),
+        BrightMap().eval(),
         (torch.zeros(1, 3, 64, 96),),
         dynamic_shapes=({2: 4 * size[0], 3: 4 * size[1]},),
     )

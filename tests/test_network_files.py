@@ -10,7 +10,7 @@ import av
 import pytest
 import torch
 from click.testing import CliRunner
-from torch import Tensor, nn
+from networks import BrightMap
 
 from codec.cli.group import main
 from codec.errors import ModelError
@@ -35,30 +35,13 @@ labels = ["rest", "bright"]
 """
 
 
-class Network(nn.Module):
-    """Two levels of features, and a map of what is bright."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 6, 3, stride=2, padding=1)
-        self.second = nn.Conv2d(6, 8, 3, stride=2, padding=1)
-        self.side = nn.Conv2d(6, 8, 1)
-        self.head = nn.Conv2d(8, 1, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        near = torch.relu(self.first(images))
-        far = torch.relu(self.second(near))
-        joined = self.side(near) + nn.functional.interpolate(far, scale_factor=2.0)
-        return torch.sigmoid(4 * self.head(joined))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with net.pt2, other.pt2, input.toml and mask.toml."""
     path = tmp_path_factory.mktemp("network")
     for seed, name in enumerate(("net", "other")):
         torch.manual_seed(seed)
-        program = torch.export.export(Network().eval(), (torch.zeros(1, 3, 64, 96),))
+        program = torch.export.export(BrightMap().eval(), (torch.zeros(1, 3, 64, 96),))
         torch.export.save(program, path / f"{name}.pt2")
     (path / "input.toml").write_text(PREPROCESSING)
     (path / "mask.toml").write_text(MASK)
@@ -114,7 +97,7 @@ def test_a_network_of_any_size_is_listed_at_one(tmp_path):
     height, width = (4 * torch.export.Dim(name, min=4, max=64) for name in ("rows", "columns"))
     sides = ({2: height, 3: width},)
     program = torch.export.export(
-        Network().eval(), (torch.zeros(1, 3, 64, 96),), dynamic_shapes=sides
+        BrightMap().eval(), (torch.zeros(1, 3, 64, 96),), dynamic_shapes=sides
     )
     path = tmp_path / "any.pt2"
     torch.export.save(program, path)
