@@ -29,7 +29,7 @@ class BitstreamError(FeatureCodecError, ValueError):
 
 
 class CorruptBitstreamError(BitstreamError):
-    """The bytes contradict themselves: a checksum, a reserved bit, a value out of its range."""
+    """The bytes contradict themselves: a check, a reserved bit, a value out of its range."""
 
 
 class TruncatedBitstreamError(BitstreamError, EOFError):

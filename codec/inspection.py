@@ -82,7 +82,7 @@ def _frames(reader: StreamReader, profile: Profile) -> Iterator[FrameContents]:
         modes = [tensor.modes for tensor in symbols.tensors]
         yield FrameContents(
             frame=reader.packet_number,
-            type="key" if packet.key else "inter",
+            type="repeat" if packet.repeat else "key" if packet.key else "inter",
             pts=packet.pts,
             qp=packet.qp,
             bytes=reader.packet_bytes,

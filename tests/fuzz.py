@@ -3,9 +3,9 @@
     python tests/fuzz.py TARGET [-max_total_time=600] [other options of libFuzzer] [FOLDERS]
 
 header        the sequence header, behind its CRC
-packet        frame packets and end packets, behind their CRC
+packet        frame packets, and end packets behind their CRC
 profile       the serialisation of a profile
-stream        whole streams, behind every CRC, the hash of the profile and the checksums of frames
+stream        whole streams, behind every CRC, the hash of the profile and the checks of frames
 differential  the same, by the reference decoder as well: both take it alike, or refuse it alike
 
 Anything but a result or a `BitstreamError` is a finding; libFuzzer keeps the input in a file that
@@ -13,7 +13,7 @@ is told to it again as an argument to reproduce it.  Seeds are the streams of bi
 corpus of one's own may be named as a folder behind them.
 
 An input is a row of pieces, each behind its length, rather than a stream: what a mutation changes
-stays in its piece, and CRCs, hashes and checksums are made right around it.
+stays in its piece, and CRCs, hashes and checks are made right around it.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ with atheris.instrument_imports(include=["codec", "reference_decoder"]):
     from codec.format.profile import Profile
     from codec.limits import Limits
     from codec.normative import decoder as normative
+    from tools.make.composing import assemble
 
 LIMITS = Limits(
     header_bytes=1 << 14,
@@ -98,17 +99,19 @@ def header_around(body: bytes) -> bytes:
     return sealed(bytes(out.content))
 
 
-def packet_around(fields: bytes, payload: bytes, checksum: int) -> bytes:
+def packet_around(fields: bytes, payload: bytes, check: int) -> bytes:
     """A frame packet: its tag, qp and pts, and its payload."""
+    if fields[:1] == b"\x40":
+        return fields[:1]
     out = ByteWriter()
     out.raw(fields)
     out.varint(len(payload))
-    out.fixed(checksum, 2)
     out.raw(payload)
-    return sealed(bytes(out.content))
+    out.fixed(check, 4 if out.content[0] >> 4 == 2 else 2)
+    return bytes(out.content) + bytes(4 if out.content[0] >> 4 == 2 else 0)
 
 
-def stream_of(pieces: Sequence[bytes], checksums: Sequence[int]) -> bytes:
+def stream_of(pieces: Sequence[bytes], checks: Sequence[int]) -> bytes:
     """The stream of an input: body of the header in front of its profile, profile, and packets."""
     body, profile = pieces[:2]
     out = ByteWriter()
@@ -119,11 +122,10 @@ def stream_of(pieces: Sequence[bytes], checksums: Sequence[int]) -> bytes:
     out.varint(len(packed))
     out.raw(packed)
     frames = [
-        packet_around(fields, payload, checksums[number] if number < len(checksums) else 0)
+        packet_around(fields, payload, checks[number] if number < len(checks) else 0)
         for number, (fields, payload) in enumerate(pairs_of(pieces[2:]))
     ]
-    end = EndPacket(len(frames), ()).to_bytes()
-    return b"".join([header_around(bytes(out.content)), *frames, end])
+    return assemble([header_around(bytes(out.content)), *frames], index=())
 
 
 # --- targets --------------------------------------------------------------------------------------
@@ -136,7 +138,7 @@ def header(content: bytes) -> None:
 
 
 def packet(content: bytes) -> None:
-    previous = FramePacket(True, 0, 20, False, 0, b"", 1)
+    previous = FramePacket(True, 0, 20, False, b"", 1)
     for fields, payload in pairs_of(pieces_of(content)):
         if fields[:1] == b"\x30":
             end = EndPacket.read(ByteReader(end_around(payload)), LIMITS)
@@ -165,24 +167,24 @@ def profile(content: bytes) -> None:
 def stream(content: bytes) -> None:
     pieces = pieces_of(content)
     if len(pieces) >= 2:
-        checksums_of(stream_of(pieces, []))
+        checks_of(stream_of(pieces, []))
 
 
-def checksums_of(content: bytes) -> list[int]:
-    """The checksums of the frames of a stream whose own are all 0, up to the first error."""
+def checks_of(content: bytes) -> list[int]:
+    """The checks that the frames of a stream should have, up to the first error."""
     found: list[int] = []
-    right = normative.checksum
+    right = FramePacket.check_of
 
-    def accept(latents):
-        found.append(right(latents))
-        return 0
+    def accept(entry, latents):
+        found.append(right(entry, latents))
+        return entry.check
 
-    normative.checksum = accept
+    FramePacket.check_of = accept
     try:
         with suppress(BitstreamError):
             list(frames_of(content))
     finally:
-        normative.checksum = right
+        FramePacket.check_of = right
     return found
 
 
@@ -203,7 +205,7 @@ def differential(content: bytes) -> None:
         normative.Decoder(StreamReader(io.BytesIO(plain), LIMITS).header, limits=LIMITS)
     except BitstreamError:
         return
-    made = stream_of(pieces, checksums_of(stream_of(pieces, [])))
+    made = stream_of(pieces, checks_of(stream_of(pieces, [])))
     ours = outcome(lambda: frames_of(made))
     theirs = outcome(
         lambda: (
@@ -243,14 +245,16 @@ def seeds(name: str) -> Iterator[bytes]:
         previous = None
         for entry in reader:
             parsed = entry[1] if isinstance(entry, tuple) else entry
-            framing = len(parsed.payload) + 6 + (2 if len(parsed.payload) > 127 else 1)
-            packets += [parsed.to_bytes(previous)[:-framing], parsed.payload]
+            framing = len(parsed.payload) + (2 if len(parsed.payload) > 127 else 1)
+            framing = 0 if parsed.repeat else framing + (8 if parsed.key else 2)
+            fields = parsed.to_bytes(previous)
+            packets += [fields[: len(fields) - framing], parsed.payload]
             previous = parsed
         if name == "header":
             full = ByteReader(reader.header.to_bytes(), len(MAGIC) + 1)
             yield full.raw(full.varint())
         elif name == "packet":
-            yield joined([*packets[: 2 * MAX_PACKETS], b"\x30", b"\x02\x01\x00\x4c"])
+            yield joined([*packets[: 2 * MAX_PACKETS], b"\x30", b"\0\0\0\0\x02\x01\x00\x4c"])
         elif name == "profile":
             yield serialised
         elif len(serialised) < 4096:

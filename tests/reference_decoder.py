@@ -139,7 +139,7 @@ class Reader:
 # --- 4 Syntax -------------------------------------------------------------------------------------
 
 MAGIC = bytes.fromhex("AB4C4D430D0A1A0A")
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SIDE = 1 << 16  # the largest side, stride and offset
 MAX_QP = 51
 MAX_PTS = 1 << 62  # and the largest offset of the index
@@ -242,52 +242,55 @@ class FramePacket(NamedTuple):
     """A frame packet (4.5)."""
 
     key: bool
+    repeat: bool
     has_vectors: bool
     has_offsets: bool
     qp: int
     pts: int
     distance: int  # d, to the expected pts of an inter frame that follows
-    checksum: int
     payload: bytes
+    check: int
+    covered: bytes  # what the check is of, but for the latents (6.6)
 
 
-def read_frame_packet(stream: Reader, duration: int, before: FramePacket | None) -> FramePacket:
-    """Frame packet (4.5) behind the packet `before`."""
-    start = stream.position
-    tag = stream.integer(1, 0x10, 0x2F)
+def check_running(stream: Reader, found: int, anchor: int | None, end: int) -> None:
+    """A running CRC, of all bytes from `anchor` to `end`, where these have been read (4.7)."""
+    if anchor is not None and found != zlib.crc32(stream.content[anchor:end]):
+        raise CorruptBitstreamError(f"a running CRC of {found:#010x} behind {end}")
+
+
+def read_frame_packet(
+    stream: Reader, duration: int, before: FramePacket | None, anchor: int | None
+) -> FramePacket:
+    """Frame packet (4.5) behind the packet `before`; running CRCs count from `anchor` (4.7)."""
+    start, tag = stream.position, stream.integer(1, 0x10, 0x40)
     key, flags = tag >> 4 == 2, tag & 15
-    qp = stream.integer(1) if key or flags & 2 else None
-    pts = stream.signed_varint() if key or flags & 4 else 0
-    length = limited(stream.varint(), PACKET_BYTES)
-    checksum = stream.integer(2)
-    payload = stream.take(length)
-    stream.check_crc(start)
-    if key and flags & 7:
+    if tag >> 4 == 3 or (key and flags & 7) or (before is None and not key):  # 4.1
         raise CorruptBitstreamError(f"tag {tag:#04x} at {start}")
-    distance = duration
-    if not key:
-        if before is None:  # 4.1
-            raise CorruptBitstreamError("an inter frame in front of the first key frame")
-        pts += before.pts + before.distance
-        distance = pts - before.pts
-        qp = before.qp if qp is None else qp
-    stream.ranged(pts, -MAX_PTS, MAX_PTS)
-    qp = stream.ranged(qp or 0, 0, MAX_QP)
+    qp = stream.integer(1, 0, MAX_QP) if key or flags & 2 else before.qp
+    step = stream.signed_varint() if key or flags & 4 else 0
+    pts = stream.ranged(step if key else before.pts + before.distance + step, -MAX_PTS, MAX_PTS)
+    if tag == 0x40:
+        return before._replace(key=False, repeat=True, pts=pts)
+    distance = duration if key else pts - before.pts
+    payload = stream.take(limited(stream.varint(), PACKET_BYTES))
+    covered = stream.content[start : stream.position]
+    check = stream.integer(4 if key else 2)
+    if key:
+        check_running(stream, stream.integer(4), anchor, start)
     vectors, offsets = bool(flags & 1), bool(flags & 8)
-    return FramePacket(key, vectors, offsets, qp, pts, distance, checksum, payload)
+    return FramePacket(key, False, vectors, offsets, qp, pts, distance, payload, check, covered)
 
 
-def read_end_packet(stream: Reader) -> tuple[int, list[tuple[int, int]]]:
+def read_end_packet(stream: Reader, anchor: int | None) -> tuple[int, list[tuple[int, int]]]:
     """End packet (4.6): the number of frames, and the index of numbers and offsets."""
-    start = stream.position
-    stream.integer(1, 0x30, 0x30)
+    start, _ = stream.position, stream.integer(1, 0x30, 0x30)
     body = Reader(stream.take(limited(stream.varint(), PACKET_BYTES)), CorruptBitstreamError)
     size = stream.integer(4)
     stream.check_crc(start)
     stream.ranged(size, stream.position - start, stream.position - start)
-    frames = body.varint()
-    index: list[tuple[int, int]] = []
-    number, offset = 0, 0
+    check_running(stream, body.integer(4), anchor, start)
+    frames, index, number, offset = body.varint(), [], 0, 0
     for entry in range(limited(body.varint(), INDEX_ENTRIES)):
         number += body.varint(min(entry, 1))  # both differences: at least 1 behind the first
         offset += body.varint(min(entry, 1))
@@ -538,6 +541,7 @@ TABLES = json.loads((PROJECT / "codec" / "format" / "tables.json").read_text("as
 THRESHOLDS: list[int] = TABLES["thresholds"]
 EXPECTED: list[int] = TABLES["expected"]
 EXPECTED_LOW: int = TABLES["expected_low"]
+LEAST = bisect_right(EXPECTED, EXPECTED[0]) - 1
 LEVELS = [[0, *accumulate(w + 1 for w in weights)] for weights in TABLES["levels"]]  # cum (7.1)
 BIT = [0, 1 << 23, 1 << 24]  # cum
 ESCAPE = 63
@@ -669,12 +673,14 @@ class TensorState:
         self.offsets, self.offsets_flag = [0] * len(self.modes), [START]
         self.offset_means = [START, START]  # of inter frames, of key frames
         self.qp = qp
-        self.means: list[list[int]] = [[], []]  # [kind][position]
-        for kind, means in enumerate(self.means):
+        self.scales: list[list[int]] = [[], []]  # [kind][position], 7.4
+        self.means: list[list[int]] = [[], []]
+        for kind in (0, 1):
             for f, r in profile.scan:
-                s = profile.bands[profile.band_of[f]].scale[kind][r]  # 7.4
+                s = profile.bands[profile.band_of[f]].scale[kind][r]
                 s += profile.frequency_scale[kind][f]
-                means.append(EXPECTED[clamp(s - qp - EXPECTED_LOW, 0, 108)])  # 7.2
+                self.scales[kind].append(s)
+                self.means[kind].append(EXPECTED[clamp(s - qp - EXPECTED_LOW, 0, 108)])  # 7.2
         self.count = [8, 8]
         self.found, self.expected = [0] * len(self.modes), [0] * len(self.modes)
 
@@ -684,11 +690,7 @@ class TensorState:
         """Modes, in inter frames only, offsets, and levels (7.2, at its end)."""
         if before is not None and not packet.key:
             self.read_modes(coder)
-            if packet.qp != before.qp:  # 7.6
-                for means in self.means:
-                    for p, mean in enumerate(means):
-                        j = bisect_left(EXPECTED, mean)
-                        means[p] = EXPECTED[clamp(j + before.qp - packet.qp, 0, 108)]
+            self.means = self.means_at(packet.qp)  # 7.6
         self.qp = packet.qp
         if packet.has_offsets and coder.flag(self.offsets_flag, 0):
             self.read_offsets(coder, key=packet.key)
@@ -719,10 +721,12 @@ class TensorState:
         """The means that blocks of qp `q` go by (7.6); copies, as 7.7 changes the others."""
         if q == self.qp:
             return [list(means) for means in self.means]
-        return [
-            [EXPECTED[clamp(bisect_left(EXPECTED, mean) + self.qp - q, 0, 108)] for mean in means]
-            for means in self.means
-        ]
+        found = []
+        for kind, means in enumerate(self.means):
+            priors = [min(s - self.qp - EXPECTED_LOW, LEAST) for s in self.scales[kind]]
+            js = [bisect_left(EXPECTED, mean) or j for mean, j in zip(means, priors, strict=True)]
+            found.append([EXPECTED[clamp(j + self.qp - q, 0, 108)] for j in js])
+        return found
 
     def read_offsets(self, coder: RangeDecoder, *, key: bool) -> None:
         """The offsets of the blocks that are not skipped (7.5)."""
@@ -794,7 +798,7 @@ class TensorState:
 
 
 class Frame(NamedTuple):
-    """A decoded frame; the latents as checksum and digests take them (6.6)."""
+    """A decoded frame; the latents as check and digests take them (6.6)."""
 
     key: bool
     pts: int
@@ -805,41 +809,45 @@ def decode(content: bytes, start: int = 0) -> Iterator[Frame]:
     """The frames of a stream (4.1), from number `start` on (4.6, Seeking)."""
     stream = Reader(content, TruncatedBitstreamError)
     header = read_header(stream)
-    number = 0
+    number, anchor = 0, 0  # of the frame; where running CRCs count from (4.7)
     if start > 0:
         begin, size = stream.position, int.from_bytes(content[-8:-4], "little")
         if size <= 8 or size > len(content) - begin:
             raise TruncatedBitstreamError(f"an end packet of {size} bytes")
         stream.position = len(content) - size
-        _, index = read_end_packet(stream)
-        entries = [entry for entry in index if entry[0] <= start]
-        number, stream.position = entries[-1] if entries else (0, begin)
+        _, index = read_end_packet(stream, None)
+        entries = [(0, begin), *(entry for entry in index if entry[0] <= start)]
+        number, stream.position = entries[-1]
+        anchor = None
     vectors = VectorState(header)
     states: list[TensorState] = []
-    packet = None
+    packet, latents = None, b""
     while stream.position >= len(content) or content[stream.position] >> 4 != 3:
-        before, packet = packet, read_frame_packet(stream, header.frame_duration, packet)
+        place = stream.position
+        before, packet = packet, read_frame_packet(stream, header.frame_duration, packet, anchor)
         if packet.key:  # 7.8
+            anchor = place
             vectors = VectorState(header)
             pairs = zip(header.tensors, header.profile, strict=True)
             states = [TensorState(*pair, packet.qp) for pair in pairs]
-        coder = RangeDecoder(packet.payload)
-        field = vectors.read(coder, present=packet.has_vectors)
-        levels = [state.read(coder, packet, before) for state in states]
-        for state, levels_of_state in zip(states, levels, strict=True):
-            prediction = state.reference
-            if packet.has_vectors:
-                prediction = compensate(header, state.tensor, field, prediction)
-            state.reference = reconstruct(state, levels_of_state, prediction)
-        rows = [row for state in states for plane in state.reference for row in plane]
-        latents = b"".join(struct.pack(f"<{len(row)}i", *row) for row in rows)
-        if zlib.crc32(latents) % 2**16 != packet.checksum:  # 6.6
-            raise CorruptBitstreamError(f"latents of another checksum than {packet.checksum:#06x}")
+        if not packet.repeat:  # 7.9
+            coder = RangeDecoder(packet.payload)
+            field = vectors.read(coder, present=packet.has_vectors)
+            levels = [state.read(coder, packet, before) for state in states]
+            for state, levels_of_state in zip(states, levels, strict=True):
+                prediction = state.reference
+                if packet.has_vectors:
+                    prediction = compensate(header, state.tensor, field, prediction)
+                state.reference = reconstruct(state, levels_of_state, prediction)
+            rows = [row for state in states for plane in state.reference for row in plane]
+            latents = b"".join(struct.pack(f"<{len(row)}i", *row) for row in rows)
+            crc = zlib.crc32(packet.covered + latents)  # 6.6
+            if packet.check != (crc if packet.key else crc % 2**16):
+                raise CorruptBitstreamError(f"a check of {packet.check:#x}, computed {crc:#x}")
         if number >= start:
             yield Frame(packet.key, packet.pts, latents)
         number += 1
-    frames, _ = read_end_packet(stream)
-    stream.ranged(frames, number, number)
+    stream.ranged(read_end_packet(stream, anchor)[0], number, number)
     stream.finish()
 
 

@@ -6,6 +6,7 @@ shrinks.  What is coded (features, symbols) comes from a seed: tensors are too l
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -102,6 +103,12 @@ def packet_sequences(draw, frame_duration=1):
             pts = packets[-1].pts + packets[-1].duration
         else:
             pts = draw(st.integers(-(1 << 40), 1 << 40))
+        before = packets[-1] if packets else None
+        if before is not None and draw(st.booleans()):
+            repeated = replace(before, key=False, pts=before.pts + before.duration, payload=b"")
+            repeated = replace(repeated, has_vectors=False, has_offsets=False, repeat=True)
+            packets.append(repeated.sealed(before, []))
+            continue
         same_qp = bool(packets) and draw(st.booleans())
         packets.append(
             FramePacket(
@@ -110,10 +117,9 @@ def packet_sequences(draw, frame_duration=1):
                 qp=packets[-1].qp if same_qp else draw(st.integers(0, MAX_QP)),
                 has_vectors=not key and draw(st.booleans()),
                 has_offsets=draw(st.booleans()),
-                checksum=draw(st.integers(0, 0xFFFF)),
                 payload=draw(st.binary(max_size=200)),
                 duration=frame_duration if key else pts - packets[-1].pts,
-            )
+            ).sealed(before, [memoryview(draw(st.binary(max_size=8)))])
         )
     return packets
 
@@ -125,7 +131,8 @@ def end_packets(draw):
     for step, advance in steps:
         frame, offset = frame + step, offset + advance
         entries.append((frame, offset))
-    return EndPacket(frame + 1 + draw(st.integers(0, 99)), tuple(entries))
+    running = draw(st.integers(0, (1 << 32) - 1))
+    return EndPacket(frame + 1 + draw(st.integers(0, 99)), tuple(entries), running)
 
 
 @st.composite

@@ -992,7 +992,7 @@ def test_signals_leave_nothing(here, name):
         assert any(path.name.startswith(".lmc-") for path in here.iterdir())
         running.send_signal(getattr(signal, name))
         try:
-            _, errors = running.communicate(timeout=10)
+            _, errors = running.communicate(timeout=60)
         finally:
             running.kill()
     assert running.returncode == 128 + getattr(signal, name)

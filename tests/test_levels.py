@@ -52,7 +52,7 @@ def worn(
         has_offsets = writer.changes_offsets(frame)
         payload = writer.write(frame)
         has_vectors = frame.vectors is not None
-        reader.read(FramePacket(frame.key, 0, frame.qp, has_vectors, 0, payload, 1, has_offsets))
+        reader.read(FramePacket(frame.key, 0, frame.qp, has_vectors, payload, 1, has_offsets))
     return writer, reader
 
 
@@ -297,7 +297,7 @@ def test_coding_a_plan_meets_its_classes_and_gives_its_levels_back(header, seed,
         )
     frame = FrameSymbols(False, qp, None, [plan.symbols() for plan in plans])
     lengths = copy.deepcopy(writer).code_lengths(frame)
-    packet = FramePacket(False, 0, qp, False, 0, writer.write(frame), 1)
+    packet = FramePacket(False, 0, qp, False, writer.write(frame), 1)
     parsed = reader.read(packet)
     for plan, coded, read in zip(plans, frame.tensors, parsed.tensors, strict=True):
         kept = plan.modes != MODE_SKIP

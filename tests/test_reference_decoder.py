@@ -39,7 +39,7 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, profile_of
 from codec.normative.decoder import Decoder
-from codec.normative.reconstruction import Reconstructor, checksum
+from codec.normative.reconstruction import Reconstructor, bytes_of
 from codec.normative.syntax import FrameReader
 from tools.make.composing import REVISION
 
@@ -130,20 +130,20 @@ def stream_of(header: SequenceHeader, packets: Sequence[FramePacket]) -> bytes:
 
 
 def sealed(header: SequenceHeader, packets: Sequence[FramePacket]) -> list[FramePacket]:
-    """Packets with the checksums of what our decoder makes of their payloads, up to the first that
-    it refuses.  So a payload of noise is compared by its latents, not by a checksum that is wrong.
+    """Packets with the checks of what our decoder makes of their payloads, up to the first that
+    it refuses.  So a payload of noise is compared by its latents, not by a check that is wrong.
     """
     profile = profile_of(header)
     syntax = FrameReader(header, profile)
     loop = Reconstructor(header.tensors, profile, header.grid)
-    made = []
+    made: list[FramePacket] = []
     for number, packet in enumerate(packets):
         try:
             frame = syntax.read(packet)
         except BitstreamError:
             return [*made, *packets[number:]]
         latents = loop.reconstruct(loop.predict(frame.vectors), frame)
-        made.append(replace(packet, checksum=checksum(latents)))
+        made.append(packet.sealed(made[-1] if made else None, bytes_of(latents)))
     return made
 
 
@@ -166,7 +166,6 @@ def packets_of(rng: np.random.Generator, header: SequenceHeader, count: int) -> 
                 pts=pts,
                 qp=frame.qp,
                 has_vectors=frame.vectors is not None,
-                checksum=0,
                 payload=payload,
                 duration=duration,
                 has_offsets=has_offsets,
@@ -238,7 +237,7 @@ def test_changed_payloads_are_taken_or_refused_alike(header, seed, number, posit
     payload = bytearray(packets[number].payload or b"\0")
     payload[position % len(payload)] ^= value
     packets[number] = replace(packets[number], payload=bytes(payload))
-    content = stream_of(header, packets)  # the checksum is that of another payload
+    content = stream_of(header, packets)  # the check is that of another payload
     assert by_reference(content) == by_codec(content)
     content = stream_of(header, sealed(header, packets))
     assert by_reference(content) == by_codec(content)
@@ -253,7 +252,6 @@ def test_payloads_of_noise_are_taken_or_refused_alike(header, data):
             pts=number,
             qp=data.draw(st.integers(0, MAX_QP)),
             has_vectors=number > 0 and data.draw(st.booleans()),
-            checksum=0,
             payload=data.draw(st.binary(max_size=100)),
             duration=1,
             has_offsets=data.draw(st.booleans()),

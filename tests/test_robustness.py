@@ -17,12 +17,12 @@ from codec.errors import BitstreamError, CorruptBitstreamError, TruncatedBitstre
 from codec.files.streams import StreamReader
 from codec.format.constants import FORMAT_VERSION, MAGIC
 from codec.format.header import SequenceHeader
-from codec.format.packets import EndPacket, FramePacket
+from codec.format.packets import FramePacket
 from codec.format.primitives import ByteReader, ByteWriter, crc32
 from codec.limits import Limits
 from codec.normative.decoder import Decoder
-from codec.normative.reconstruction import checksum
-from tools.make.composing import REVISION
+from codec.normative.reconstruction import bytes_of
+from tools.make.composing import REVISION, assemble
 
 VALID = Path(__file__).resolve().parent.parent / "bitstreams" / "valid"
 ALL = sorted(VALID.glob("*.lmc"), key=lambda path: (path.stat().st_size, path.name))
@@ -74,7 +74,7 @@ def frames_of(file, limits: Limits = LIMITS) -> Iterator[tuple[int, bool, int, s
     decoder = Decoder(reader.header, limits=limits)
     for packet in reader:
         frame = decoder.decode(packet)
-        assert checksum(frame.latents) == packet.checksum
+        assert packet.check_of(bytes_of(frame.latents)) == packet.check
         yield frame.pts, frame.key, frame.qp, frame.md5()
 
 
@@ -202,11 +202,11 @@ def test_inserted_and_removed_bytes_are_seen(path):
 
 
 def rearranged(path: Path, order: list[int]) -> bytes:
-    """Put packets in another order, behind the right header and before an end packet to match."""
+    """Put packets in another order, behind the right header and before an end packet to match,
+    under right running CRCs.
+    """
     header, *packets, _ = pieces_of(path.read_bytes())
-    return b"".join(
-        [header, *(packets[number] for number in order), EndPacket(len(order), ()).to_bytes()]
-    )
+    return assemble([header, *(packets[number] for number in order)], index=())
 
 
 def several(name: str) -> Path:
@@ -223,6 +223,14 @@ def test_lost_packets_are_seen_unless_a_key_frame_follows(name):
         harmless = lost + 1 == len(expected) or expected[lost + 1][1]
         assert (error is None) == harmless
         assert [f[3] for f in found] == [expected[n][3] for n in order][: len(found)]
+
+
+@pytest.mark.parametrize("name", ["zero_motion", "motion_quarter", "multi_tensor", "keyint"])
+def test_lost_packets_are_seen_by_the_running_crc(name):
+    pieces = pieces_of(several(name).read_bytes())
+    for lost in range(1, len(pieces) - 1):
+        _, error = attempt(io.BytesIO(b"".join(pieces[:lost] + pieces[lost + 1 :])))
+        assert isinstance(error, CorruptBitstreamError)
 
 
 @pytest.mark.parametrize("name", ["zero_motion", "motion_quarter", "multi_tensor"])
@@ -243,7 +251,7 @@ def test_repeated_and_swapped_packets_are_seen(name):
 
 def test_packets_of_another_stream_are_seen():
     zero, keys = (pieces_of(several(name).read_bytes()) for name in ("zero_motion", "key_only"))
-    mixed = b"".join([*zero[:2], keys[1], *zero[2:-1], EndPacket(len(zero) - 1, ()).to_bytes()])
+    mixed = assemble([*zero[:2], keys[1], *zero[2:-1]], index=())
     found, error = attempt(io.BytesIO(mixed))
     assert isinstance(error, CorruptBitstreamError)
     assert len(found) == 2
@@ -254,7 +262,7 @@ def test_decoding_goes_on_at_the_next_key_frame():
     decoder = Decoder(reader.header)
     expected, found = expected_of(several("keyint")), {}
     for number, packet in enumerate(reader):
-        damaged = replace(packet, checksum=packet.checksum ^ 1) if number == 4 else packet
+        damaged = replace(packet, check=packet.check ^ 1) if number == 4 else packet
         try:
             found[number] = decoder.decode(damaged).md5()
         except CorruptBitstreamError:
@@ -274,7 +282,7 @@ def test_index_that_leads_elsewhere_is_refused_when_used():
     body = b"".join([header, *packets])
     start = len(header) + len(packets[0])
     for offset in (0, len(header) - 1, start, start + 1, len(body), 1 << 40):
-        content = body + EndPacket(len(packets), ((1, offset),)).to_bytes()
+        content = assemble([header, *packets], index=((1, offset),))
         reader = StreamReader(io.BytesIO(content))
         with pytest.raises(BitstreamError):
             decode_from(reader, 1)
@@ -317,20 +325,24 @@ def test_stream_inside_a_file_is_seekable():
     assert [reader.packet_number for _ in reader] == list(range(6, 13))
 
 
-# --- past the CRC ---
+# --- past the check ---
 
 
 def check_payload(path: Path, number: int, payload: bytes) -> None:
-    """Decode a stream in which one packet has another payload, under its right CRC."""
+    """Decode a stream in which one packet has another payload, under a check that holds if the
+    same comes out.
+    """
     reader = StreamReader(io.BytesIO(path.read_bytes()))
-    decoder = Decoder(reader.header)
+    decoder, other = Decoder(reader.header), Decoder(reader.header)
     expected = expected_of(path)
     for index, packet in enumerate(reader):
+        right = other.decode(packet).latents
         if index < number:
             decoder.decode(packet)
             continue
         previous = None if packet.key else replace(packet, pts=packet.pts - packet.duration)
-        content = replace(packet, payload=payload).to_bytes(previous)
+        content = replace(packet, payload=payload).sealed(previous, bytes_of(right))
+        content = content.to_bytes(previous)
         parsed = FramePacket.read(
             ByteReader(content), previous, reader.header.frame_duration, LIMITS
         )
@@ -339,7 +351,7 @@ def check_payload(path: Path, number: int, payload: bytes) -> None:
         except CorruptBitstreamError:
             return
         # other bytes for the same symbols are common; of wrong frames one in 65 536 gets here
-        assert checksum(frame.latents) == packet.checksum
+        assert parsed.check_of(bytes_of(frame.latents)) == parsed.check
         if payload == packet.payload:
             assert frame.md5() == expected[index][3]
         return
@@ -366,7 +378,7 @@ def payload_of(path: Path, number: int) -> bytes:
 @example(name="keyint", number=0, payload=b"")
 @example(name="keyint", number=2, payload=b"\xff" * 100)
 @example(name="escapes", number=1, payload=b"\xff\xff\xfe" * 100)
-def test_any_payload_past_the_crc(name, number, payload):
+def test_any_payload_past_the_check(name, number, payload):
     check_payload(several(name), number, payload)
 
 

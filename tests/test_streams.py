@@ -14,6 +14,7 @@ from codec.files.streams import StreamReader, StreamWriter
 from codec.format.header import SequenceHeader
 from codec.format.packets import EndPacket, FramePacket
 from codec.format.profile import Profile
+from codec.normative.decoder import Decoder
 from codec.pipeline.decoding import decode_frames
 from tests.strategies import TensorSpec, encode_all, header_of, plausible_profile, random_features
 
@@ -173,8 +174,19 @@ def test_a_packet_left_out_is_noticed(header, packets):
 def test_damage_is_located(stream):
     damaged = bytearray(stream)
     damaged[StreamReader(io.BytesIO(stream)).header_bytes + 12] ^= 1
-    with pytest.raises(CorruptBitstreamError, match=r"packet 0: .*CRC-32"):
+    reader = StreamReader(io.BytesIO(bytes(damaged)))
+    with pytest.raises(CorruptBitstreamError, match="damaged"):
+        Decoder(reader.header).decode(next(iter(reader)))
+    with pytest.raises(CorruptBitstreamError, match=f"packet {KEYINT}: running CRC-32"):
         list(StreamReader(io.BytesIO(bytes(damaged))))
+
+
+def test_damage_before_where_reading_began_is_not_looked_for(stream):
+    damaged = bytearray(stream)
+    damaged[StreamReader(io.BytesIO(stream)).header_bytes + 12] ^= 1
+    reader = StreamReader(io.BytesIO(bytes(damaged)))
+    reader.seek(KEYINT)
+    assert len(list(reader)) == FRAMES - KEYINT
 
 
 @pytest.mark.parametrize("frame", [0, 2, 4])

@@ -56,7 +56,7 @@ def test_levels_and_escapes_round_trip(levels):
 
 
 def packet_of(frame: FrameSymbols, payload: bytes, *, offsets: bool = False) -> FramePacket:
-    return FramePacket(frame.key, 0, frame.qp, frame.vectors is not None, 0, payload, 1, offsets)
+    return FramePacket(frame.key, 0, frame.qp, frame.vectors is not None, payload, 1, offsets)
 
 
 def assert_equal_frames(found: FrameSymbols, expected: FrameSymbols) -> None:
@@ -123,9 +123,7 @@ def test_payloads_that_nobody_wrote_are_symbols_or_corrupt(header, seed, payload
         qp, has_vectors = int(rng.integers(52)), bool(number and rng.integers(2))
         offsets = bool(rng.integers(2))
         try:
-            frame = reader.read(
-                FramePacket(number == 0, 0, qp, has_vectors, 0, payload, 1, offsets)
-            )
+            frame = reader.read(FramePacket(number == 0, 0, qp, has_vectors, payload, 1, offsets))
         except CorruptBitstreamError:
             return
         if frame.vectors is not None:

@@ -40,7 +40,7 @@ from codec.format.profile import INTER, INTRA, Profile, profile_of
 from codec.limits import DEFAULT_LIMITS, Limits
 from codec.normative.contexts import TensorContexts
 from codec.normative.quantization import step_sizes
-from codec.normative.reconstruction import Reconstructor, checksum, features_of
+from codec.normative.reconstruction import Reconstructor, bytes_of, features_of
 from codec.normative.stripes import stripes
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, block_qps
 from codec.normative.transform import split_blocks
@@ -205,23 +205,26 @@ class Encoder:
             qp=qp,
             most_bytes=math.inf if most_bytes is None else most_bytes,
         )
-        frame = plan.symbols()
+        frame, previous = plan.symbols(), self._previous
+        if not key and pts == self._expected_pts() and frame.changes_nothing:
+            assert previous is not None  # noqa: S101 - the first frame is a key frame
+            frame = replace(frame, qp=previous.qp, repeat=True)
         has_offsets = self._payloads.changes_offsets(frame)
         payload = self._payloads.write(frame)
         reconstruction = self._reconstructor.reconstruct(plan.predictions, frame)
         duration = self.header.frame_duration
-        if not frame.key and self._previous is not None:
-            duration = pts - self._previous.pts
+        if not frame.key and previous is not None:
+            duration = pts - previous.pts
         packet = FramePacket(
             key=frame.key,
             pts=pts,
             qp=frame.qp,
             has_vectors=frame.vectors is not None,
-            checksum=checksum(reconstruction),
             payload=payload,
             duration=duration,
             has_offsets=has_offsets,
-        )
+            repeat=frame.repeat,
+        ).sealed(previous, bytes_of(reconstruction))
         self._previous = packet
         self._since_key = 1 if frame.key else self._since_key + 1
         return EncodedFrame(packet, frame, tuple(reconstruction), self.profile)
@@ -230,8 +233,7 @@ class Encoder:
         """Return the time of the next frame, as its packet can say it: in full, or as what it
         differs by from the expected one.
         """
-        previous = self._previous
-        expected = 0 if previous is None else previous.pts + previous.duration
+        expected = self._expected_pts()
         pts = expected if pts is None else whole_number("pts", pts)
         if not -MAX_PTS <= pts < MAX_PTS:
             raise ValueError(f"pts {pts} is outside -2^62 … 2^62 - 1; count from another start")
@@ -241,6 +243,10 @@ class Encoder:
                 " make this a key frame, or count from another start"
             )
         return pts
+
+    def _expected_pts(self) -> int:
+        previous = self._previous
+        return 0 if previous is None else previous.pts + previous.duration
 
     def _latents_of(self, features: Sequence[Tensor]) -> list[Tensor]:
         specs = self.header.tensors

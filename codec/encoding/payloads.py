@@ -81,6 +81,8 @@ class FrameWriter:
             CorruptBitstreamError: at a symbol that no decoder would take; those before it, and it
                 itself, have been put.
         """
+        if frame.repeat:
+            return
         contexts = self._contexts
         if frame.key:
             contexts.reset(frame.qp)

@@ -14,8 +14,8 @@ from typing import BinaryIO, TypeVar
 from codec.errors import BitstreamError, CorruptBitstreamError, TruncatedBitstreamError
 from codec.format.constants import CRC_BYTES, TRAILER_BYTES, TYPE_END
 from codec.format.header import SequenceHeader
-from codec.format.packets import EndPacket, FramePacket
-from codec.format.primitives import ByteReader
+from codec.format.packets import EndPacket, FramePacket, check_running
+from codec.format.primitives import ByteReader, crc32
 from codec.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["BeforeFault", "StreamReader", "StreamWriter"]
@@ -40,9 +40,10 @@ class StreamWriter:
         self._previous: FramePacket | None = None
         self._key_frames: list[tuple[int, int]] = []
         self.frames = 0
-        self.header_bytes = len(header.to_bytes())
-        self.bytes_written = self.header_bytes
-        file.write(header.to_bytes())
+        content = header.to_bytes()
+        self.header_bytes = self.bytes_written = len(content)
+        self._running = crc32(content)
+        file.write(content)
 
     def write(self, packet: FramePacket) -> int:
         """Write one packet and return its size in bytes."""
@@ -50,7 +51,8 @@ class StreamWriter:
         if packet.key:
             self._limits.check("index_entries", len(self._key_frames) + 1)
             self._key_frames.append((self.frames, self.bytes_written))
-        content = packet.to_bytes(self._previous)
+        content = packet.to_bytes(self._previous, self._running)
+        self._running = crc32(content, 0 if packet.key else self._running)
         self._file.write(content)
         self._file.flush()  # at the other end of a pipe the frame can be decoded now
         self._previous = packet
@@ -60,7 +62,7 @@ class StreamWriter:
 
     def close(self) -> None:
         """Write the end packet; the file stays open."""
-        content = EndPacket(self.frames, tuple(self._key_frames)).to_bytes()
+        content = EndPacket(self.frames, tuple(self._key_frames), self._running).to_bytes()
         self._file.write(content)
         self._file.flush()
         self.bytes_written += len(content)
@@ -81,6 +83,7 @@ class StreamReader:
         self._start = file.tell() if file.seekable() else 0
         self._number = 0
         self._previous: FramePacket | None = None
+        self._running: int | None = None
         self.header, self.header_bytes = self._take(self._parse_header, "the sequence header")
         self.bytes_read = self.header_bytes
         self.packet_bytes = 0
@@ -98,6 +101,7 @@ class StreamReader:
 
     def _parse_header(self, source: ByteReader) -> tuple[SequenceHeader, int]:
         header, source.position = SequenceHeader.from_bytes(source.content, self.limits)
+        self._running = crc32(source.content[: source.position])
         return header, source.position
 
     def __iter__(self) -> Iterator[FramePacket]:
@@ -106,7 +110,8 @@ class StreamReader:
         Raises:
             TruncatedBitstreamError: the file ends before the end packet does.
             CorruptBitstreamError: a packet is damaged, frames are missing, or something follows the
-            end packet.
+            end packet.  Damage to a packet shows when it is decoded, or to whoever only reads at
+            the next key frame or the end.
         """
         while True:
             before = self.bytes_read
@@ -125,14 +130,19 @@ class StreamReader:
             raise CorruptBitstreamError(f"{left} or more bytes behind the end packet")
 
     def _parse_packet(self, source: ByteReader) -> FramePacket | EndPacket:
+        running = self._running
         if source.remaining and source.content[source.position] == TYPE_END:
-            parsed: FramePacket | EndPacket = EndPacket.read(source, self.limits)
-        else:
-            parsed = FramePacket.read(
-                source, self._previous, self.header.frame_duration, self.limits
-            )
+            end = EndPacket.read(source, self.limits)
+            check_running(end.running, running)
+            self.bytes_read += source.position
+            return end
+        duration = self.header.frame_duration
+        packet = FramePacket.read(source, self._previous, duration, self.limits, running)
+        before = 0 if packet.key else running
+        if before is not None:
+            self._running = crc32(source.content[: source.position], before)
         self.bytes_read += source.position
-        return parsed
+        return packet
 
     def _take(self, parse: Callable[[ByteReader], Parsed], what: str) -> Parsed:
         """Parse something at the front of the buffer, reading on until it is complete."""
@@ -194,7 +204,7 @@ class StreamReader:
         self._number, offset = [entry for entry in key_frames if entry[0] <= frame][-1]
         self._file.seek(self._start + offset)
         self._buffer = b""
-        self._previous = None
+        self._previous = self._running = None
         self.bytes_read = offset
 
 

@@ -9,7 +9,7 @@ from typing import Final
 MAGIC: Final = b"\xabLMC\r\n\x1a\n"
 """A non-ASCII byte and two line endings: transfers that damage binary files damage this first (as
 PNG's does)."""
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 
 TENSOR_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 RESERVED_NAME: Final = "pts"
@@ -17,7 +17,7 @@ RESERVED_NAME: Final = "pts"
 
 # widths, in bytes
 CRC_BYTES: Final = 4
-CHECKSUM_BYTES: Final = 2
+CHECK_BYTES: Final = 2
 HASH_BYTES: Final = 8
 TRAILER_BYTES: Final = 4
 MAX_VARINT_BYTES: Final = 9
@@ -27,6 +27,7 @@ TYPE_MASK: Final = 0xF0
 TYPE_INTER: Final = 0x10
 TYPE_KEY: Final = 0x20
 TYPE_END: Final = 0x30
+TYPE_REPEAT: Final = 0x40
 FLAG_VECTORS: Final = 0x01
 FLAG_QP: Final = 0x02
 FLAG_PTS: Final = 0x04

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from codec.errors import CorruptBitstreamError, TruncatedBitstreamError
 from codec.format.constants import (
-    CHECKSUM_BYTES,
+    CHECK_BYTES,
     CRC_BYTES,
     FLAG_OFFSETS,
     FLAG_PTS,
@@ -20,11 +21,12 @@ from codec.format.constants import (
     TYPE_INTER,
     TYPE_KEY,
     TYPE_MASK,
+    TYPE_REPEAT,
 )
 from codec.format.primitives import ByteReader, ByteWriter, crc32, in_range, varint_size
 from codec.limits import DEFAULT_LIMITS, Limits
 
-__all__ = ["EndPacket", "FramePacket"]
+__all__ = ["EndPacket", "FramePacket", "check_running"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,55 @@ class FramePacket:
     pts: int
     qp: int
     has_vectors: bool
-    checksum: int
     payload: bytes
     duration: int
     """pts minus that of the packet before; the header's frame duration at a key frame."""
     has_offsets: bool = False
+    repeat: bool = False
+    """The frame before once more: an inter frame of one byte, without anything of its own."""
+    crc: int = 0
+    """CRC-32 of the bytes from the tag to the end of the payload."""
+    check: int = 0
+    """What the stream says of these bytes and the reconstruction, as `check_of` returns it."""
 
-    def to_bytes(self, previous: FramePacket | None) -> bytes:
-        """Serialise, CRC included."""
+    def sealed(self, previous: FramePacket | None, latents: Iterable[memoryview]) -> FramePacket:
+        """Return the packet with its CRC and its check.
+
+        Args:
+            previous: the packet before, None before the first.
+            latents: of the frame, tensor by tensor, as FORMAT.md 6.6 writes them.
+        """
+        packet = replace(self, crc=crc32(self._content(previous)))
+        return replace(packet, check=packet.check_of(latents))
+
+    def check_of(self, latents: Iterable[memoryview]) -> int:
+        """Return the check of this packet if its reconstruction is `latents`: FORMAT.md 6.6."""
+        if self.repeat:
+            return 0
+        crc = self.crc
+        for content in latents:
+            crc = crc32(content, crc)
+        return crc & ((1 << 8 * self._check_bytes) - 1)
+
+    @property
+    def _check_bytes(self) -> int:
+        return CRC_BYTES if self.key else CHECK_BYTES
+
+    def to_bytes(self, previous: FramePacket | None, running: int = 0) -> bytes:
+        """Serialise; `running` is what a key frame says of the bytes before it: FORMAT.md 4.7."""
+        content = self._content(previous)
+        if self.repeat:
+            return content
+        out = ByteWriter(bytearray(content))
+        out.fixed(self.check, self._check_bytes)
+        if self.key:
+            out.fixed(running, CRC_BYTES)
+        return bytes(out.content)
+
+    def _content(self, previous: FramePacket | None) -> bytes:
+        """Serialise what the CRC is of: tag to payload."""
+        if self.repeat:
+            return bytes([TYPE_REPEAT])
         tag = TYPE_KEY if self.key else TYPE_INTER
         out = ByteWriter()
         if self.has_vectors:
@@ -70,9 +113,7 @@ class FramePacket:
             if delta:
                 out.signed(delta)
         out.varint(len(self.payload))
-        out.fixed(self.checksum, CHECKSUM_BYTES)
         out.raw(self.payload)
-        out.fixed(crc32(bytes(out.content)), CRC_BYTES)
         return bytes(out.content)
 
     @classmethod
@@ -82,31 +123,33 @@ class FramePacket:
         previous: FramePacket | None,
         frame_duration: int,
         limits: Limits = DEFAULT_LIMITS,
+        running: int | None = None,
     ) -> FramePacket:
-        """Take one packet off `source`; the CRC is checked before anything in it is believed but
-        its length.
+        """Take one packet off `source`.  Its check is for whoever decodes it; that of the bytes
+        before a key frame is compared with `running`, None if these have not been read.
         """
         start = source.position
         tag = source.u8()
         key = tag & TYPE_MASK == TYPE_KEY
+        if tag == TYPE_REPEAT:
+            return cls._repeated(previous)
         if not key and tag & TYPE_MASK != TYPE_INTER:
             raise CorruptBitstreamError(
                 f"packet tag {tag:#04x} at offset {start} is not that of a frame"
+            )
+        if key and tag & (FLAG_VECTORS | FLAG_QP | FLAG_PTS):
+            raise CorruptBitstreamError(
+                f"packet tag {tag:#04x}: bits are set that no key frame has"
             )
         explicit_qp = source.u8() if key or tag & FLAG_QP else None
         pts = source.signed() if key or tag & FLAG_PTS else 0
         length = source.varint()
         limits.check("packet_bytes", length)
-        checksum = source.fixed(CHECKSUM_BYTES)
         payload = source.raw(length)
-        computed = crc32(source.content[start : source.position])
-        stored = source.fixed(CRC_BYTES)
-        if stored != computed:
-            raise CorruptBitstreamError(f"packet: CRC-32 {stored:#010x}, computed {computed:#010x}")
-        if key and tag & (FLAG_VECTORS | FLAG_QP | FLAG_PTS):
-            raise CorruptBitstreamError(
-                f"packet tag {tag:#04x}: bits are set that no key frame has"
-            )
+        crc = crc32(source.content[start : source.position])
+        check = source.fixed(CRC_BYTES if key else CHECK_BYTES)
+        if key:
+            check_running(source.fixed(CRC_BYTES), running)
         qp, duration = explicit_qp or 0, frame_duration
         if not key:
             if previous is None:
@@ -124,9 +167,34 @@ class FramePacket:
             qp=qp,
             has_vectors=bool(tag & FLAG_VECTORS),
             has_offsets=bool(tag & FLAG_OFFSETS),
-            checksum=checksum,
             payload=payload,
             duration=duration,
+            crc=crc,
+            check=check,
+        )
+
+    @classmethod
+    def _repeated(cls, previous: FramePacket | None) -> FramePacket:
+        if previous is None:
+            raise CorruptBitstreamError("a repeated frame without a frame before it")
+        return cls(
+            key=False,
+            pts=in_range("pts", previous.pts + previous.duration, -MAX_PTS, MAX_PTS),
+            qp=previous.qp,
+            has_vectors=False,
+            payload=b"",
+            duration=previous.duration,
+            repeat=True,
+            crc=crc32(bytes([TYPE_REPEAT])),
+        )
+
+
+def check_running(stored: int, computed: int | None) -> None:
+    """Compare a running CRC of the stream with that of the bytes read: FORMAT.md 4.7."""
+    if computed is not None and stored != computed:
+        raise CorruptBitstreamError(
+            f"running CRC-32 {stored:#010x}, computed {computed:#010x}: of the bytes before, some "
+            "have changed"
         )
 
 
@@ -137,12 +205,15 @@ class EndPacket:
     frames: int
     key_frames: tuple[tuple[int, int], ...]
     """(frame number, offset of its packet from the start of the stream), ascending."""
+    running: int = 0
+    """CRC-32 of the bytes from the last key frame on: FORMAT.md 4.7."""
 
     def to_bytes(self) -> bytes:
         """Serialise: tag, length, body, CRC, and the length of all that as a trailer to be found
         from the end.
         """
         body = ByteWriter()
+        body.fixed(self.running, CRC_BYTES)
         body.varint(self.frames)
         body.varint(len(self.key_frames))
         frame = offset = 0
@@ -187,7 +258,7 @@ class EndPacket:
                 f"end packet: its trailer says {size} bytes, it has {source.position - start}"
             )
         try:
-            frames, count = body.varint(), body.varint()
+            running, frames, count = body.fixed(CRC_BYTES), body.varint(), body.varint()
             limits.check("index_entries", count)
             entries = []
             frame = offset = 0
@@ -205,4 +276,4 @@ class EndPacket:
             raise CorruptBitstreamError(
                 f"end packet: key frame {entries[-1][0]} of {frames} frames"
             )
-        return cls(frames, tuple(entries))
+        return cls(frames, tuple(entries), running)

@@ -11,9 +11,9 @@ from codec.format.constants import MAX_NAME_BYTES, MAX_VARINT_BYTES
 __all__ = ["ByteReader", "ByteWriter", "crc32", "in_range", "varint_size"]
 
 
-def crc32(content: bytes | memoryview) -> int:
-    """Return the CRC-32 of ISO 3309 (zlib, PNG)."""
-    return zlib.crc32(content)
+def crc32(content: bytes | memoryview, before: int = 0) -> int:
+    """Return the CRC-32 of ISO 3309 (zlib, PNG), of content that follows what `before` is of."""
+    return zlib.crc32(content, before)
 
 
 def varint_size(value: int) -> int:

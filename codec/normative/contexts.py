@@ -26,7 +26,7 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import INTER, INTRA, Profile, TensorProfile
 from codec.format.tables import BINARY_TABLES, MEAN_BITS, classify, expected_level, tables
 from codec.normative.stripes import stripes
-from codec.normative.symbols import MODE_INTRA, MODE_SKIP, block_qps
+from codec.normative.symbols import MODE_INTRA, MODE_SKIP, TensorSymbols, block_qps
 
 __all__ = [
     "MAX_PRECISION",
@@ -209,7 +209,9 @@ class TensorContexts:
 
     def means_at(self, qp: int) -> NDArray[np.int64]:
         """Return the (2, P) mean magnitudes, moved to another qp: FORMAT.md 7.6."""
-        return self._means if qp == self._qp else expected_level(_scale(self._means, self._qp), qp)
+        if qp == self._qp:
+            return self._means
+        return expected_level(self._scale(self._means, self._qp), qp)
 
     def means_of(self, qp: int, offsets: NDArray[np.int64]) -> BlockMeans:
         """Return what blocks of these offsets, (M,), expect in a frame of that qp."""
@@ -217,9 +219,20 @@ class TensorContexts:
         means = self.means_at(qp)
         if (distinct == qp).all():  # nothing moves, as in most frames
             return BlockMeans(means[None], which)
-        scale = _scale(means, qp)
+        scale = self._scale(means, qp)
         moved = [means if each == qp else expected_level(scale, each) for each in distinct.tolist()]
         return BlockMeans(np.stack(moved), which)
+
+    def _scale(self, means: NDArray[np.int64], qp: int) -> NDArray[np.int64]:
+        """Return the scales of which these are the expected levels at a qp: FORMAT.md 7.6.
+
+        Under the least mean the scale cannot be told from the mean; there the profile's serves.
+        """
+        frozen = tables()
+        least = np.searchsorted(frozen.expected, frozen.expected[0], side="right") - 1
+        told = np.searchsorted(frozen.expected, means) + frozen.expected_low + qp
+        untold = np.minimum(self._scan.scale, least + frozen.expected_low + qp)
+        return np.where(means <= frozen.expected[0], untold, told)
 
     def move_to(self, qp: int) -> None:
         """Begin a frame of this qp: FORMAT.md 7.6."""
@@ -229,6 +242,12 @@ class TensorContexts:
         """Note a key frame, and return its modes: FORMAT.md 7.5."""
         self._modes, self._key = np.full(self.blocks, MODE_INTRA, np.uint8), True
         return self._modes.copy()
+
+    def all_skip(self) -> TensorSymbols:
+        """Return the symbols of a repeated frame, of which nothing is noted: FORMAT.md 7.9."""
+        none = np.zeros((self.positions, 0))
+        modes = np.full(self.blocks, MODE_SKIP, np.uint8)
+        return TensorSymbols(modes, none.astype(np.int32), none.astype(np.uint8), self.offsets)
 
     def walk_modes(self, visit: ModeVisitor) -> NDArray[np.uint8]:
         """Go through the modes of an inter frame and return them: FORMAT.md 7.5."""
@@ -366,9 +385,3 @@ def _adapted(mean: int, value: int) -> int:
     """Move the mean size of values towards that of one: FORMAT.md 7.3, 7.5."""
     target = min(abs(value), LEVEL_CAP) << MEAN_BITS
     return max(mean + ((target - mean) >> VALUE_RATE), 1)
-
-
-def _scale(means: NDArray[np.int64], qp: int) -> NDArray[np.int64]:
-    """Return the scales of which these are the expected levels at a qp: FORMAT.md 7.6."""
-    frozen = tables()
-    return np.searchsorted(frozen.expected, means) + frozen.expected_low + qp

@@ -17,7 +17,7 @@ from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, profile_of
 from codec.limits import DEFAULT_LIMITS, Limits
-from codec.normative.reconstruction import Reconstructor, checksum, features_of, md5_of
+from codec.normative.reconstruction import Reconstructor, bytes_of, features_of, md5_of
 from codec.normative.syntax import FrameReader
 
 __all__ = ["DecodedFrame", "Decoder"]
@@ -87,8 +87,8 @@ class Decoder:
         """Decode one packet.
 
         Raises:
-            CorruptBitstreamError: the payload is malformed, or the reconstruction is not the
-            encoder's.
+            CorruptBitstreamError: the payload is malformed, or packet and reconstruction are not
+            what the encoder had.
         """
         if not (self._started or packet.key):
             raise CorruptBitstreamError(
@@ -99,11 +99,11 @@ class Decoder:
         frame = self._reader.read(packet)
         predictions = self._reconstructor.predict(frame.vectors)
         latents = self._reconstructor.reconstruct(predictions, frame)
-        found = checksum(latents)
-        if found != packet.checksum:
+        found = packet.check_of(bytes_of(latents))
+        if found != packet.check:
             raise CorruptBitstreamError(
-                f"frame at pts {packet.pts}: checksum of the reconstruction {found:#06x}, "
-                f"the encoder had {packet.checksum:#06x}; encoder and decoder have drifted apart"
+                f"frame at pts {packet.pts}: check {packet.check:#x}, computed {found:#x}; the "
+                "packet was damaged, or encoder and decoder have drifted apart"
             )
         self._started = True
         features = features_of(latents, self.profile)

@@ -10,8 +10,7 @@ Encoder and decoder both run this very code, so that the two cannot drift apart.
 """
 
 import hashlib
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ from codec.normative.symbols import (
 )
 from codec.normative.transform import InverseTransform, join_blocks, split_blocks
 
-__all__ = ["Reconstructor", "checksum", "features_of", "integers_of", "md5_of"]
+__all__ = ["Reconstructor", "bytes_of", "features_of", "integers_of", "md5_of"]
 
 
 class Reconstructor:
@@ -157,25 +156,21 @@ def features_of(latents: Sequence[Tensor], profile: Profile) -> list[Tensor]:
 
 
 def integers_of(latent: Tensor) -> NDArray[np.int32]:
-    """Return a latent as int32, C order: what checksums and MD5s are taken of, in little-endian
+    """Return a latent as int32, C order: what checks and MD5s are taken of, in little-endian
     bytes.
     """
     return np.ascontiguousarray(latent.to(torch.int32).cpu().numpy(), "<i4")
 
 
+def bytes_of(latents: Sequence[Tensor]) -> Iterator[memoryview]:
+    """Yield the bytes of the latents of a frame, tensor by tensor: FORMAT.md 6.6."""
+    for latent in latents:
+        yield integers_of(latent).data
+
+
 def md5_of(latents: Sequence[Tensor]) -> str:
     """Return the MD5 of latents, int32 little-endian, C order, tensors in stream order."""
     digest = hashlib.md5(usedforsecurity=False)
-    for latent in latents:
-        digest.update(integers_of(latent).data)
+    for content in bytes_of(latents):
+        digest.update(content)
     return digest.hexdigest()
-
-
-def checksum(latents: Sequence[Tensor]) -> int:
-    """Return the low 16 bits of the CRC-32 over all latents of a frame, int32 little-endian, C
-    order.
-    """
-    crc = 0
-    for latent in latents:
-        crc = zlib.crc32(integers_of(latent).data, crc)
-    return crc & 0xFFFF

@@ -33,13 +33,19 @@ class TensorSymbols:
 @dataclass(slots=True)
 class FrameSymbols:
     """The symbols of one frame.  `vectors`: (rows, columns, 2) int32 in (y, x) quarter pixels, None
-    when absent.
+    when absent.  `repeat`: nothing is said, and nothing adapts; all blocks are skipped.
     """
 
     key: bool
     qp: int
     vectors: NDArray[np.int32] | None
     tensors: list[TensorSymbols]
+    repeat: bool = False
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the frame looks like the one before."""
+        return self.vectors is None and not any(tensor.modes.any() for tensor in self.tensors)
 
 
 def block_qps(qp: int, offsets: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -45,6 +45,9 @@ class FrameReader:
             CorruptBitstreamError: it is no payload of a frame.
         """
         contexts = self._contexts
+        if packet.repeat:
+            skipped = [tensor.all_skip() for tensor in contexts.tensors]
+            return FrameSymbols(False, packet.qp, None, skipped, repeat=True)
         if packet.key:
             contexts.reset(packet.qp)
         reader = SymbolReader(packet.payload)

@@ -2,7 +2,7 @@
 
 Of those to refuse, only the check of that bound can know better: they have no frames that could
 come out wrong, or frames whose latents are the mean of the profile whatever was decoded, since
-their matrices are zero; so a decoder without the check accepts them, checksums and all.
+their matrices are zero; so a decoder without the check accepts them, checks and all.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from codec.format.constants import (
     TYPE_END,
     TYPE_INTER,
     TYPE_KEY,
+    TYPE_REPEAT,
 )
 from codec.format.header import Interpolation, Preprocessing, Resize, SequenceHeader, TensorSpec
-from codec.format.packets import EndPacket
 from codec.format.primitives import ByteWriter
 from codec.format.profile import Band, Profile, TensorProfile, profile_of
 from codec.format.tables import (
@@ -52,9 +52,10 @@ from tools.make.composing import (
     REVISION,
     Composer,
     assemble,
+    chained,
     header_of,
     noise,
-    parts,
+    packet_from,
     plain_profile,
     seal,
 )
@@ -66,9 +67,9 @@ from tools.make.invalid_streams import (
     Invalid,
     Row,
     base,
+    flipped,
     header_body,
     header_from,
-    packet_from,
 )
 from tools.make.valid_streams import valid
 
@@ -231,7 +232,7 @@ def pts_bounds(label: str) -> bytes:
 
 def no_frames(header: bytes) -> bytes:
     """Return a stream of a header and an end packet."""
-    return header + EndPacket(0, ()).to_bytes()
+    return assemble([header])
 
 
 def still_header() -> SequenceHeader:
@@ -337,7 +338,7 @@ def _header_rows() -> list[Row]:
         ("varint_ten_bytes", CORRUPT, "3", "a varint of ten bytes", "63 bits",
          lambda: MAGIC + bytes([FORMAT_VERSION]) + b"\x80" * 9 + b"\x01"),
         ("crc_header_stored", CORRUPT, "4.2", "a bit of the CRC of the header flipped", "CRC-32",
-         lambda: _flipped(0, -1)),
+         lambda: flipped(base().content(), 0, -1)),
         ("input_height_bound", CORRUPT, "4.2", "65537 rows", "input height",
          lambda: _header(input_height=SIDE + 1)),
         ("input_width_bound", CORRUPT, "4.2", "65537 columns", "input width",
@@ -558,20 +559,20 @@ class Payload:
         raise AssertionError("the interval of a range coder is never empty")
 
 
-def _checksum() -> int:
+def _latents() -> bytes:
     (mean,) = profile_of(still_header()).tensors[0].mean.tolist()
-    return zlib.crc32(struct.pack("<i", mean)) & 0xFFFF
+    return struct.pack("<i", mean)
 
 
 def _key(payload: Payload, qp: int = 24, pts: int = 0, flags: int = 0) -> bytes:
     fields = ByteWriter()
     fields.u8(qp)
     fields.signed(pts)
-    return packet_from(TYPE_KEY | flags, bytes(fields.content), payload.finish(), _checksum())
+    return packet_from(TYPE_KEY | flags, bytes(fields.content), payload.finish(), _latents())
 
 
 def _inter(payload: Payload, flags: int = 0, fields: bytes = b"") -> bytes:
-    return packet_from(TYPE_INTER | flags, fields, payload.finish(), _checksum())
+    return packet_from(TYPE_INTER | flags, fields, payload.finish(), _latents())
 
 
 def _stream(*packets: bytes, **changes: object) -> bytes:
@@ -597,18 +598,10 @@ def _later(pts: int, distance: int, **changes: object) -> bytes:
     return _stream(_key(Payload().level(0), pts=pts), inter, **changes)
 
 
-def _flipped(part: int, position: int) -> bytes:
-    """Return the base stream with a bit of one part flipped, and its CRC as it was."""
-    pieces = parts(base().content())
-    piece = bytearray(pieces[part])
-    piece[position] ^= 1
-    pieces[part] = bytes(piece)
-    return b"".join(pieces)
-
-
-def _end_packet(*numbers: int) -> bytes:
+def _end_packet(running: int, *numbers: int) -> bytes:
     """Return an end packet whose body has these numbers, the first that of the frames."""
     body = ByteWriter()
+    body.fixed(running, CRC_BYTES)
     for number in numbers:
         body.varint(number)
     out = ByteWriter()
@@ -622,7 +615,8 @@ def _end_packet(*numbers: int) -> bytes:
 def _end(*numbers: int, inter: int = 0) -> bytes:
     """Return a stream of a key frame and some inter frames with such an end packet."""
     packets = [_key(Payload().level(0)), *[_inter(Payload().flags(1))] * inter]
-    return b"".join([still_header().to_bytes(), *packets, _end_packet(*numbers)])
+    pieces, running = chained([still_header().to_bytes(), *packets])
+    return b"".join([*pieces, _end_packet(running, *numbers)])
 
 
 def _packet_rows() -> list[Row]:
@@ -672,16 +666,20 @@ def _packet_rows() -> list[Row]:
          lambda: _stream(_key(Payload().flags(1).value(-13, 1 << 15), flags=FLAG_OFFSETS))),
         ("packet_type_zero", CORRUPT, "4.5", "a packet of type 0", "tag 0x00",
          lambda: _stream(_key(Payload().level(0)), packet_from(0, b"", inter().finish(),
-             _checksum()))),
+             _latents()))),
         ("packet_bytes_bound", LIMIT, "8", "announces a payload of 2^26 + 1 bytes", "packet bytes",
          lambda: still_header().to_bytes() + bytes([TYPE_KEY, 24, 0]) + b"\x81\x80\x80\x20"),
-        ("crc_packet_stored", CORRUPT, "4.5", "a bit of the CRC of a packet flipped", "CRC-32",
-         lambda: _flipped(1, -1)),
-        ("checksum_high", CORRUPT, "6.6", "the high byte of a checksum", "drifted",
+        ("check_key_high", CORRUPT, "6.6", "the highest bit of the check of a key frame", "drifted",
          lambda: _stream(packet_from(TYPE_KEY, bytes([24, 0]), Payload().level(0).finish(),
-             _checksum() ^ 0x8000))),
+             _latents(), 1 << 31))),
+        ("check_high", CORRUPT, "6.6", "the highest bit of the check of an inter frame", "drifted",
+         lambda: _stream(_key(Payload().level(0)), packet_from(TYPE_INTER, b"",
+             inter().finish(), _latents(), 1 << 15))),
+        ("repeat_pts_bound", CORRUPT, "4.5", "a repeated frame at 2^62 + 1", "pts",
+         lambda: _stream(_key(Payload().level(0), pts=MAX_PTS - 1), bytes([TYPE_REPEAT]),
+             frame_duration=2)),
         ("crc_end_stored", CORRUPT, "4.6", "a bit of the CRC of the end packet flipped", "CRC-32",
-         lambda: _flipped(5, -1)),
+         lambda: flipped(base().content(), 5, -1)),
         ("frame_count_less", CORRUPT, "4.6", "the end packet counts no frames of one", "announced",
          lambda: _end(0, 0)),
         ("end_left_over", CORRUPT, "4.6", "a byte too many in the end packet", "left over",

@@ -15,30 +15,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from codec.encoding.payloads import FrameWriter
-from codec.files.streams import StreamReader, StreamWriter
-from codec.format.constants import CRC_BYTES, LATENT_LIMIT
+from codec.files.streams import StreamReader
+from codec.format.constants import CHECK_BYTES, CRC_BYTES, LATENT_LIMIT, TYPE_KEY, TYPE_MASK
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import EndPacket, FramePacket
-from codec.format.primitives import crc32
+from codec.format.primitives import ByteWriter, crc32
 from codec.format.profile import Band, Profile, TensorProfile, profile_of
 from codec.format.tables import DEFAULT_POINTS
-from codec.normative.reconstruction import Reconstructor, checksum
+from codec.normative.reconstruction import Reconstructor, bytes_of
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
 
 __all__ = [
     "REVISION",
     "Composer",
     "assemble",
+    "chained",
     "dense_band",
     "header_of",
     "noise",
+    "packet_from",
     "parts",
     "plain_profile",
     "seal",
     "usual_header",
 ]
 
-REVISION = 4
+REVISION = 5
 """Of all streams: version 2 of the format changed the bytes of every one."""
 
 
@@ -147,6 +149,8 @@ class Composer:
         self.header = header
         self.label = label
         self.packets: list[FramePacket] = []
+        self.latents: list[list[memoryview]] = []
+        """Of each frame, as its check is of them."""
         self._profile = profile_of(header)
         self._payloads = FrameWriter(header, self._profile)
         self._reconstructor = Reconstructor(header.tensors, self._profile, header.grid)
@@ -165,6 +169,7 @@ class Composer:
         density: int = 120,
         offsets: int | None = None,
         pts: int | None = None,
+        repeat: bool = False,
         levels: Callable[[NDArray[np.int32]], NDArray[np.int32]] = lambda drawn: drawn,
         tail: bytes = b"",
     ) -> None:
@@ -178,9 +183,12 @@ class Composer:
             density: share of non-zero levels in the first position of the scan, in 1/256.
             offsets: reach of the offsets drawn for blocks; None: as in the frame before.
             pts: default: as expected.
+            repeat: the frame before once more.
             levels: makes of the drawn levels the ones to code.
             tail: appended to the payload.
         """
+        if repeat:
+            weights, qp = (1, 0, 0), self.packets[-1].qp
         label = f"{self.label} {len(self.packets)}"
         before = self._payloads.tensors_at(key, qp)
         tensors = []
@@ -199,11 +207,12 @@ class Composer:
                 chosen = random_offsets(f"{label} {number} offsets", count, offsets)
                 moved = np.where(modes == MODE_SKIP, moved, chosen)
             tensors.append(TensorSymbols(modes, drawn, np.zeros(shape, np.uint8), moved))
-        frame = FrameSymbols(key, qp, vectors, tensors)
+        frame = FrameSymbols(key, qp, vectors, tensors, repeat)
         has_offsets = self._payloads.changes_offsets(frame)
         payload = self._payloads.write(frame)
         latents = self._reconstructor.reconstruct(self._reconstructor.predict(vectors), frame)
         assert max(float(latent.abs().max()) for latent in latents) <= LATENT_LIMIT
+        self.latents.append(list(bytes_of(latents)))
         previous = self.packets[-1] if self.packets else None
         if pts is None:
             pts = previous.pts + previous.duration if previous else 0
@@ -214,11 +223,11 @@ class Composer:
                 pts=pts,
                 qp=qp,
                 has_vectors=vectors is not None,
-                checksum=checksum(latents),
                 payload=payload + tail,
                 duration=usual if key or previous is None else pts - previous.pts,
                 has_offsets=has_offsets,
-            )
+                repeat=repeat,
+            ).sealed(previous, self.latents[-1])
         )
 
     def field(self, number: int, reach: int) -> NDArray[np.int32]:
@@ -230,18 +239,19 @@ class Composer:
 
     def content(self, index: Sequence[int] | None = None) -> bytes:
         """Return the stream; `index` restricts which key frames its index names."""
-        file = io.BytesIO()
-        writer = StreamWriter(file, self.header)
+        pieces = [self.header.to_bytes()]
         entries = []
+        before = None
         for number, packet in enumerate(self.packets):
             if packet.key and (index is None or number in index):
-                entries.append((number, writer.bytes_written))
-            writer.write(packet)
-        return file.getvalue() + EndPacket(len(self.packets), tuple(entries)).to_bytes()
+                entries.append((number, sum(map(len, pieces))))
+            pieces.append(packet.to_bytes(before))
+            before = packet
+        return assemble(pieces, index=entries)
 
 
 def seal(content: bytes) -> bytes:
-    """Replace the CRC at the end of a header or packet by the right one."""
+    """Replace the CRC at the end of a header or of an end packet by the right one."""
     body = content[:-CRC_BYTES]
     return body + crc32(body).to_bytes(CRC_BYTES, "little")
 
@@ -254,8 +264,47 @@ def parts(content: bytes) -> list[bytes]:
     return [content[a:b] for a, b in zip([0, *ends], [*ends, len(content)], strict=True)]
 
 
-def assemble(pieces: Sequence[bytes], frames: int | None = None) -> bytes:
-    """Join header and packets, and end them with an end packet that names the first frame."""
-    index = ((0, len(pieces[0])),) if len(pieces) > 1 else ()
+def packet_from(
+    tag: int, fields: bytes, payload: bytes, latents: bytes = b"", flipped: int = 0
+) -> bytes:
+    """Return a frame packet with any tag, fields in front of the length, and the check of such a
+    reconstruction, but for flipped bits; a running CRC is put in by `chained`.
+    """
+    out = ByteWriter()
+    out.u8(tag)
+    out.raw(fields)
+    out.varint(len(payload))
+    out.raw(payload)
+    key = tag & TYPE_MASK == TYPE_KEY
+    width = CRC_BYTES if key else CHECK_BYTES
+    check = crc32(latents, crc32(bytes(out.content))) ^ flipped
+    out.fixed(check & (1 << 8 * width) - 1, width)
+    return bytes(out.content) + bytes(CRC_BYTES if key else 0)
+
+
+def chained(pieces: Sequence[bytes]) -> tuple[list[bytes], int]:
+    """Put the right running CRCs into the key frames among header and packets; return as well the
+    one for the end packet.
+    """
+    found, running = [pieces[0]], crc32(pieces[0])
+    for piece in pieces[1:]:
+        key = piece[0] & TYPE_MASK == TYPE_KEY
+        said = running.to_bytes(CRC_BYTES, "little")
+        found.append(piece[:-CRC_BYTES] + said if key else piece)
+        running = crc32(found[-1], 0 if key else running)
+    return found, running
+
+
+def assemble(
+    pieces: Sequence[bytes],
+    frames: int | None = None,
+    index: Sequence[tuple[int, int]] | None = None,
+) -> bytes:
+    """Join header and packets, with an end packet that says so, and by default names the first
+    frame.
+    """
+    if index is None:
+        index = ((0, len(pieces[0])),) if len(pieces) > 1 else ()
     count = len(pieces) - 1 if frames is None else frames
-    return b"".join(pieces) + EndPacket(count, index).to_bytes()
+    pieces, running = chained(pieces)
+    return b"".join(pieces) + EndPacket(count, tuple(index), running).to_bytes()

@@ -36,9 +36,9 @@ from tools.make.composing import (
     dense_band,
     header_of,
     noise,
+    packet_from,
     parts,
     plain_profile,
-    seal,
     usual_header,
 )
 
@@ -442,8 +442,31 @@ def redundant_flags(label: str) -> bytes:
     stream.frame(key=True)
     stream.frame()
     header, first, second, _ = parts(stream.content())
-    packet = bytearray([second[0] | FLAG_QP | FLAG_PTS, stream.packets[1].qp, 0]) + second[1:]
-    return assemble([header, first, seal(bytes(packet))])
+    again = bytes([stream.packets[1].qp, 0])
+    payload = stream.packets[1].payload
+    latents = b"".join(stream.latents[1])
+    packet = packet_from(second[0] | FLAG_QP | FLAG_PTS, again, payload, latents)
+    return assemble([header, first, packet])
+
+
+@valid("repeated frames: at once, in runs, at any pace, between frames that adapt", "4.5, 7.9")
+def repeats(label: str) -> bytes:
+    header = replace(
+        header_of([TensorSpec(name, 3, 12, 16, 8, 8) for name in ("first", "second")]),
+        frame_duration=3,
+    )
+    stream = Composer(header, label)
+    stream.frame(key=True, offsets=2)
+    stream.frame(repeat=True)
+    for number in range(4):
+        moved = stream.field(number, 9) if number % 2 else None
+        stream.frame(qp=20 + number, vectors=moved, pts=10 * number + 9, weights=(3, 3, 1))
+        for _ in range(number):
+            stream.frame(repeat=True)
+    stream.frame(key=True, pts=0)
+    stream.frame(repeat=True)
+    stream.frame(vectors=stream.field(4, 9))
+    return stream.content()
 
 
 @valid("one key frame, then forty inter frames: adaptation over many blocks", "7.7")
