@@ -20,6 +20,7 @@ PACKAGES = {
     "motion_study": {"running", "report"},
     "make": {"running"},
     "sweep": {"running"},
+    "anatomy": {"running"},
     "compare": {"rate_distortion"},
     "ablation": {"running", "contenders", "rate_distortion"},
 }

@@ -70,7 +70,7 @@ def _print_stream(found: StreamContents) -> None:
         cells = (frame.frame, frame.type, frame.pts, frame.qp, frame.bytes, 8 * frame.bytes_framing)
         say(" ".join(f"{cell:>9}" for cell in cells), nl=False)
         say("".join(f"  {frame.bits.get(e, 0):>{len(e)}.1f}" for e in elements))
-    for kind in ("key", "inter"):
+    for kind in ("key", "inter", "repeat"):
         chosen = [frame for frame in found.frames if frame.type == kind]
         if chosen:
             say(f"{kind} frames: {len(chosen)}, on average {_average(chosen)}")
