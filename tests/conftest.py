@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # The first example pays for warming up torch, so a deadline per example would only be noise.
 settings.register_profile("dev", max_examples=50, deadline=None)
-settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
 settings.register_profile("few", max_examples=10, deadline=None, derandomize=True)  # mutate.py
 settings.register_profile("nightly", max_examples=10_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))

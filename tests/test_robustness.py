@@ -184,8 +184,19 @@ def test_every_value_of_every_byte_is_seen(path):
     check_changes(path, range(path.stat().st_size), list(range(1, 256)))
 
 
-@streams(SMALLEST)
+@streams(SMALLEST[:3])
 def test_inserted_and_removed_bytes_are_seen(path):
+    check_lengths(path)
+
+
+@pytest.mark.slow
+@streams(SMALLEST[3:])
+def test_inserted_and_removed_bytes_of_more_streams_are_seen(path):
+    check_lengths(path)
+
+
+def check_lengths(path: Path) -> None:
+    """Insert a byte anywhere, and remove any."""
     content, expected = path.read_bytes(), expected_of(path)
     for position in range(len(content) + 1):
         for inserted in (b"\0", content[position - 1 : position] or b"\xff"):
@@ -297,6 +308,7 @@ def test_reads_of_few_bytes_give_the_same_frames(path):
     assert attempt(Dribble(path.read_bytes(), sizes), Limits()) == (expected_of(path), None)
 
 
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(1, 200), min_size=1, max_size=8), cut=st.integers(0, 1000))
 def test_chopped_reads_change_nothing(sizes, cut):
     path = several("keyint")
