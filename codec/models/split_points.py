@@ -138,8 +138,13 @@ def _frontiers(traced: TracedModel, geometries: Mapping[fx.Node, Geometry]) -> I
         open_until = {source: last for source, last in open_until.items() if last > index}
         if node in traced.input_free or not is_tensors(traced.values[node.name]):
             continue
-        if node.users:
-            open_until[node] = max(order[user] for user in node.users)
+        readers = [
+            order[user]
+            for user in node.users
+            if user is traced.output or is_tensors(traced.values[user.name])
+        ]  # of its elements: of its size the cloud knows without it
+        if readers:
+            open_until[node] = max(readers)
         crossing = list(open_until)
         strides = [geometries[source].y.stride for source in crossing if source in geometries]
         sound = 0 < len(crossing) <= _MAX_TENSORS and len(set(strides)) == len(crossing)
