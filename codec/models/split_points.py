@@ -17,7 +17,7 @@ from codec.models.costs import SplitCost, costs_of, split_cost
 from codec.models.cut import Cut, cut_behind, find_node
 from codec.models.detectors import Detector, natural_names
 from codec.models.geometry import Geometry, geometries_of
-from codec.models.onnx_files import load_onnx
+from codec.models.onnx_files import OnnxNetwork, load_onnx
 from codec.models.programs import PROGRAM_FILE, Program, export, load_program
 from codec.models.published import input_size_of
 from codec.models.sources import build, is_file, own_defaults
@@ -70,7 +70,7 @@ def _cuts(
     name: str, input_size: tuple[int, int] | None
 ) -> tuple[TracedModel, list[tuple[str, Cut]]]:
     model = _without_weights(name)
-    own = model.input_size if isinstance(model, Program) else None
+    own = model.input_size if isinstance(model, Program | OnnxNetwork) else None
     size = input_size or own or input_size_of(name)
     with own_defaults():
         try:
