@@ -8,7 +8,7 @@ from typing import Any, Final
 from torch import fx
 
 from codec.errors import ModelError
-from codec.models.boundary import as_model_error, quiet
+from codec.models.boundary import as_model_error, check_file, quiet
 
 __all__ = ["ONNX_FILE", "OnnxNetwork", "load_onnx"]
 
@@ -40,8 +40,7 @@ def load_onnx(path: Path) -> OnnxNetwork:
             f"model {str(path)!r} needs the package onnx2torch; "
             "pip install 'latent-motion-codec[onnx]'"
         ) from error
-    if not path.is_file():
-        raise ModelError(f"model {str(path)!r}: there is no such file")
+    check_file(path)
     with (
         quiet(),
         as_model_error(
