@@ -125,7 +125,8 @@ def test_what_is_no_file_is_not_waited_for(folder, tmp_path, name):
 
 def test_whole_frames(folder, tmp_path):
     """`--native` is what a file may say itself; it may not say something else."""
-    sides = ({2: torch.export.Dim("rows", min=4), 3: torch.export.Dim("columns", min=4)},)
+    rows, columns = (4 * torch.export.Dim(name, min=4) for name in ("rows", "columns"))
+    sides = ({2: rows, 3: columns},)
     model = tmp_path / "any.pt2"
     program = torch.export.export(
         BrightMap().eval(), (torch.zeros(1, 3, 64, 96),), dynamic_shapes=sides
