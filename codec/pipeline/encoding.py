@@ -134,10 +134,10 @@ class VideoEncoder:
         except BaseException:
             self._reader.close()
             raise
-        self._meter: Meter | None = None
+        self.meter: Meter | None = None
         if options.measure or options.evaluate:
-            self._meter = Meter(self.header, self.split.cloud, evaluation)
-        self._nrmse = self._meter.nrmse if self._meter else None
+            self.meter = Meter(self.header, self.split.cloud, evaluation)
+        self._nrmse = self.meter.nrmse if self.meter else None
         if options.target_nrmse is not None and self._nrmse is None:
             self._nrmse = FeatureNrmse(len(self.split.tensors))
         self.frame_rate = self._reader.frame_rate
@@ -310,9 +310,9 @@ class VideoEncoder:
     def _measure(self, features: list[Tensor], encoded: EncodedFrame) -> None:
         if self._options.truth is not None:
             refuse_lost(self._reader.damage.frames)
-        if self._meter is not None:
+        if self.meter is not None:
             try:
-                self._meter.update(features, encoded)
+                self.meter.update(features, encoded)
             except ValueError as error:
                 raise ModelError(f"{self._options.model}: {error}") from error
         elif self._nrmse is not None:
@@ -346,7 +346,7 @@ class VideoEncoder:
         }
         if way == "apart":  # no bytes of the stream
             report["profile_bytes_apart"] = bytes_apart(self.header, self._encoder.profile)
-        measured = {} if self._meter is None else self._meter.report()
+        measured = {} if self.meter is None else self.meter.report()
         frame_md5 = measured.pop("frame_md5", None)
         if self._nrmse is not None:
             report["nrmse"] = self._nrmse.combined()
