@@ -94,6 +94,24 @@ def test_the_task_is_finished_with_the_file_of_the_stream(folder, stream):
     assert "not of other.pt2@" in other
 
 
+def test_label_maps_are_compared_with(folder, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for number in (1, 2):
+        image.new("L", (384, 216), number - 1).save(maps / f"{number:04}.png")
+    report, made = tmp_path / "report.json", tmp_path / "clip.lmc"
+    options = ["--model", folder / "net.pt2", "--split", "relu+relu_1", "--frames", 3, "-q"]
+    options += ["--preprocessing", folder / "input.toml", "--task", folder / "mask.toml"]
+    truth = ["--truth", maps, "--truth-frames", 1]
+    lmc("encode", CLIP, "-o", made, *options, "--evaluate", *truth, "--report", report)
+    found = json.loads(report.read_text())
+    assert found["frames_truth"] == 2
+    assert found["pixel_agreement_truth"] == pytest.approx(0.5, abs=0.05)  # all 0, then all 1
+    printed = lmc("decode", made, "--model", folder / "net.pt2", *truth, "--source-size", "384x216")
+    assert f"{found['miou_truth']:.6g}" in printed
+
+
 def test_a_network_of_any_size_is_listed_at_one(tmp_path):
     height, width = (4 * torch.export.Dim(name, min=4, max=64) for name in ("rows", "columns"))
     sides = ({2: height, 3: width},)
