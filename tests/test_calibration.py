@@ -17,7 +17,7 @@ from codec.errors import ModelError, VideoError
 from codec.format.header import Preprocessing
 from codec.format.profile import Profile
 from codec.models.submodels import SplitModel, split_model
-from codec.pipeline.calibration import CalibrationOptions, calibrate, task_loss
+from codec.pipeline.calibration import CalibrationOptions, calibrate
 
 pytestmark = pytest.mark.video
 
@@ -267,13 +267,3 @@ def test_what_cannot_be_calibrated_on_is_refused(photographs, tmp_path):
         calibrate(broken, photographs[:1], PREPROCESSING, OPTIONS)
     with pytest.raises(ValueError, match="positive"):
         CalibrationOptions(views=0)
-
-
-def test_task_loss():
-    logits = torch.randn(3, 10)
-    assert task_loss(logits, logits) == (0.0, "kl")
-    assert task_loss(logits, 2 * logits)[0] > 0
-    dense = torch.randn(2, 4, 8, 8)
-    loss, kind = task_loss({"a": dense, "b": 7 * dense}, {"a": dense, "b": 7 * dense.roll(1, 3)})
-    assert kind == "error"
-    assert loss == pytest.approx(1, abs=0.3)

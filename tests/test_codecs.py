@@ -14,7 +14,6 @@ from codec.encoding.motion_search import MotionSearch, luma
 from codec.files.streams import StreamWriter
 from codec.pipeline.encoding import VideoEncoder
 from codec.pipeline.options import VideoOptions
-from tools.contenders import codecs
 from tools.contenders.anchors import ANCHORS
 from tools.contenders.codecs import ANCHOR_NAMES, CODEC_NAMES, LatentMotionCodec, study_codecs
 from tools.contenders.latent_search import LatentSearch, latent_fields
@@ -199,7 +198,7 @@ def test_tensors_of_another_clip_are_noticed(scene: Scene) -> None:
 @pytest.mark.video
 @pytest.mark.weights
 def test_a_decoder_that_differs_is_noticed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codecs, "md5_of", lambda latents: "another")
+    monkeypatch.setattr("codec.pipeline.metering.md5_of", lambda latents: "another")
     with pytest.raises(ValueError, match="not the encoder's"):
         codec_of("lmc").code(scene, 40)
 

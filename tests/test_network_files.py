@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,24 @@ def test_the_task_is_finished_with_the_file_of_the_stream(folder, stream):
     assert "not of other.pt2@" in other
 
 
+def test_label_maps_are_compared_with(folder, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for number in (1, 2):
+        image.new("L", (384, 216), number - 1).save(maps / f"{number:04}.png")
+    report, made = tmp_path / "report.json", tmp_path / "clip.lmc"
+    options = ["--model", folder / "net.pt2", "--split", "relu+relu_1", "--frames", 3, "-q"]
+    options += ["--preprocessing", folder / "input.toml", "--task", folder / "mask.toml"]
+    truth = ["--truth", maps, "--truth-frames", 1]
+    lmc("encode", CLIP, "-o", made, *options, "--evaluate", *truth, "--report", report)
+    found = json.loads(report.read_text())
+    assert found["frames_truth"] == 2
+    assert found["pixel_agreement_truth"] == pytest.approx(0.5, abs=0.05)  # all 0, then all 1
+    printed = lmc("decode", made, "--model", folder / "net.pt2", *truth, "--source-size", "384x216")
+    assert f"{found['miou_truth']:.6g}" in printed
+
+
 def test_a_network_of_any_size_is_listed_at_one(tmp_path):
     height, width = (4 * torch.export.Dim(name, min=4, max=64) for name in ("rows", "columns"))
     sides = ({2: height, 3: width},)
@@ -107,6 +126,41 @@ def test_a_network_of_any_size_is_listed_at_one(tmp_path):
     assert "6x32x48 /2" in listed
     assert "is not WxH" in lmc("models", path, "--size", "96", code=2)
     assert "name it" in lmc("models", "--size", "96x64", code=2)
+
+
+@pytest.mark.parametrize("name", ["net.pt2", "net.onnx"])
+def test_what_is_no_file_is_not_waited_for(folder, tmp_path, name):
+    path = tmp_path / name
+    assert "there is no such file" in lmc("models", path, code=1)
+    os.mkfifo(path)
+    options = ["--split", "relu", "--preprocessing", folder / "input.toml"]
+    for command in (["models", path], ["encode", CLIP, "-o", "-", "--model", path, *options]):
+        assert "is no regular file; a pipe cannot be read twice" in lmc(*command, code=1)
+    path.unlink()
+    path.mkdir()
+    assert "is a directory; name a file" in lmc("models", path, code=1)
+
+
+def test_whole_frames(folder, tmp_path):
+    """`--native` is what a file may say itself; it may not say something else."""
+    rows, columns = (4 * torch.export.Dim(name, min=4) for name in ("rows", "columns"))
+    sides = ({2: rows, 3: columns},)
+    model = tmp_path / "any.pt2"
+    program = torch.export.export(
+        BrightMap().eval(), (torch.zeros(1, 3, 64, 96),), dynamic_shapes=sides
+    )
+    torch.export.save(program, model)
+    whole = tmp_path / "whole.toml"
+    whole.write_text('resize = "none"\npad_multiple = 4\nmean = [0, 0, 0]\nscale = [9, 9, 9]\n')
+    made = tmp_path / "clip.lmc"
+    encode = ["encode", CLIP, "-o", made, "--model", model, "--split", "relu+relu_1", "-q"]
+    encode += ["--frames", 1, "--native", "--preprocessing"]
+    assert "leave --native out" in lmc(*encode, folder / "input.toml", code=1)
+    lmc(*encode, whole)
+    with made.open("rb") as file:
+        header = StreamReader(file).header
+    assert (header.input_height, header.input_width) == (216, 384)
+    assert "nrmse" in lmc("decode", made, "--model", model, "--reference", CLIP, "--frames", 1)
 
 
 def test_a_stream_names_no_file_to_open(folder, stream):

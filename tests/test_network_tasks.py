@@ -15,7 +15,7 @@ import codec
 from codec.encoding.config import EncoderConfig
 from codec.errors import ModelError, TaskError
 from codec.pipeline.encoding import VideoEncoder
-from codec.pipeline.network_tasks import described, task_of
+from codec.pipeline.network_tasks import described, task_like, task_of
 from codec.pipeline.options import VideoOptions
 from codec.tasks.description import TASK_NAMES
 
@@ -23,6 +23,22 @@ pytestmark = pytest.mark.video
 
 PREPROCESSING = 'resize = "stretch"\nsize = [32, 32]\nmean = [0, 0, 0]\nscale = [255, 255, 255]\n'
 SECOND = 'task = "classification"\noutput = 1\nlabels = ["a", "b", "c", "d", "e", "f"]\n'
+
+
+def test_what_nobody_says_anything_of():
+    names = [
+        task_like(outputs).name
+        for outputs in (
+            torch.zeros(1, 7),
+            {"logits": torch.zeros(1, 7), "place": torch.zeros(1, dtype=torch.int64)},
+            [torch.zeros(1, 7), torch.zeros(1, 7)],
+            torch.zeros(1, 1),
+            torch.zeros(1, 7, 2, 2),
+        )
+    ]
+    assert names == ["classification"] * 2 + ["anything"] * 3
+    with pytest.raises(ModelError, match="holds no tensor"):
+        task_like([])
 
 
 class TwoOutputs(nn.Module):

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
-from codec.errors import ModelError
 from codec.models.submodels import CloudSubmodel
-from codec.profiling.probes import Criterion, is_classification, output_tensors, probe_gradients
+from codec.profiling.probes import Criterion, probe_gradients
+from codec.tasks.anything import Anything
+from codec.tasks.classification import Classification
 
 
 def cloud_of(function) -> CloudSubmodel:
     return CloudSubmodel(function, 1)
 
 
-def test_outputs_of_any_nesting():
-    a, b, c = torch.zeros(1), torch.ones(2), torch.zeros(1, dtype=torch.int64)
-    found = output_tensors({"x": a, "y": [(b, c)], "z": 3})
-    assert [id(tensor) for tensor in found] == [id(a), id(b)]
-    with pytest.raises(ModelError, match="dict, holds no float tensor"):
-        output_tensors({"x": c})
-    assert is_classification([torch.zeros(1, 7)])
-    assert not is_classification([torch.zeros(1, 7), torch.zeros(1, 7)])
-    assert not is_classification([torch.zeros(1, 7, 2, 2)])
-
-
 def outer_of_probes(
-    cloud: CloudSubmodel, features: torch.Tensor, count: int, task: Criterion | None = None
+    cloud: CloudSubmodel, features: torch.Tensor, count: int, task: Criterion
 ) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     (gradients,) = probe_gradients(cloud, [features], count, generator, task)
@@ -38,7 +27,7 @@ def outer_of_probes(
 
 def test_probes_of_a_classifier_have_its_fisher_information():
     features = torch.tensor([0.5, -1.0, 0.2, 0.0]).reshape(4, 1, 1)
-    found = outer_of_probes(cloud_of(lambda x: x.flatten(1)), features, 2000)
+    found = outer_of_probes(cloud_of(lambda x: x.flatten(1)), features, 2000, Classification())
     p = torch.softmax(features.flatten(), 0)
     np.testing.assert_allclose(found, torch.diag(p) - torch.outer(p, p), atol=0.02)
 
@@ -51,7 +40,7 @@ def test_probes_of_dense_outputs_have_the_gauss_newton_matrix():
         dense = torch.einsum("ij,njhw->nihw", matrix, x)
         return {"out": dense, "aux": [10 * dense]}
 
-    found = outer_of_probes(cloud_of(cloud), features, 2000)
+    found = outer_of_probes(cloud_of(cloud), features, 2000, Anything())
     variance = (matrix @ features.flatten()).var(correction=0)
     # standardised, the second output is the first one again
     expected = 2 * matrix.t() @ matrix / (2 * variance)
@@ -93,8 +82,8 @@ def test_frames_in_which_nothing_counts_have_no_sensitivity():
 def test_a_module_is_a_cloud():
     torch.manual_seed(0)
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 30))
-    (gradients,) = probe_gradients(
-        cloud_of(head), [torch.randn(5, 14, 14)], 3, torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(5, 14, 14)]
+    (gradients,) = probe_gradients(cloud_of(head), features, 3, generator, Classification())
     assert gradients.shape == (3, 5, 14, 14)
     assert not torch.equal(gradients[0], gradients[1])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from networks import Pyramid, assert_same, images
 from torch import nn
+from torch.nn import functional
 
 from codec.errors import ModelError
 from codec.models.archives import (
@@ -104,6 +105,29 @@ def test_sizes(tmp_path):
     with pytest.raises(ModelError, match="no input size of its own"):
         describe_splits(str(tmp_path / "any.pt2"))
     assert describe_splits(str(tmp_path / "any.pt2"), (32, 32))
+
+
+class Scaled(nn.Module):
+    """Overwrites, and brings its result to the size of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+
+    def forward(self, x):
+        size = (x.shape[2], x.shape[3])
+        return functional.interpolate(functional.hardswish(self.conv(x), inplace=True), size=size)
+
+
+def test_sizes_that_are_multiples_of_something(tmp_path):
+    model = Scaled().eval().requires_grad_(requires_grad=False)
+    sides = {2: 4 * torch.export.Dim("rows", min=3), 3: 4 * torch.export.Dim("columns", min=3)}
+    path = str(exported(model, tmp_path / "net.pt2", dynamic_shapes=(sides,)))
+    ((split, (spec,)), *_) = describe_splits(path, (32, 48))
+    assert spec.shape == (4, 16, 24)
+    halves = split_model(load_model(path), split, (32, 48))
+    x = images(1, 32, 48)
+    assert_same(halves.cloud(halves.edge(x)), model(x))
 
 
 def test_splits_and_costs(tmp_path):

@@ -560,23 +560,6 @@ def test_probes_have_the_covariance_of_the_sensitivity():
     assert float((total / 4000 - expected).abs().max()) < 0.02
 
 
-def test_probes_of_classes_are_those_of_calibration():
-    from codec.profiling.probes import probe_gradients
-
-    features = [torch.linspace(-1, 2, 12).reshape(3, 2, 2)]
-    weight = normal(12, 40)(np.random.default_rng(0))
-
-    def cloud(inputs):
-        return inputs[0].flatten(1) @ weight
-
-    expected = probe_gradients(cloud, features, 3, torch.Generator().manual_seed(4))[0]
-    generator, leaf = torch.Generator().manual_seed(4), features[0][None].requires_grad_()
-    residuals = Classification().residuals(cloud([leaf]), cloud([leaf]))
-    for gradient in expected:
-        found = torch.autograd.grad(signed(residuals, generator), leaf, retain_graph=True)[0][0]
-        assert torch.equal(found, gradient)
-
-
 def test_label_maps_against_annotations():
     pytest.importorskip("pycocotools")
     polygon = {"category_id": 1, "area": 64, "segmentation": [[4, 4, 12, 4, 12, 12, 4, 12]]}

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from codec.errors import ModelError
 from codec.models.submodels import split_model
+from codec.models.tracing import trace
 
 
 class Overwriting(nn.Module):
@@ -88,6 +89,31 @@ def test_models_that_the_halves_would_not_equal(extra, message):
 )
 def test_models_that_only_look_like_it(extra):
     check_halves(Small(extra=extra), "conv", images(2, 8, 8))
+
+
+class Keeping(nn.Module):
+    """Works something out once for every device."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, 2, 1)
+        self.bias = nn.Parameter(torch.ones(8))
+        self.kept = {}
+
+    def forward(self, x):
+        key = str(x.device)
+        if key not in self.kept:
+            self.kept[key] = self.bias[::2].view(1, 4, 1, 1)
+        return self.conv(x) + self.kept[key]
+
+
+def test_what_a_module_keeps_is_not_of_a_trace():
+    model = Keeping().eval()
+    x = torch.zeros(1, 3, 8, 8)
+    trace(model, (8, 8))
+    assert not model.kept
+    whole = model(x)
+    assert torch.equal(trace(model, (8, 8)).module(x), whole)
 
 
 def test_untraceable_model():

@@ -13,6 +13,7 @@ from codec.errors import TaskError
 from codec.tasks.coco_names import COCO_NAMES
 from codec.tasks.description import task_by_name
 from codec.tasks.found import Instances
+from codec.tasks.segmentation import LabelMap, Segmentation
 from codec.tasks.truth import Truth
 
 ANNOTATIONS = {
@@ -92,7 +93,7 @@ def test_wrong_annotations_are_refused(tmp_path, changes, numbering, message):
         ("a.json", b"{", "is no JSON"),
         ("a.json", b"[]", "expected COCO annotations"),
         ("a.json", b"\xff", "is no text"),
-        ("a.csv", b"", r"expected annotations as \.json, of COCO, or as \.txt"),
+        ("a.csv", b"", r"expected annotations as \.json, of COCO, as \.txt"),
         ("a.txt", b"\n", "has no line"),
         ("a.txt", b"1,1,5\n", "line 1: '1,1,5'; expected frame, track"),
         ("a.txt", b"1,1,0,0,5,5,1,1,1\n1 1 0 0 5 5", "line 2: '1 1 0 0 5 5'"),
@@ -134,6 +135,60 @@ def test_the_challenge_of_2015_has_places_instead_of_classes(tmp_path):
     path = mot(tmp_path, "1,1,1,1,5,5,1,-4.3,2.4,0\n1,2,1,1,5,5,0,-1,-1,-1\n1,3,1,1,5,5\n")
     rows = Truth.from_file(path).annotations[0]
     assert [(row["category_id"], row["iscrowd"]) for row in rows] == [(1, 0), (1, 1), (1, 0)]
+
+
+@pytest.fixture
+def maps(tmp_path):
+    """Label maps of frames 0 and 2 of 4 x 3 pixels: half background, half of class 1; and a pixel
+    that nobody has labelled.
+    """
+    image = pytest.importorskip("PIL.Image")
+    labels = np.array([[0, 0, 1, 1]] * 3, np.uint8)
+    labels[0, 0] = 255
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    image.fromarray(labels).save(folder / "clip_0000.png")
+    coloured = image.fromarray(labels).convert("P")
+    coloured.putdata(labels.ravel())
+    coloured.save(folder / "clip_0002.png")
+    return folder
+
+
+def test_label_maps(maps):
+    truth = Truth.from_file(maps)
+    assert sorted(truth.annotations) == [0, 2]
+    assert truth.size == (4, 3)
+    task = Segmentation(["background", "thing"], activation="softmax")
+    scoring = task.against(truth)
+    scoring.add(0, LabelMap(np.array([[1, 0, 1, 1]] * 3, np.uint8)))
+    scoring.add(1, LabelMap(np.ones((3, 4), np.uint8)))  # of which nothing is said
+    scoring.add(2, LabelMap(np.array([[0, 0, 1, 1]] * 3, np.uint8)))
+    figures = scoring.figures()
+    assert figures["pixel_agreement"] == 20 / 22
+    assert figures["miou"] == pytest.approx((8 / 10 + 12 / 14) / 2)
+    assert sorted(Truth.from_file(maps, "order").annotations) == [0, 1]
+    assert sorted(Truth.from_file(maps / "clip_0002.png", 2).annotations) == [0]
+
+
+def test_label_maps_that_are_refused(maps, tmp_path):
+    from PIL import Image
+
+    with pytest.raises(TaskError, match="say nothing of single things"):
+        task_by_name("masks").against(Truth.from_file(maps))
+    Image.new("L", (5, 3)).save(maps / "3.png")
+    with pytest.raises(TaskError, match=r"3\.png is of 5x3, clip_0000\.png of 4x3"):
+        Truth.from_file(maps)
+    Image.new("RGB", (4, 3)).save(maps / "3.png")
+    with pytest.raises(TaskError, match="mode RGB; expected one label a pixel"):
+        Truth.from_file(maps)
+    (maps / "3.png").write_bytes(b"no picture")
+    with pytest.raises(TaskError, match="cannot be read as a PNG"):
+        Truth.from_file(maps)
+    (maps / "3.png").rename(maps / "later_2.png")
+    with pytest.raises(TaskError, match=r"two maps are of frame 2, one of them 'later_2\.png'"):
+        Truth.from_file(maps)
+    with pytest.raises(TaskError, match=r"holds no \*\.png"):
+        Truth.from_file(tmp_path)
 
 
 def test_what_is_flagged_is_neither_wrong_nor_missing(tmp_path):

@@ -209,6 +209,13 @@ def test_frames_behind_damage_have_no_numbers(folder, encode, monkeypatch):
     truth = ["--evaluate", "--truth", folder / "gt.txt"]
     assert "3 frames were lost to damage" in lmc(*encode, *truth, "--damaged", "skip", code=1)
     assert not (folder / "x.lmc").exists()
+    lmc(*encode, "--damaged", "skip")
+    decode = ["decode", folder / "x.lmc", "--model", folder / "net.pt2", "-q"]
+    decode += ["--reference", folder / "clip.mkv"]
+    told = lmc(*decode, "--truth", folder / "gt.txt", "--task", folder / "x.json", code=1)
+    assert "3 frames were lost to damage" in told
+    assert not (folder / "x.json").exists()
+    assert lmc(*decode).startswith("nrmse ")
 
 
 @pytest.mark.parametrize("effort", [5, 9])

@@ -137,7 +137,7 @@ def decode(
         geometry_of,
         model_of,
     )
-    from codec.pipeline.evaluation import Evaluation
+    from codec.pipeline.evaluation import Evaluation, refuse_lost
     from codec.tasks.anything import Anything
     from codec.tasks.description import TASK_NAMES
     from codec.tasks.truth import Truth
@@ -220,6 +220,8 @@ def decode(
                 if tensors is not None:
                     tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)
                 features = None if compare is None else compare.update(frame)
+                if evaluation is not None and compare is not None:
+                    refuse_lost(compare.frames_lost)
                 if finish is not None:
                     outputs = finish.outputs(frame.features)
                     result = finish.result(outputs)

@@ -147,9 +147,10 @@ SPLIT = click.option(
 )
 TRUTH = click.option(
     "--truth",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Annotations of the clip to compare with as well: .json of COCO, or gt.txt of "
-    "MOTChallenge. The figures end in _truth; those of the uncoded network in _truth_uncoded.",
+    type=click.Path(path_type=Path),
+    help="Annotations of the clip to compare with as well: .json of COCO, gt.txt of MOTChallenge, "
+    "or label maps of a segmentation, .png or a folder of these. The figures end in _truth; those "
+    "of the uncoded network in _truth_uncoded.",
 )
 TRUTH_FRAMES = click.option(
     "--truth-frames",

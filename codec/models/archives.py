@@ -220,6 +220,9 @@ def _checked(kind: Any, value: Any, place: tuple[str, str]) -> Any:  # noqa: ANN
         of_keys = _TEXTS.get((place[0], f"{place[1]}, a key"), _name)
         for key in value:
             of_keys(key, place)
+        if place == ("ExportedProgram", "range_constraints"):
+            # that of 32*s0 follows from that of s0, and torch may take either for a symbol's
+            value = {key: one for key, one in value.items() if _SYMBOL.fullmatch(key)}
         return {key: _checked(typing.get_args(kind)[1], one, place) for key, one in value.items()}
     if kind is str:
         fits = isinstance(value, str)

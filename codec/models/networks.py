@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from codec.models.programs import read_file
+from codec.models.boundary import read_file
 from codec.models.sources import check_model, is_file, load_model, model_name
 from codec.models.weights import weights_hash, weights_in_header
 

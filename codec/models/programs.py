@@ -22,10 +22,12 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from codec.errors import ModelError
 from codec.models.archives import harmless_archive
-from codec.models.boundary import as_model_error, first_line, quiet
+from codec.models.boundary import as_model_error, quiet, read_file
+from codec.models.onnx_files import OnnxNetwork
+from codec.models.recording import recorded
 from codec.models.tracing import TracedModel, image_inputs
 
-__all__ = ["PROGRAM_FILE", "Program", "by_sample", "export", "load_program", "read_file"]
+__all__ = ["PROGRAM_FILE", "Program", "by_sample", "export", "load_program"]
 
 PROGRAM_FILE: Final = ".pt2"
 _TRAINING: Final = {
@@ -160,7 +162,7 @@ def export(model: nn.Module, input_size: tuple[int, int], why: str) -> Program:
     """Make a program of a network that torch.fx cannot follow, for images of one size.
 
     Args:
-        model: the network, whose weights it shares.
+        model: the network, whose weights it shares; of a file of ONNX for one image at a time.
         input_size: height and width of the images.
         why: torch.fx cannot, for the message.
 
@@ -175,11 +177,15 @@ def export(model: nn.Module, input_size: tuple[int, int], why: str) -> Program:
         torch.no_grad(),
         as_model_error(
             f"{why}; nor can {kind} be exported",
-            "; cut a part of it that decides nothing by its values, or a variant of it",
+            "; give frames of a size that it takes (where it has one, without --native), or cut a "
+            "part of it that decides nothing by its values, or a variant of it",
         ),
     ):
+        images = torch.zeros(2, 3, *input_size, device=device)
+        if isinstance(model, OnnxNetwork):
+            graph = recorded(model, images[:1])
+            return Program(graph, 1, input_size).requires_grad_(requires_grad=False)
         try:
-            images = torch.zeros(2, 3, *input_size, device=device)
             batch = torch.export.Dim("batch")
             exported = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
         except Exception:  # the network may well be made for one image at a time
@@ -292,15 +298,3 @@ def by_sample(
                 )
         joined.append(torch.cat(results))
     return tree_unflatten(joined, parts[0][1])
-
-
-def read_file(path: Path) -> bytes:
-    """Read a file of a network.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"model {str(path)!r}: {error.strerror or first_line(error)}") from error

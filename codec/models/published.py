@@ -12,6 +12,7 @@ import torch
 from codec.errors import ModelError
 from codec.models import DEFAULT_MODEL
 from codec.models.detectors import Detector
+from codec.models.onnx_files import load_onnx
 from codec.models.programs import PROGRAM_FILE, load_program
 from codec.models.sources import build, is_file, own_defaults, published_entry
 from codec.models.timm_models import TIMM, timm_input
@@ -101,7 +102,8 @@ def input_size_of(name: str) -> tuple[int, int]:
     published = preprocessing_of(name)
     if published is not None:
         return published.size
-    size = load_program(Path(name)).input_size if name.endswith(PROGRAM_FILE) else None
+    load = load_program if name.endswith(PROGRAM_FILE) else load_onnx
+    size = load(Path(name)).input_size
     if size is None:
         raise ModelError(
             f"{Path(name).name} has no input size of its own; give one, as 416x256 "

@@ -25,10 +25,10 @@ from torch import nn
 
 from codec.errors import ModelError
 from codec.models import DEFAULT_MODEL
-from codec.models.boundary import first_line, printable, quiet
+from codec.models.boundary import first_line, printable, quiet, read_file
 from codec.models.detectors import Detector
 from codec.models.onnx_files import ONNX_FILE, load_onnx
-from codec.models.programs import PROGRAM_FILE, load_program, read_file
+from codec.models.programs import PROGRAM_FILE, load_program
 from codec.models.timm_models import TIMM, build_timm
 from codec.models.weights import WEIGHT_FILES, load_weights, read_state_dict
 

@@ -17,7 +17,7 @@ from codec.models.costs import SplitCost, costs_of, split_cost
 from codec.models.cut import Cut, cut_behind, find_node
 from codec.models.detectors import Detector, natural_names
 from codec.models.geometry import Geometry, geometries_of
-from codec.models.onnx_files import load_onnx
+from codec.models.onnx_files import OnnxNetwork, load_onnx
 from codec.models.programs import PROGRAM_FILE, Program, export, load_program
 from codec.models.published import input_size_of
 from codec.models.sources import build, is_file, own_defaults
@@ -70,7 +70,7 @@ def _cuts(
     name: str, input_size: tuple[int, int] | None
 ) -> tuple[TracedModel, list[tuple[str, Cut]]]:
     model = _without_weights(name)
-    own = model.input_size if isinstance(model, Program) else None
+    own = model.input_size if isinstance(model, Program | OnnxNetwork) else None
     size = input_size or own or input_size_of(name)
     with own_defaults():
         try:
@@ -138,8 +138,13 @@ def _frontiers(traced: TracedModel, geometries: Mapping[fx.Node, Geometry]) -> I
         open_until = {source: last for source, last in open_until.items() if last > index}
         if node in traced.input_free or not is_tensors(traced.values[node.name]):
             continue
-        if node.users:
-            open_until[node] = max(order[user] for user in node.users)
+        readers = [
+            order[user]
+            for user in node.users
+            if user is traced.output or is_tensors(traced.values[user.name])
+        ]  # of its elements: of its size the cloud knows without it
+        if readers:
+            open_until[node] = max(readers)
         crossing = list(open_until)
         strides = [geometries[source].y.stride for source in crossing if source in geometries]
         sound = 0 < len(crossing) <= _MAX_TENSORS and len(set(strides)) == len(crossing)

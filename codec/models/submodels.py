@@ -24,6 +24,7 @@ from codec.models.cut import Cut, Locate, cloud_graph, cut_behind, edge_graph
 from codec.models.detectors import Detector, natural_names
 from codec.models.geometry import Axis, Geometry, geometries_of
 from codec.models.measuring import measured_geometry
+from codec.models.onnx_files import OnnxNetwork
 from codec.models.programs import Program, by_sample, export
 from codec.models.tracing import TracedModel, UntraceableError, trace, unwrapped
 
@@ -234,6 +235,11 @@ def graph_of(model: nn.Module, input_size: tuple[int, int]) -> TracedModel:
     """
     if isinstance(model, Program):
         return model.traced(input_size)
+    if isinstance(model, OnnxNetwork):
+        try:
+            return trace(model, input_size)
+        except ModelError as error:  # it may be made for one image, and with arithmetic of sizes
+            raise UntraceableError(str(error)) from error
     return trace(model.body if isinstance(model, Detector) else model, input_size)
 
 

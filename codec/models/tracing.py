@@ -158,6 +158,7 @@ def trace(model: nn.Module, input_size: tuple[int, int]) -> TracedModel:
     ):
         states = _states(model)
         tracer = _Tracer()
+        kept = _kept_by(model)
         try:
             with _NoChance():  # type: ignore[no-untyped-call]
                 graph = tracer.trace(model)
@@ -167,6 +168,10 @@ def trace(model: nn.Module, input_size: tuple[int, int]) -> TracedModel:
             raise UntraceableError(
                 f"{kind} cannot be traced by torch.fx: {first_line(error)}"
             ) from error
+        finally:
+            for values, before in kept:
+                values.clear()
+                values.update(before)
         module = fx.GraphModule(tracer.root, graph, kind)
     for path, state in _states(model).items():
         if states.get(path, state) != state:
@@ -315,6 +320,18 @@ def _states(model: nn.Module) -> dict[str, tuple[int, int]]:
         path: (id(tensor), 0 if tensor.is_inference() else tensor._version)
         for path, tensor in (*model.named_parameters(), *model.named_buffers())
     }
+
+
+def _kept_by(model: nn.Module) -> list[tuple[dict[Any, Any], dict[Any, Any]]]:
+    """Return what modules keep for later, as LeViT its biases, and a copy: they would keep what
+    only a trace knows.
+    """
+    return [
+        (value, dict(value))
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, dict) and not name.startswith("_")
+    ]
 
 
 def _name_of(target: object) -> str:

@@ -37,28 +37,25 @@ from codec.files.video import VideoReader
 from codec.format.constants import DEFAULT_GRID, HASH_BYTES, MAX_QP
 from codec.format.header import Preprocessing, SequenceHeader
 from codec.format.profile import ImportanceModel, Profile
-from codec.metrics import kl_divergence
 from codec.models.preprocessing import normalise
 from codec.models.submodels import SplitModel
 from codec.normative.motion import compensate, latent_displacement
 from codec.pipeline.checkpoint import CHECKPOINT_SECONDS, Checkpoint
+from codec.pipeline.network_tasks import task_like
 from codec.pipeline.views import Pair, pairs_of_frames, read_photograph, views_of
 from codec.profiling.fixed_point import block_size_for
 from codec.profiling.importance import ImportanceFit
-from codec.profiling.probes import Criterion, is_classification, output_tensors, probe_gradients
+from codec.profiling.probes import Criterion, probe_gradients
 from codec.profiling.statistics import BUDGET, FEW, TensorStatistics, bytes_of, shares_of
 from codec.profiling.weighted import WeightedTransform
+from codec.tasks.anything import Anything
 
-__all__ = ["CalibrationOptions", "calibrate", "task_loss"]
+__all__ = ["CalibrationOptions", "calibrate"]
 
 METHOD: Final = 3
 """Number of the method, in every profile's provenance: the same inputs give another file after it
 has changed."""
 REFERENCE_QP: Final = 28
-TARGET_KL: Final = 0.07
-"""Nats that inputs coded as key frames at the reference qp lose: what ties qp to the task."""
-TARGET_ERROR: Final = 0.02
-"""For other outputs than classes: squared error of an output tensor as a share of its variance."""
 TUNED: Final = 16
 """Inputs that the step is tuned on, at most."""
 FITTED: Final = 160
@@ -117,9 +114,7 @@ def calibrate(
         sources: photographs and videos; a file of one frame is a photograph.
         preprocessing: what makes frames of the size that the model was split for.
         options: how much to measure.
-        task: what errors of the output cost.  None: (N, classes) logits count by the Fisher
-            information of the softmax; any other tensor, dict, list or tuple of tensors by the
-            Gauss-Newton matrix of the standardised values, so that every tensor counts alike.
+        task: what errors of the output cost; None: as `network_tasks.task_like` takes them.
         weights_hash: of the whole model, for the provenance.
         device: where the model runs.
         checkpoint: file to go on from if it is of the same job, and to write the sums to in between
@@ -138,7 +133,7 @@ def calibrate(
     options = options or CalibrationOptions()
     if not sources:
         raise ValueError("a profile is measured on at least one photograph or video; none came")
-    measurement = _Measurement(split, preprocessing, options, device, task)
+    measurement = _Measurement(split, preprocessing, options, device, task or Anything())
     diagonal = [each.spec for each in measurement.statistics if not each.dense]
     if diagonal and warn is not None:
         one = max(bytes_of(spec, 1) for spec in diagonal)
@@ -160,6 +155,10 @@ def calibrate(
         **asdict(options),
     }
     key = json.dumps([job, device, split.input_size, asdict(preprocessing), _as_text(task)])
+    if task is None:
+        with torch.no_grad():
+            features = measurement.whole(sources[0], 0)
+            measurement.task = task_like(split.cloud([tensor[None] for tensor in features]))
     kept = Checkpoint(checkpoint, key, checkpoint_seconds, force=force)
     done = measurement.add_all(sources, kept, advance)
     few = [each for each in measurement.statistics if each.few]
@@ -171,12 +170,12 @@ def calibrate(
         )
     transform = WeightedTransform(measurement.statistics)
     importance = _importance(measurement, transform, sources)
-    unit, loss, criterion = _tuned_unit(measurement, transform, importance, sources)
+    unit, loss = _tuned_unit(measurement, transform, importance, sources)
     provenance: dict[str, object] = {
         **job,
         **done,
         "unit": unit,
-        f"{criterion}_at_qp_{REFERENCE_QP}": round(loss, 4),
+        f"{measurement.task.loss}_at_qp_{REFERENCE_QP}": round(loss, 4),
     }
     return replace(transform.profile(unit, provenance), importance=importance)
 
@@ -190,7 +189,7 @@ class _Measurement:
         preprocessing: Preprocessing,
         options: CalibrationOptions,
         device: str,
-        task: Criterion | None,
+        task: Criterion,
     ) -> None:
         self.split, self.preprocessing, self.options = split, preprocessing, options
         self.device, self.task = device, task
@@ -304,20 +303,6 @@ class _Measurement:
         return done
 
 
-def task_loss(reference: object, output: object) -> tuple[float, str]:
-    """Return what the task lost and in which unit: "kl" in nats for classes, else "error", the mean
-    over output tensors of squared error by variance.
-    """
-    expected, found = output_tensors(reference), output_tensors(output)
-    if is_classification(expected):
-        return float(kl_divergence(expected[0].cpu(), found[0].cpu()).mean()), "kl"
-    errors = [
-        float((a - b).double().square().mean() / a.double().var(correction=0).clamp(min=1e-24))
-        for a, b in zip(expected, found, strict=True)
-    ]
-    return sum(errors) / len(errors), "error"
-
-
 def _importance(
     measurement: _Measurement, transform: WeightedTransform, sources: Sequence[Path]
 ) -> tuple[ImportanceModel, ...] | None:
@@ -341,7 +326,7 @@ def _tuned_unit(
     transform: WeightedTransform,
     importance: tuple[ImportanceModel, ...] | None,
     sources: Sequence[Path],
-) -> tuple[float, float, str]:
+) -> tuple[float, float]:
     """Bisect the step at qp 0 for what inputs, coded as key frames at the reference qp, may lose.
 
     At most so large that the step at the reference qp is the deviation of the largest component, by
@@ -358,13 +343,9 @@ def _tuned_unit(
         for _ in range(UNIT_STEPS):
             unit = math.sqrt(low * high)
             profile = replace(transform.profile(unit), importance=importance)
-            loss, criterion = _loss_at(measurement, profile, features, references)
-            if measurement.task is not None:
-                target = measurement.task.target
-            else:
-                target = TARGET_KL if criterion == "kl" else TARGET_ERROR
-            low, high = (unit, high) if loss < target else (low, unit)
-    return unit, loss, criterion
+            loss = _loss_at(measurement, profile, features, references)
+            low, high = (unit, high) if loss < measurement.task.target else (low, unit)
+    return unit, loss
 
 
 def _loss_at(
@@ -372,7 +353,7 @@ def _loss_at(
     profile: Profile,
     features: Sequence[list[Tensor]],
     references: Sequence[object],
-) -> tuple[float, str]:
+) -> float:
     header = replace(measurement.header, profile_hash=profile.hash, profile=profile.to_bytes())
     try:
         encoder = Encoder(header, device=measurement.device, profile=profile)
@@ -385,12 +366,8 @@ def _loss_at(
     for tensors, reference in zip(features, references, strict=True):
         decoded = encoder.encode(tensors, key=True, qp=qp).features
         output = measurement.split.cloud([tensor[None] for tensor in decoded])
-        if measurement.task is not None:
-            loss, criterion = measurement.task.lost(reference, output), measurement.task.loss
-        else:
-            loss, criterion = task_loss(reference, output)
-        total += loss
-    return total / len(features), criterion
+        total += measurement.task.lost(reference, output)
+    return total / len(features)
 
 
 def _as_text(task: Criterion | None) -> str:

@@ -270,6 +270,11 @@ class FeatureReference:
             raise ModelError(f"the reference's features: {error}") from error
         return actual
 
+    @property
+    def frames_lost(self) -> int:
+        """How many frames of the clip were lost to damage so far."""
+        return self._reader.damage.frames
+
     def picture(self) -> NDArray[np.uint8]:
         """Return the frame compared last, whole and upright: (H, W, 3)."""
         if self._picture is None:

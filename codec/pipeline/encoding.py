@@ -26,17 +26,17 @@ from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
 from codec.encoding.refinement import CloudFunction
-from codec.errors import LimitExceededError, ModelError, TaskError, VideoError
+from codec.errors import LimitExceededError, ModelError, VideoError
 from codec.files.video import Frame, VideoReader
 from codec.format.constants import HASH_BYTES
-from codec.format.header import Preprocessing, SequenceHeader
+from codec.format.header import Preprocessing, Resize, SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, bytes_apart, travels
 from codec.metrics import FeatureNrmse
 from codec.models.networks import Network, open_network
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.submodels import SplitModel, split_model
-from codec.pipeline.evaluation import Evaluation
+from codec.pipeline.evaluation import Evaluation, refuse_lost
 from codec.pipeline.metering import Meter
 from codec.pipeline.network_tasks import class_logits, described, task_of
 from codec.pipeline.options import VideoOptions
@@ -134,10 +134,10 @@ class VideoEncoder:
         except BaseException:
             self._reader.close()
             raise
-        self._meter: Meter | None = None
+        self.meter: Meter | None = None
         if options.measure or options.evaluate:
-            self._meter = Meter(self.header, self.split.cloud, evaluation)
-        self._nrmse = self._meter.nrmse if self._meter else None
+            self.meter = Meter(self.header, self.split.cloud, evaluation)
+        self._nrmse = self.meter.nrmse if self.meter else None
         if options.target_nrmse is not None and self._nrmse is None:
             self._nrmse = FeatureNrmse(len(self.split.tensors))
         self.frame_rate = self._reader.frame_rate
@@ -308,15 +308,11 @@ class VideoEncoder:
         return None
 
     def _measure(self, features: list[Tensor], encoded: EncodedFrame) -> None:
-        lost = self._reader.damage.frames
-        if lost and self._options.truth is not None:
-            raise TaskError(
-                f"{lost} frames were lost to damage, so that those behind have other numbers than "
-                "in the annotations; leave --truth out"
-            )
-        if self._meter is not None:
+        if self._options.truth is not None:
+            refuse_lost(self._reader.damage.frames)
+        if self.meter is not None:
             try:
-                self._meter.update(features, encoded)
+                self.meter.update(features, encoded)
             except ValueError as error:
                 raise ModelError(f"{self._options.model}: {error}") from error
         elif self._nrmse is not None:
@@ -350,7 +346,7 @@ class VideoEncoder:
         }
         if way == "apart":  # no bytes of the stream
             report["profile_bytes_apart"] = bytes_apart(self.header, self._encoder.profile)
-        measured = {} if self._meter is None else self._meter.report()
+        measured = {} if self.meter is None else self.meter.report()
         frame_md5 = measured.pop("frame_md5", None)
         if self._nrmse is not None:
             report["nrmse"] = self._nrmse.combined()
@@ -390,9 +386,10 @@ def _preprocessing_of(options: VideoOptions) -> Preprocessing:
     if options.preprocessing is None:
         return default_preprocessing(options.model, options.native, options.weights)
     found = read_preprocessing(options.preprocessing)
-    if options.native:
+    resized = found.short_side or found.crop or found.resize is not Resize.SHORT_SIDE
+    if options.native and resized:
         raise ModelError(
             f"{options.preprocessing} says how frames are resized, so there is no native size; "
-            'leave it out, or let it say resize = "none"'
+            'leave --native out, or let the file say resize = "none" and crop = 0'
         )
     return found

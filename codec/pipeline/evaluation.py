@@ -13,7 +13,7 @@ from codec.errors import TaskError
 from codec.tasks.task import Comparison, Geometry, Scoring, Task
 from codec.tasks.truth import Truth
 
-__all__ = ["Evaluation"]
+__all__ = ["Evaluation", "refuse_lost"]
 
 
 class Evaluation:
@@ -100,6 +100,19 @@ class Evaluation:
         for suffix, scoring in scorings:
             figures |= {f"{name}_{suffix}": value for name, value in scoring.figures().items()}
         return figures
+
+
+def refuse_lost(frames: int) -> None:
+    """Refuse annotations, which are of numbers of frames, of a clip that has lost some.
+
+    Raises:
+        TaskError: it has.
+    """
+    if frames:
+        raise TaskError(
+            f"{frames} frames were lost to damage, so that those behind have other numbers than "
+            "in the annotations; leave --truth out"
+        )
 
 
 def _shown(size: tuple[int, int] | None) -> str:

@@ -24,6 +24,8 @@ __all__ = ["Meter"]
 class Meter:
     """Measures coded frames: NRMSE, MD5s, code lengths by syntax element, and the task if asked.
 
+    `frame_md5` and `frame_bits` hold the MD5 and the code lengths of every frame so far.
+
     Args:
         header: of the stream.
         cloud: the cloud sub-model.
@@ -39,9 +41,9 @@ class Meter:
         self.nrmse = FeatureNrmse(len(header.tensors))
         self._header, self._cloud, self._evaluation = header, cloud, evaluation
         self._lengths: FrameWriter | None = None
-        self._bits: dict[str, float] = defaultdict(float)
         self._payload = 0
-        self._md5: list[str] = []
+        self.frame_md5: list[str] = []
+        self.frame_bits: list[dict[str, float]] = []
 
     def update(self, features: Sequence[Tensor], encoded: EncodedFrame) -> None:
         """Add a frame: its features as the edge sub-model gave them, and what became of it.
@@ -51,11 +53,13 @@ class Meter:
             ModelError: outputs that are not what the task expects.
         """
         self._payload += len(encoded.packet.payload)
-        self._md5.append(md5_of(encoded.latents))
+        self.frame_md5.append(md5_of(encoded.latents))
         if self._lengths is None:
             self._lengths = FrameWriter(self._header, encoded.profile)
+        lengths: dict[str, float] = defaultdict(float)
         for element, bits in self._lengths.code_lengths(encoded.symbols).items():
-            self._bits["levels" if element.startswith("levels") else element] += bits
+            lengths["levels" if element.startswith("levels") else element] += bits
+        self.frame_bits.append(lengths)
         recovered = encoded.features
         self.nrmse.update_frame(features, recovered)
         if self._evaluation is not None:
@@ -72,10 +76,14 @@ class Meter:
         Raises:
             TaskError: the annotations to compare with are of other frames, or cannot be used.
         """
-        code_length = max(sum(self._bits.values()), 1e-9)
-        report: dict[str, Any] = {
-            f"bytes_{element}": self._payload * self._bits[element] / code_length
+        bits = {
+            element: sum(lengths.get(element, 0.0) for lengths in self.frame_bits)
             for element in ("motion", "modes", "offsets", "levels")
+        }
+        code_length = max(sum(bits.values()), 1e-9)
+        report: dict[str, Any] = {
+            f"bytes_{element}": self._payload * length / code_length
+            for element, length in bits.items()
         }
         report["nrmse"] = self.nrmse.combined()
         if len(self._header.tensors) > 1:
@@ -83,5 +91,5 @@ class Meter:
                 report[f"nrmse_{spec.name}"] = value
         if self._evaluation is not None:
             report |= self._evaluation.figures()
-        report["frame_md5"] = self._md5
+        report["frame_md5"] = self.frame_md5
         return report

@@ -22,10 +22,11 @@ from codec.models.timm_models import TIMM, timm_classes
 from codec.tasks.anything import Anything
 from codec.tasks.classification import Classification
 from codec.tasks.description import TASK_NAMES, THRESHOLD, TaskDescription, task_by_name
+from codec.tasks.outputs import float_tensors
 from codec.tasks.segmentation import Segmentation
 from codec.tasks.task import Task
 
-__all__ = ["class_logits", "described", "labelled", "task_files", "task_of"]
+__all__ = ["class_logits", "described", "labelled", "task_files", "task_like", "task_of"]
 
 INSTANCES = {"detection", "masks", "keypoints"}
 PASCAL_CLASSES = 21
@@ -76,6 +77,15 @@ def task_of(description: str, model: str) -> Task:
     if model in segmenters():
         return Segmentation(labels(model, PASCAL_CLASSES), activation="softmax", output="out")
     return Anything()
+
+
+def task_like(outputs: object) -> Task:
+    """Return the task that outputs of which nobody says anything are taken for: classification, if
+    they are one (N, classes), else anything.
+    """
+    found = list(float_tensors(outputs).values())
+    classes = len(found) == 1 and found[0].ndim == 2 and found[0].shape[1] > 1
+    return Classification() if classes else Anything()
 
 
 def labelled(task: Task, model: str, outputs: object) -> Task:

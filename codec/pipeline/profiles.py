@@ -23,6 +23,7 @@ from codec.format.profile import (
 )
 from codec.limits import Limits
 from codec.models.submodels import SplitModel
+from codec.pipeline.network_tasks import task_like
 from codec.profiling.fixed_point import block_size_for
 from codec.profiling.simple import measure_profile
 from codec.profiling.weighted import channel_weights
@@ -123,5 +124,6 @@ def measured_for(
     height, width = split.input_size
     if weigh and height * width <= WEIGHTED_PIXELS:
         with suppress(ModelError):  # whatever the cloud puts out, its features can be coded
-            weights = channel_weights(split.tensors, [list(frame) for frame in weigh], split.cloud)
+            task = task_like(split.cloud([tensor[None] for tensor in weigh[0]]))
+            weights = channel_weights(split.tensors, weigh, split.cloud, task)
     return measure_profile(split.tensors, samples, weights=weights)

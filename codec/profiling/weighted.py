@@ -40,7 +40,7 @@ from codec.profiling.fixed_point import (
     to_int8,
     to_latents,
 )
-from codec.profiling.probes import AnyCloud, probe_gradients
+from codec.profiling.probes import AnyCloud, Criterion, probe_gradients
 from codec.profiling.statistics import TensorStatistics
 
 __all__ = ["WeightedTransform", "channel_weights"]
@@ -68,6 +68,7 @@ def channel_weights(
     specs: Sequence[TensorSpec],
     samples: Sequence[Sequence[Tensor]],
     cloud: AnyCloud,
+    task: Criterion,
     *,
     probes: int = 4,
     seed: int = 0,
@@ -78,6 +79,7 @@ def channel_weights(
         specs: the tensors.
         samples: a few frames: one (C, H, W) tensor per spec.
         cloud: the cloud sub-model.
+        task: what errors of its output cost.
         probes: random gradients per frame.
         seed: of their signs.
 
@@ -92,7 +94,7 @@ def channel_weights(
     device = samples[0][0].device
     statistics = [TensorStatistics(spec, 0, device) for spec in specs]  # 0 bytes: diagonal
     for features in samples:
-        gradients = probe_gradients(cloud, features, probes, generator)
+        gradients = probe_gradients(cloud, features, probes, generator, task)
         TensorStatistics.add_gradients(statistics, gradients)
     weights = []
     for each in statistics:

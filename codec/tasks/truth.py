@@ -1,9 +1,12 @@
-"""What is to be found in a clip: COCO's annotations, or the ground truth of MOTChallenge.
+"""What is to be found in a clip: COCO's annotations, the ground truth of MOTChallenge, or label
+maps.
 
     annotations.json    `images`, `annotations` and `categories`; the frame of an image is the last
                         number in its `file_name`, less that of the first frame, or its place
     gt.txt              frame, track, left, top, width, height, flag, class, …: a line for a box;
                         frames and pixels are counted from 1, and every frame is annotated
+    folder/         of *.png, or one of them: the class of every pixel of a frame, 8-bit grey or a
+                    palette; frames as those of COCO's images, in the order of their names
 
 Boxes of MOTChallenge are of persons, as COCO numbers them.  What is flagged 0 of persons and what
 looks like them is neither to be found nor wrong to find; vehicles and occluders are left out.
@@ -21,7 +24,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn
 
+import numpy as np
+
 from codec.errors import TaskError
+from codec.tasks.rle import encode_mask
 
 __all__ = ["Numbering", "Truth", "refuse_truth"]
 
@@ -53,28 +59,33 @@ class Truth:
         source: what to call it in messages.
         size: (width, height) of frames, if the file says.
         categories: names by number, if it says.
+        maps: whether it says what pixels are, and nothing of single things.
     """
 
     annotations: dict[int, list[dict[str, Any]]]
     source: str = "annotations"
     size: tuple[int, int] | None = None
     categories: Mapping[int, str] = field(default_factory=dict)
+    maps: bool = False
 
     @classmethod
     def from_file(cls, path: Path, numbering: Numbering | None = None) -> Truth:
         """Read a file of annotations.
 
         Args:
-            path: COCO's `*.json` or MOTChallenge's `*.txt`.
+            path: COCO's `*.json`, MOTChallenge's `*.txt`, or label maps, `*.png` or a folder.
             numbering: default: from 0 on, of MOTChallenge from 1 on.
 
         Raises:
-            TaskError: the file is neither.
+            TaskError: the file is none of these.
         """
         kind = path.suffix.lower()
+        if path.is_dir() or kind == ".png":
+            return _of_maps(path, 0 if numbering is None else numbering)
         if kind not in {".json", ".txt"}:
             raise TaskError(
-                f"{path}: expected annotations as .json, of COCO, or as .txt, of MOTChallenge"
+                f"{path}: expected annotations as .json, of COCO, as .txt, of MOTChallenge, or as "
+                ".png, of label maps, or a folder of these"
             )
         try:
             text = path.read_text(encoding="utf-8")
@@ -115,6 +126,11 @@ class Truth:
         Raises:
             TaskError: it is not there.
         """
+        if self.maps and names:
+            raise TaskError(
+                f"{self.source}: label maps say nothing of single things; expected annotations of "
+                "COCO"
+            )
         kept = {
             frame: [row for row in rows if not names or row["category_id"] in names]
             for frame, rows in self.annotations.items()
@@ -140,7 +156,8 @@ def _of_coco(source: str, text: str, numbering: Numbering) -> Truth:
         found: dict[int, list[dict[str, Any]]] = {}
         sizes: set[tuple[int, int]] = set()
         for place, image in enumerate(read["images"]):
-            frame = frames[image["id"]] = _frame(source, image, place, numbering)
+            name = "" if numbering == "order" else str(image["file_name"])
+            frame = frames[image["id"]] = _frame(source, name, place, numbering)
             if frame in found:
                 raise TaskError(
                     f"{source}: two images are frame {frame}, one of them "
@@ -173,10 +190,53 @@ def _of_coco(source: str, text: str, numbering: Numbering) -> Truth:
     return Truth(found, source, next(iter(sizes), None), categories)
 
 
-def _frame(source: str, image: dict[str, Any], place: int, numbering: Numbering) -> int:
+def _of_maps(path: Path, numbering: Numbering) -> Truth:
+    try:
+        from PIL import Image  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise TaskError(
+            f"{path}: label maps need Pillow; pip install 'latent-motion-codec[tasks]'"
+        ) from error
+    files = sorted(path.glob("*.png")) if path.is_dir() else [path]
+    if not files:
+        raise TaskError(f"{path}: holds no *.png; expected a label map for every annotated frame")
+    found: dict[int, list[dict[str, Any]]] = {}
+    sizes: dict[tuple[int, int], Path] = {}
+    for place, file in enumerate(files):
+        frame = _frame(str(path), file.name, place, numbering)
+        if frame in found:
+            raise TaskError(f"{path}: two maps are of frame {frame}, one of them {file.name!r}")
+        try:
+            with Image.open(file, formats=("PNG",)) as picture:
+                mode, labels = picture.mode, np.asarray(picture)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise TaskError(f"{file}: cannot be read as a PNG: {error}") from error
+        if mode not in {"L", "P"}:
+            raise TaskError(
+                f"{file}: has samples of mode {mode}; expected one label a pixel, 8-bit grey or a "
+                "palette"
+            )
+        sizes.setdefault((labels.shape[1], labels.shape[0]), file)
+        found[frame] = [
+            {
+                "category_id": int(label),
+                "area": int((labels == label).sum()),
+                "segmentation": encode_mask(labels == label),
+            }
+            for label in np.unique(labels)
+        ]
+    if len(sizes) > 1:
+        (one, other), names = list(sizes)[:2], [file.name for file in sizes.values()]
+        raise TaskError(
+            f"{path}: {names[0]} is of {one[0]}x{one[1]}, {names[1]} of {other[0]}x{other[1]}; "
+            "expected frames of one clip"
+        )
+    return Truth(found, str(path), next(iter(sizes)), maps=True)
+
+
+def _frame(source: str, name: str, place: int, numbering: Numbering) -> int:
     if numbering == "order":
         return place
-    name = str(image["file_name"])
     numbers = re.findall(r"\d+", Path(name).stem)
     if not numbers:
         raise TaskError(

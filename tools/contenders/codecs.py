@@ -31,11 +31,8 @@ import torch
 from codec import __version__
 from codec.encoding.config import DEFAULT_EFFORT, Decisions, EncoderConfig
 from codec.encoding.encoder import EncodedFrame, Encoder
-from codec.encoding.payloads import FrameWriter
 from codec.files.streams import StreamReader, StreamWriter
 from codec.format.constants import DEFAULT_GRID, MAX_QP
-from codec.format.profile import profile_of
-from codec.normative.reconstruction import md5_of
 from codec.pipeline.decoding import decode_frames
 from codec.pipeline.encoding import VideoEncoder
 from codec.pipeline.options import VideoOptions
@@ -84,7 +81,7 @@ class LatentMotionCodec:
             frames=(0, scene.frames),
             motion="search" if self.motion == "oracle" else self.motion,
             grid=self.grid,
-            measure=self.motion != "oracle",
+            measure=True,
             config=EncoderConfig(
                 qp=int(point), keyint=KEYINT, effort=self.effort, decisions=self.decisions
             ),
@@ -140,6 +137,8 @@ class _Searched:
             with torch.no_grad():
                 encoded = encoder.encode(frame, vectors)
             self.seconds["encode"] += time.perf_counter() - start
+            assert self.setup.meter is not None  # was asked for
+            self.setup.meter.update(frame, encoded)
             yield encoded
 
 
@@ -156,14 +155,15 @@ def _coded(
     """
     file = io.BytesIO()
     writer = StreamWriter(file, encoder.header)
-    lengths = FrameWriter(encoder.header, profile_of(encoder.header))
-    sizes, md5 = [], []
+    meter = encoder.meter
+    assert meter is not None  # was asked for
+    sizes = []
     parts: dict[str, list[float]] = {"header": [], "motion": [], "residual": []}
     with torch.no_grad():
         for encoded in frames:
             size = writer.write(encoded.packet)
             payload = len(encoded.packet.payload)
-            bits = lengths.code_lengths(encoded.symbols)
+            bits = meter.frame_bits[-1]
             total = max(sum(bits.values()), 1e-9)
             motion = payload * bits.get("motion", 0.0) / total
             modes = payload * bits.get("modes", 0.0) / total
@@ -171,7 +171,6 @@ def _coded(
             parts["motion"].append(motion)
             parts["residual"].append(payload - modes - motion)
             sizes.append(size)
-            md5.append(md5_of(encoded.latents))
         writer.close()
     if seconds is None:
         report = encoder.report(writer.bytes_written, writer.header_bytes)
@@ -195,7 +194,7 @@ def _coded(
     start = time.perf_counter()
     decoded = [frame for _, frame in decode_frames(StreamReader(file))]
     seconds["decode"] = time.perf_counter() - start
-    if [frame.md5() for frame in decoded] != md5:
+    if [frame.md5() for frame in decoded] != meter.frame_md5:
         raise ValueError("the decoder's tensors are not the encoder's")
     size = len(file.getvalue())
     if size != writer.bytes_written:
