@@ -229,24 +229,58 @@ def test_what_matters_more_is_coded_finer():
     assert (finer.features[0] - features[0])[corner].square().mean() < error / 10
     rest = np.s_[:, 4:, :]
     assert torch.equal(plain.features[0][rest], finer.features[0][rest])
-    still = encoder.encode(features)  # as before, and so need not be said again
+    still = encoder.encode(features, importance=[weights])  # need not be said again
     assert not still.packet.key
     assert not still.packet.has_offsets
 
 
+def test_importance_is_of_one_frame():
+    header, _ = sample_stream(frames=1)
+    rng = np.random.default_rng(3)
+    frames = [[torch.from_numpy(rng.normal(size=(4, 9, 11))).float()] for _ in range(3)]
+    weights = np.ones((3, 3))
+    weights[0, 0] = 1000
+    encoder = Encoder(header, EncoderConfig(qp=30, keyint=2, scene_cut=False))
+    with pytest.raises(FeatureError):  # and a refused frame leaves nothing behind
+        encoder.encode([torch.full((4, 9, 11), 1e30)], importance=[weights])
+    assert not encoder.encode(frames[0]).packet.has_offsets
+    assert encoder.encode(frames[1], importance=[weights]).symbols.tensors[0].offsets.any()
+    after = encoder.encode(frames[2])
+    assert after.packet.key
+    assert not after.symbols.tensors[0].offsets.any()
+    encoder.encode(frames[0], importance=[weights])
+    encoder.encode(frames[1], importance=[weights], key=True)
+    assert not encoder.encode(frames[2], intra=True).symbols.tensors[0].offsets.any()
+
+
 @pytest.mark.parametrize(
-    ("importance", "message"),
+    ("importance", "error", "message"),
     [
-        ([], "importance of 0 tensors, expected 1"),
-        ([np.ones((3, 2))], r"'t' has shape \(3, 2\), expected \(3, 3\): rows and columns of blo"),
-        ([np.zeros((3, 3))], "'t': expected positive numbers"),
-        ([np.full((3, 3), np.nan)], "'t': expected positive numbers"),
+        ([], ValueError, "importance of 0 tensors, expected 1, one array for each of t"),
+        ([np.ones((3, 2))], ValueError, r"'t' has shape \(3, 2\), expected \(3, 3\): rows and"),
+        ([np.zeros((3, 3))], ValueError, r"'t' holds 0.0, expected positive numbers; where"),
+        ([np.full((3, 3), np.nan)], ValueError, "'t' holds nan, expected positive numbers"),
+        ([np.eye(3) > 0], ValueError, r"mask of bool, .*; make it numpy.where\(mask, 16, 1\)"),
+        ([torch.eye(3) > 0], ValueError, r"mask of bool"),
+        ([np.ones((3, 3)) * 1j], ValueError, "'t' is of complex128, expected positive numbers"),
+        ([["a"] * 3] * 3, ValueError, "importance of 3 tensors, expected 1"),
+        ([[["a"] * 3] * 3], ValueError, "'t' is of <U1, expected positive numbers"),
+        ([[[1, 1, 1], [1]]], ValueError, "'t' is no array"),
+        (np.ones((3, 3)), TypeError, "is a ndarray, expected a list of 1, an array of rows and"),
+        (torch.ones(3, 3), TypeError, "is a Tensor, expected a list of 1, .* put one array in a l"),
+        ({"t": np.ones((3, 3))}, TypeError, "importance is a dict, expected a list"),
+        ("t", TypeError, "importance is a str, expected a list"),
+        (2, TypeError, "importance is a int, expected a list"),
     ],
 )
-def test_importance_that_is_none(importance, message):
+def test_importance_that_is_none(importance, error, message):
     header, _ = sample_stream(frames=1)
-    with pytest.raises(ValueError, match=message):
-        Encoder(header).encode([torch.zeros(4, 9, 11)], importance=importance)
+    encoder = Encoder(header)
+    with pytest.raises(error, match=message) as refused:
+        encoder.encode([torch.zeros(4, 9, 11)], importance=importance)
+    assert "\n" not in str(refused.value)
+    for one in (torch.ones(3, 3, requires_grad=True), torch.ones(3, 3).bfloat16(), [[1] * 3] * 3):
+        assert not encoder.encode([torch.zeros(4, 9, 11)], importance=[one]).packet.has_offsets
 
 
 def test_repeated_frames_cost_almost_nothing():

@@ -152,9 +152,22 @@ def test_encoders_go_by_the_importance_of_their_profile():
     everywhere_alike = EncoderConfig(qp=30, decisions=Decisions(importance=0))
     encoded = Encoder(header, everywhere_alike, profile=profile).encode([tensor])
     assert not encoded.packet.has_offsets
-    # a caller knows better
-    given_here = [np.ones((SIDE // BLOCK, SIDE // BLOCK))]
-    encoded = Encoder(header, EncoderConfig(qp=30), profile=profile).encode(
-        [tensor], importance=given_here
-    )
-    assert not encoded.packet.has_offsets
+
+
+def test_maps_multiply_what_is_predicted():
+    spec = TensorSpec("t", CHANNELS, SIDE, SIDE, 8, 8, 7, 7)
+    profile = replace(profile_of_one(), importance=fitted(1.0))
+    header = header_of((spec,), profile, size=(8 * SIDE, 8 * SIDE))
+    tensor = scene(np.random.default_rng(3))
+
+    def offsets(given_here: np.ndarray | None) -> np.ndarray:
+        maps = None if given_here is None else [given_here]
+        encoder = Encoder(header, EncoderConfig(qp=30), profile=profile)
+        return encoder.encode([tensor], importance=maps).symbols.tensors[0].offsets
+
+    ones = np.ones((SIDE // BLOCK, SIDE // BLOCK))
+    np.testing.assert_array_equal(offsets(ones), offsets(None))
+    corner = ones.copy()
+    corner[0, 0] = 2.0 ** (2 * 3 / 3)  # three offsets of 2 qp: twice the step
+    difference = offsets(None) - offsets(corner)
+    np.testing.assert_array_equal(difference, [3 if n == 0 else 0 for n in range(ones.size)])

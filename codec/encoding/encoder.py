@@ -21,7 +21,7 @@ from codec.encoding.arithmetic import as_written
 from codec.encoding.config import EncoderConfig, whole_number
 from codec.encoding.features import checked_features, checked_range
 from codec.encoding.forward_transform import ForwardTransform
-from codec.encoding.importance import ImportancePredictor
+from codec.encoding.importance import ImportancePredictor, checked_maps
 from codec.encoding.levels import LevelChoice, TensorPlan, estimated_cost
 from codec.encoding.payloads import FrameWriter
 from codec.encoding.refinement import CloudFunction, TaskRefinement
@@ -133,10 +133,6 @@ class Encoder:
         self.key_offset = min(round(math.log2(self.config.keyint) * most / 6), most)
         self._previous: FramePacket | None = None
         self._since_key = 0
-        self._importance = [
-            np.ones(math.prod(tensor.blocks(spec.height, spec.width)))
-            for spec, tensor in zip(header.tensors, self.profile.tensors, strict=True)
-        ]
         self._predictor = None
         if self.profile.importance is not None and self._decisions.importance:
             self._predictor = ImportancePredictor(self.profile.importance, self.profile, device)
@@ -170,19 +166,21 @@ class Encoder:
             key: make this a key frame.
             qp: for this frame, in place of the configuration's; key frames are coded finer.
             most_bytes: if the payload looks like getting larger, plan again with a larger qp.
-            importance: for each tensor, (rows, columns) of its blocks: how much an error in each
-                costs the task, 1 where as much as the profile says; positive.  Blocks get a finer
-                or coarser step by it; above 2^16 and below 2^-16 it makes no further difference.
-                None: what the profile's file predicts, if it does; else as in the frame before, at
-                first 1 everywhere.
+            importance: for each tensor, (rows, columns) of its blocks: how many times as much as
+                the profile says an error in each costs in this frame; positive.  It multiplies what
+                the profile's file predicts, if it does.  Blocks get a finer or coarser step by it;
+                above 2^16 and below 2^-16 it makes no further difference.  None: 1 everywhere,
+                whatever the frames before were given.
 
         Returns:
             The packet and its reconstruction.
 
         Raises:
             FeatureError: shapes do not fit the header, or values are not finite or out of range.
-            ValueError: a field of another shape or type; a time or qp that no packet can say.
-            TypeError: something else than tensors, than an array of vectors, or than integers.
+            ValueError: a field or importance of another shape or type, importance that is not
+                positive; a time or qp that no packet can say.
+            TypeError: something else than tensors, than an array of vectors, than a list of
+                importance for each tensor, or than integers.
         """
         # before any state moves: a frame that is refused leaves the next one as it was
         key = key or self._previous is None or self._since_key >= self.config.keyint
@@ -192,14 +190,15 @@ class Encoder:
             raise ValueError(f"qp {qp} is below 0")
         features = checked_features(features, self.header.tensors)
         vectors = self._checked(vectors)
-        if importance is None and self._predictor is not None:
-            predicted = self._predictor(features)
-            importance = [weights**self._decisions.importance for weights in predicted]
+        maps = None
         if importance is not None:
-            self._importance = self._checked_importance(importance)
+            maps = checked_maps(importance, self.header.tensors, self.profile)
+        latents = self._latents_of(features)
         plan = self._plan(
+            latents,
             features,
             vectors,
+            self._importance_of(features, maps),
             key=key,
             intra=intra,
             qp=qp,
@@ -289,29 +288,26 @@ class Encoder:
             return None  # says the same in fewer bytes
         return np.clip(vectors.astype(np.int64), -MAX_VECTOR, MAX_VECTOR).astype(np.int32)
 
-    def _checked_importance(self, importance: Importance) -> list[NDArray[np.float64]]:
-        specs = self.header.tensors
-        if len(importance) != len(specs):
-            raise ValueError(f"importance of {len(importance)} tensors, expected {len(specs)}")
-        found = []
-        for spec, tensor, given in zip(specs, self.profile.tensors, importance, strict=True):
-            weights = np.asarray(given, np.float64)
-            shape = tensor.blocks(spec.height, spec.width)
-            if weights.shape != shape:
-                raise ValueError(
-                    f"importance of {spec.name!r} has shape {weights.shape}, expected {shape}: "
-                    f"rows and columns of blocks of {tensor.block_size}"
-                )
-            if not (np.isfinite(weights) & (weights > 0)).all():
-                raise ValueError(f"importance of {spec.name!r}: expected positive numbers")
-            found.append(np.clip(weights.ravel(), 1 / MOST_IMPORTANCE, MOST_IMPORTANCE))
-        return found
+    def _importance_of(
+        self, features: Sequence[Tensor], maps: list[NDArray[np.float64]] | None
+    ) -> list[NDArray[np.float64]]:
+        """Return what is predicted of the blocks of this frame times what is given, (N,) each."""
+        found = [
+            np.ones(tensor.blocks(spec.height, spec.width))
+            for spec, tensor in zip(self.header.tensors, self.profile.tensors, strict=True)
+        ]
+        if self._predictor is not None:
+            exponent = self._decisions.importance
+            found = [weights**exponent for weights in self._predictor(features)]
+        if maps is not None:
+            found = [weights * given for weights, given in zip(found, maps, strict=True)]
+        return [np.clip(each.ravel(), 1 / MOST_IMPORTANCE, MOST_IMPORTANCE) for each in found]
 
-    def _emphasis(self, *, key: bool) -> list[_Emphasis]:
+    def _emphasis(self, importance: list[NDArray[np.float64]], *, key: bool) -> list[_Emphasis]:
         """Turn importance into offsets, and what these leave of it."""
         found = []
         for weights, contexts in zip(
-            self._importance, self._payloads.tensors_at(key, self.config.qp), strict=True
+            importance, self._payloads.tensors_at(key, self.config.qp), strict=True
         ):
             wanted = np.round(-QP_PER_FACTOR * np.log2(weights) / OFFSET_UNIT)
             offsets = np.clip(wanted, -MAX_OFFSET, MAX_OFFSET).astype(np.int64)
@@ -324,8 +320,10 @@ class Encoder:
 
     def _plan(
         self,
+        latents: list[Tensor],
         features: Sequence[Tensor],
         vectors: NDArray[np.int32] | None,
+        importance: list[NDArray[np.float64]],
         *,
         key: bool,
         intra: bool,
@@ -333,8 +331,7 @@ class Encoder:
         most_bytes: float,
     ) -> _FramePlan:
         """Decide what to code, with larger and larger qp until it fits."""
-        latents = self._latents_of(features)
-        emphasis = self._emphasis(key=key)
+        emphasis = self._emphasis(importance, key=key)
         while True:
             plan = self._decide(latents, vectors, emphasis, key=key, intra=intra, qp=qp)
             if self._refinement is not None:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
+from codec.format.header import TensorSpec
 from codec.format.profile import ImportanceModel, Profile
 
-__all__ = ["STATISTICS", "ImportancePredictor", "block_statistics"]
+__all__ = ["STATISTICS", "ImportancePredictor", "block_statistics", "checked_maps"]
 
 STATISTICS = 6
 """Of each channel of a block: mean, log deviation and maximum; the same of the 3 x 3 blocks around
@@ -81,3 +82,72 @@ def block_statistics(tensor: Tensor, block_size: int, floor: Tensor) -> Tensor:
     means = avg_pool2d(around[:, : 2 * len(floor)], 3, stride=1)
     maxima = max_pool2d(around[:, 2 * len(floor) :], 3, stride=1)
     return torch.cat([of_block, means, maxima], 1)[0]
+
+
+def checked_maps(
+    maps: Sequence[NDArray[np.floating]], specs: Sequence[TensorSpec], profile: Profile
+) -> list[NDArray[np.float64]]:
+    """Return importance as its owner hands it in, if it is (rows, columns) for each tensor.
+
+    Raises:
+        TypeError: no list of maps.
+        ValueError: another number of them, other shapes or types, or numbers that are not positive.
+    """
+    shapes = [
+        tensor.blocks(spec.height, spec.width)
+        for spec, tensor in zip(specs, profile.tensors, strict=True)
+    ]
+    if not isinstance(maps, list | tuple):
+        raise TypeError(
+            f"importance is a {type(maps).__name__}, expected a list of {len(specs)}, an array of "
+            "rows and columns of blocks for each tensor; put one array in a list (codec.Writer and "
+            "codec.encode take a map of the input's pixels)"
+        )
+    if len(maps) != len(specs):
+        names = ", ".join(spec.name for spec in specs)
+        raise ValueError(
+            f"importance of {len(maps)} tensors, expected {len(specs)}, one array for each of "
+            f"{names}"
+        )
+    return [
+        _checked_map(given, spec, shape, tensor.block_size)
+        for given, spec, shape, tensor in zip(maps, specs, shapes, profile.tensors, strict=True)
+    ]
+
+
+def _checked_map(
+    given: NDArray[np.floating], spec: TensorSpec, shape: tuple[int, int], block_size: int
+) -> NDArray[np.float64]:
+    weights = _real_array(given, f"importance of {spec.name!r}")
+    if weights.shape != shape:
+        raise ValueError(
+            f"importance of {spec.name!r} has shape {weights.shape}, expected {shape}: rows and "
+            f"columns of blocks of {block_size} x {block_size} samples"
+        )
+    return weights
+
+
+def _real_array(given: object, what: str) -> NDArray[np.float64]:
+    """Return positive finite numbers as an array; `what` they are is said where they are none."""
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        given = given.double() if given.is_floating_point() else given  # NumPy has no bfloat16
+    try:
+        found = np.asarray(given)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{what} is no array: {error}") from error
+    if found.dtype == bool:
+        raise ValueError(
+            f"{what} is a mask of bool, expected positive numbers; make it numpy.where(mask, 16, 1)"
+        )
+    if found.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{what} is of {found.dtype}, expected positive numbers; make it an array of float"
+        )
+    wrong = found[~(np.isfinite(found) & (found > 0))]
+    if wrong.size:
+        raise ValueError(
+            f"{what} holds {wrong[0]}, expected positive numbers; "
+            "where nothing matters, 2**-16 is the least that counts"
+        )
+    return found.astype(np.float64)
