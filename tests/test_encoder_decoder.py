@@ -234,6 +234,52 @@ def test_what_matters_more_is_coded_finer():
     assert not still.packet.has_offsets
 
 
+def test_offsets_go_no_further_than_the_qp():
+    """Beyond 0 and 51 they would cost bits for nothing; the choice of levels does the rest."""
+    header, _ = sample_stream(frames=1)
+    features = [torch.from_numpy(np.random.default_rng(3).normal(size=(4, 9, 11))).float() / 9]
+    rng, found = np.random.default_rng(0), {}
+    for qp, weights in (
+        (0, np.exp2(rng.uniform(0, 16, (3, 3)))),
+        (51, np.exp2(rng.uniform(-16, 0, (3, 3)))),
+        (3, np.full((3, 3), 2.0**16)),
+    ):
+        encoder = Encoder(header, EncoderConfig(qp=qp, keyint=1))
+        encoded = encoder.encode(features, importance=[weights])
+        found[qp] = set(encoded.symbols.tensors[0].offsets.tolist())
+        if qp == 0:
+            plain = Encoder(header, EncoderConfig(qp=qp, keyint=1)).encode(features)
+            assert len(encoded.packet.payload) > len(plain.packet.payload)
+            errors = [(one.features[0] - features[0]).square().mean() for one in (plain, encoded)]
+            assert errors[1] < errors[0]
+    assert found == {0: {0}, 51: {0}, 3: {-2}}
+
+
+def test_offsets_that_do_the_same_stay():
+    header, _ = sample_stream(frames=1)
+    rng = np.random.default_rng(3)
+    frames = [[torch.from_numpy(rng.normal(size=(4, 9, 11))).float()] for _ in range(2)]
+    encoder = Encoder(header, EncoderConfig(keyint=64, scene_cut=False))
+    weights = [np.full((3, 3), 2.0**16)]
+    encoder.encode(frames[0], importance=weights, qp=40)
+    coarser = encoder.encode(frames[1], importance=weights, qp=4)
+    assert set(coarser.symbols.tensors[0].offsets.tolist()) == {-12}
+    assert not coarser.packet.has_offsets
+
+
+def test_a_scene_cut_has_offsets_of_its_own():
+    """A small move that stays between key frames would be said for nothing in a key frame."""
+    header, _ = sample_stream(frames=1)
+    rng = np.random.default_rng(3)
+    encoder = Encoder(header, EncoderConfig(qp=24))
+    wild, calm = (torch.from_numpy(rng.normal(size=(4, 9, 11))).float() * n for n in (30, 0.1))
+    first = encoder.encode([wild], importance=[np.full((3, 3), 2 ** (2 / 3))])
+    assert set(first.symbols.tensors[0].offsets.tolist()) == {-1}
+    cut = encoder.encode([calm], importance=[np.ones((3, 3))])
+    assert cut.packet.key
+    assert not cut.packet.has_offsets
+
+
 def test_importance_is_of_one_frame():
     header, _ = sample_stream(frames=1)
     rng = np.random.default_rng(3)

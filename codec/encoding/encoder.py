@@ -303,18 +303,23 @@ class Encoder:
             found = [weights * given for weights, given in zip(found, maps, strict=True)]
         return [np.clip(each.ravel(), 1 / MOST_IMPORTANCE, MOST_IMPORTANCE) for each in found]
 
-    def _emphasis(self, importance: list[NDArray[np.float64]], *, key: bool) -> list[_Emphasis]:
-        """Turn importance into offsets, and what these leave of it."""
+    def _emphasis(
+        self, importance: list[NDArray[np.float64]], qp: int, *, key: bool
+    ) -> list[_Emphasis]:
+        """Turn importance into offsets in a frame of that qp, and what these leave of it."""
+        # as far as they move a block's qp, which ends at 0 and at `MAX_QP`
+        least = max(-MAX_OFFSET, -math.ceil(qp / OFFSET_UNIT))
+        most = min(MAX_OFFSET, math.ceil((MAX_QP - qp) / OFFSET_UNIT))
         found = []
-        for weights, contexts in zip(
-            importance, self._payloads.tensors_at(key, self.config.qp), strict=True
-        ):
+        for number, weights in enumerate(importance):
             wanted = np.round(-QP_PER_FACTOR * np.log2(weights) / OFFSET_UNIT)
-            offsets = np.clip(wanted, -MAX_OFFSET, MAX_OFFSET).astype(np.int64)
+            offsets = np.clip(wanted, least, most).astype(np.int64)
             if not key:
-                before = contexts.offsets
-                offsets = np.where(np.abs(offsets - before) < LEAST_MOVE, before, offsets)
-            rest = weights * 2.0 ** (OFFSET_UNIT * offsets / QP_PER_FACTOR)
+                before = self._payloads.tensors_at(key, qp)[number].offsets
+                near = np.abs(offsets - np.clip(before, least, most)) < LEAST_MOVE
+                offsets = np.where(near, before, offsets)
+            moved = block_qps(qp, offsets) - qp
+            rest = weights * 2.0 ** (moved / QP_PER_FACTOR)
             found.append(_Emphasis(offsets, rest.astype(np.float32)))
         return found
 
@@ -331,9 +336,8 @@ class Encoder:
         most_bytes: float,
     ) -> _FramePlan:
         """Decide what to code, with larger and larger qp until it fits."""
-        emphasis = self._emphasis(importance, key=key)
         while True:
-            plan = self._decide(latents, vectors, emphasis, key=key, intra=intra, qp=qp)
+            plan = self._decide(latents, vectors, importance, key=key, intra=intra, qp=qp)
             if self._refinement is not None:
                 plan = self._refined(plan, [tensor.float() for tensor in features])
             excess = self._estimated_bytes(plan) / max(most_bytes, 1)
@@ -345,7 +349,7 @@ class Encoder:
         self,
         latents: list[Tensor],
         vectors: NDArray[np.int32] | None,
-        emphasis: list[_Emphasis],
+        importance: list[NDArray[np.float64]],
         *,
         key: bool,
         intra: bool,
@@ -357,11 +361,14 @@ class Encoder:
         """
         key_qp = min(max(qp - self.key_offset, 0), MAX_QP)
         qp = min(qp, MAX_QP)
+        emphasis = self._emphasis(importance, key_qp if key else qp, key=key)
         if not key and not intra:
             residuals = self._predicted(latents, vectors, emphasis, qp)
             tensors, cost, intra_cost = self._inter_frame(latents, residuals, emphasis, qp)
             key = self.config.scene_cut and intra_cost < self._decisions.scene_cut_margin * cost
-            if not key:
+            if key:  # no offsets stay, and the qp is another
+                emphasis = self._emphasis(importance, key_qp, key=True)
+            else:
                 field = residuals.vectors
                 if all((tensor.modes == MODE_INTRA).all() for tensor in tensors):
                     field = None  # nothing is predicted with it
