@@ -280,6 +280,24 @@ def test_a_scene_cut_has_offsets_of_its_own():
     assert not cut.packet.has_offsets
 
 
+@pytest.mark.parametrize("most", [300, 1000])
+def test_offsets_count_in_what_a_frame_may_take(most):
+    """Noise in as many blocks as it takes for the offsets alone to be more than that."""
+    rng = np.random.default_rng(0)
+    profile = Profile((plausible_profile(rng, 2, 4, dense=True),))
+    header = header_of((TensorSpec("t", 2, 160, 160, 8, 8, 7, 7),), profile, size=(1280, 1280))
+    tensor = torch.from_numpy(rng.normal(size=(2, 160, 160))).float() / 20
+    noise = np.exp2(rng.normal(size=(40, 40)) * 4)
+    for weights in (None, noise, np.full((40, 40), 2.0**16)):
+        encoder = Encoder(header, EncoderConfig(qp=20))
+        maps = None if weights is None else [weights]
+        for number in range(2):
+            frame = [tensor * (1 - 2 * number)]
+            encoded = encoder.encode(frame, most_bytes=most, importance=maps)
+            assert len(encoded.packet.payload) <= 1.05 * most + 10
+    assert Encoder(header).encode([tensor], importance=[noise]).packet.has_offsets
+
+
 def test_importance_is_of_one_frame():
     header, _ = sample_stream(frames=1)
     rng = np.random.default_rng(3)

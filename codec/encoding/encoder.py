@@ -304,20 +304,25 @@ class Encoder:
         return [np.clip(each.ravel(), 1 / MOST_IMPORTANCE, MOST_IMPORTANCE) for each in found]
 
     def _emphasis(
-        self, importance: list[NDArray[np.float64]], qp: int, *, key: bool
+        self, importance: list[NDArray[np.float64]], qp: int, floor: int, *, key: bool
     ) -> list[_Emphasis]:
-        """Turn importance into offsets in a frame of that qp, and what these leave of it."""
+        """Turn importance into offsets from `floor` on in a frame of that qp, and what these leave
+        of it.
+        """
         # as far as they move a block's qp, which ends at 0 and at `MAX_QP`
-        least = max(-MAX_OFFSET, -math.ceil(qp / OFFSET_UNIT))
+        least = max(floor, -math.ceil(qp / OFFSET_UNIT))
         most = min(MAX_OFFSET, math.ceil((MAX_QP - qp) / OFFSET_UNIT))
         found = []
-        for number, weights in enumerate(importance):
+        for number, given in enumerate(importance):
+            weights = given
+            if floor > -MAX_OFFSET:  # then the choice of levels must not make up for it
+                weights = np.minimum(given, 2.0 ** (-OFFSET_UNIT * floor / QP_PER_FACTOR))
             wanted = np.round(-QP_PER_FACTOR * np.log2(weights) / OFFSET_UNIT)
             offsets = np.clip(wanted, least, most).astype(np.int64)
             if not key:
                 before = self._payloads.tensors_at(key, qp)[number].offsets
                 near = np.abs(offsets - np.clip(before, least, most)) < LEAST_MOVE
-                offsets = np.where(near, before, offsets)
+                offsets = np.where(near & (before >= floor), before, offsets)
             moved = block_qps(qp, offsets) - qp
             rest = weights * 2.0 ** (moved / QP_PER_FACTOR)
             found.append(_Emphasis(offsets, rest.astype(np.float32)))
@@ -335,21 +340,34 @@ class Encoder:
         qp: int,
         most_bytes: float,
     ) -> _FramePlan:
-        """Decide what to code, with larger and larger qp until it fits."""
+        """Decide what to code, with larger and larger qp until it fits; where that ends, with less
+        and less that is finer than the frame.
+        """
+        floor = -MAX_OFFSET
         while True:
-            plan = self._decide(latents, vectors, importance, key=key, intra=intra, qp=qp)
+            plan = self._decide(latents, vectors, importance, floor, key=key, intra=intra, qp=qp)
             if self._refinement is not None:
                 plan = self._refined(plan, [tensor.float() for tensor in features])
-            excess = self._estimated_bytes(plan) / max(most_bytes, 1)
-            if excess <= 1 or plan.qp == MAX_QP:
+            bits = plan.bits()
+            if plan.vectors is not None:
+                bits += self._payloads.vector_bits(plan.vectors)
+            if most_bytes < math.inf:
+                bits += self._payloads.block_bits(plan.symbols())
+            excess = bits / 8 / max(most_bytes, 1)
+            if excess <= 1 or (plan.qp == MAX_QP and floor == 0):
                 return plan
-            qp += max(math.ceil(QP_PER_HALVING * math.log2(excess)), 1)
+            step = max(math.ceil(QP_PER_HALVING * math.log2(excess)), 1)
+            if plan.qp < MAX_QP:
+                qp += step
+            else:
+                floor = min(max(floor, plan.least_offset()) + math.ceil(step / OFFSET_UNIT), 0)
 
     def _decide(
         self,
         latents: list[Tensor],
         vectors: NDArray[np.int32] | None,
         importance: list[NDArray[np.float64]],
+        floor: int,
         *,
         key: bool,
         intra: bool,
@@ -361,13 +379,13 @@ class Encoder:
         """
         key_qp = min(max(qp - self.key_offset, 0), MAX_QP)
         qp = min(qp, MAX_QP)
-        emphasis = self._emphasis(importance, key_qp if key else qp, key=key)
+        emphasis = self._emphasis(importance, key_qp if key else qp, floor, key=key)
         if not key and not intra:
             residuals = self._predicted(latents, vectors, emphasis, qp)
             tensors, cost, intra_cost = self._inter_frame(latents, residuals, emphasis, qp)
             key = self.config.scene_cut and intra_cost < self._decisions.scene_cut_margin * cost
             if key:  # no offsets stay, and the qp is another
-                emphasis = self._emphasis(importance, key_qp, key=True)
+                emphasis = self._emphasis(importance, key_qp, floor, key=True)
             else:
                 field = residuals.vectors
                 if all((tensor.modes == MODE_INTRA).all() for tensor in tensors):
@@ -377,12 +395,6 @@ class Encoder:
             qp = key_qp
         tensors = self._intra_frame(latents, emphasis, qp, key=key)
         return _FramePlan(key, qp, None, tensors, self._reconstructor.predict(None))
-
-    def _estimated_bytes(self, plan: _FramePlan) -> float:
-        bits = sum(tensor.bits() for tensor in plan.tensors)
-        if plan.vectors is not None:
-            bits += self._payloads.vector_bits(plan.vectors)
-        return bits / 8
 
     def _refined(self, plan: _FramePlan, features: Sequence[Tensor]) -> _FramePlan:
         """Choose levels once more, by the output of the cloud sub-model."""
@@ -552,6 +564,14 @@ class _FramePlan:
     vectors: NDArray[np.int32] | None
     tensors: list[TensorPlan]
     predictions: list[Tensor]
+
+    def bits(self) -> float:
+        """Return about how many bits the levels take."""
+        return sum(tensor.bits() for tensor in self.tensors)
+
+    def least_offset(self) -> int:
+        """Return the offset of the blocks that are finest."""
+        return int(min(tensor.offsets.min() for tensor in self.tensors))
 
     def symbols(self) -> FrameSymbols:
         """Return the symbols to code."""
