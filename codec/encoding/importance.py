@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, max_pool2d, pad
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from codec.format.header import TensorSpec
 from codec.format.profile import ImportanceModel, Profile
@@ -74,7 +74,9 @@ def block_statistics(tensor: Tensor, block_size: int, floor: Tensor) -> Tensor:
     height, width = tensor.shape[-2:]
     whole = pad(tensor[None], (0, -width % block_size, 0, -height % block_size), mode="replicate")
     mean = avg_pool2d(whole, block_size)
-    variance = (avg_pool2d(whole.square(), block_size) - mean.square()).clamp(min=0)
+    # in float32 the mean of squares less the square of the mean would be noise beside a large mean
+    around_mean = whole - interpolate(mean, scale_factor=block_size)
+    variance = avg_pool2d(around_mean.square(), block_size)
     spread = torch.log(variance.sqrt() + floor[:, None, None])
     largest = max_pool2d(whole, block_size)
     of_block = torch.cat([mean, spread, largest], 1)
