@@ -119,26 +119,76 @@ def test_files_carry_importance_and_streams_do_not(tmp_path: Path):
         np.testing.assert_array_equal(mine.weights, theirs.weights)
         np.testing.assert_array_equal(mine.floor, theirs.floor)
         assert mine.bias == theirs.bias
+        assert mine.bounds == theirs.bounds
 
 
+def stored(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a profile with importance."""
+    replace(profile_of_one(), importance=fitted(1.0)).save(path)
+    return load_file(path)
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "message"),
     [
-        ("importance.0.weights", np.zeros(5, np.float32)),
-        ("importance.0.floor", np.full(CHANNELS, np.nan, np.float32)),
-        ("importance.0.bias", None),
+        ("0.weights", np.zeros(5, np.float32), r"weights of shape \(5,\), expected 18 finite numb"),
+        ("0.weights", np.full(18, 1e300), "0.weights of float64, expected finite numbers of f"),
+        ("0.weights", np.ones(18, bool), "0.weights of bool, expected finite numbers"),
+        ("0.floor", np.full(CHANNELS, np.nan, np.float32), "0.floor of float32, expected finite"),
+        ("0.floor", np.zeros(CHANNELS, np.float32), "floor 0, expected numbers above 0"),
+        ("0.floor", -np.ones(CHANNELS, np.float32), "floor -1, expected numbers above 0"),
+        ("0.floor", np.ones(1, np.float32), r"weights of shape \(18,\), expected 6 finite numbers"),
+        ("0.bias", None, "expected importance.0.bias with them"),
+        ("0.bias", np.zeros(2), r"bias and bounds of shapes \(2,\)"),
+        ("0.bounds", np.array([1.0, -1.0]), "bounds 1 and -1, expected two numbers in order"),
+        ("0.bounds", np.array([-1e9, 1e9]), "in order within ±30"),
+        ("7.weights", np.zeros(3, np.float32), "importance.7.weights, expected importance.1.wei"),
+        ("note", np.zeros(3, np.float32), "importance.note, expected importance.1.weights"),
     ],
 )
-def test_importance_that_is_none_of_the_profile_is_refused(tmp_path: Path, name, value):
+def test_importance_that_is_none_of_the_profile_is_refused(tmp_path: Path, name, value, message):
     path = tmp_path / "profile.safetensors"
-    replace(profile_of_one(), importance=fitted(1.0)).save(path)
-    arrays = load_file(path)
-    del arrays[name]
+    arrays = stored(path)
+    arrays.pop(f"importance.{name}", None)
     if value is not None:
-        arrays[name] = value
+        arrays[f"importance.{name}"] = value
     save_file(arrays, path)
-    with pytest.raises(UnsupportedBitstreamError, match="importance"):
+    with pytest.raises(UnsupportedBitstreamError, match=rf"not a profile: .*{message}"):
         Profile.load(path)
+
+
+def test_importance_of_other_tensors_is_refused(tmp_path: Path):
+    (model,) = fitted(1.0)
+    message = r"importance: for tensors of \[3, 3\] channels, expected \[3\]"
+    with pytest.raises(ValueError, match=message):
+        replace(profile_of_one(), importance=(model, model))
+    path = tmp_path / "profile.safetensors"
+    arrays = stored(path)
+    arrays |= {name.replace(".0.", ".1."): array for name, array in arrays.items()}
+    save_file(arrays, path)
+    with pytest.raises(UnsupportedBitstreamError, match=message):
+        Profile.load(path)
+
+
+def test_other_arrays_of_a_file_are_nobodys_importance(tmp_path: Path):
+    path = tmp_path / "profile.safetensors"
+    arrays = stored(path)
+    del arrays["importance.0.bounds"]  # as in files of before
+    save_file(arrays | {"note": np.zeros(3)}, path)
+    assert Profile.load(path).importance[0].bounds == (-30, 30)
+    save_file({"profile": arrays["profile"], "note": np.zeros(3)}, path)
+    assert Profile.load(path).importance is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("weight", [-3e38, 3e38])
+def test_predictions_stay_within_their_bounds(weight):
+    weights = np.resize([weight, weight, -weight], 18).astype(np.float32)
+    model = ImportanceModel(weights, 1e308, np.ones(CHANNELS, np.float32), (-1.0, 2.0))
+    tensor = torch.randn(CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 8e6
+    (found,) = ImportancePredictor((model,), profile_of_one())([tensor])
+    assert np.exp(-1) <= found.min() <= found.max() <= np.exp(2)
 
 
 def test_encoders_go_by_the_importance_of_their_profile():

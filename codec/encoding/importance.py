@@ -19,11 +19,7 @@ from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 from codec.format.header import TensorSpec
 from codec.format.profile import ImportanceModel, Profile
 
-__all__ = ["STATISTICS", "ImportancePredictor", "block_statistics", "checked_maps"]
-
-STATISTICS = 6
-"""Of each channel of a block: mean, log deviation and maximum; the same of the 3 x 3 blocks around
-it, the mean of the first two."""
+__all__ = ["ImportancePredictor", "block_statistics", "checked_maps"]
 
 
 class ImportancePredictor:
@@ -44,9 +40,10 @@ class ImportancePredictor:
         self._sizes = [tensor.block_size for tensor in profile.tensors]
         self._models = [
             (
-                torch.from_numpy(model.weights).to(device),
-                model.bias,
+                # float64, so that no weights and features that are finite give anything else
+                torch.from_numpy(model.weights).to(device, torch.float64),
                 torch.from_numpy(model.floor).to(device),
+                model,
             )
             for model in models
         ]
@@ -54,17 +51,17 @@ class ImportancePredictor:
     def __call__(self, features: Sequence[Tensor]) -> list[NDArray[np.float64]]:
         """Return (rows, columns) for each (C, H, W) tensor."""
         found = []
-        for tensor, size, (weights, bias, floor) in zip(
+        for tensor, size, (weights, floor, model) in zip(
             features, self._sizes, self._models, strict=True
         ):
             statistics = block_statistics(tensor.float().to(weights.device), size, floor)
-            logarithm = torch.tensordot(weights, statistics, 1).double().cpu().numpy() + bias
-            found.append(np.exp(np.clip(logarithm, -30, 30)))
+            logarithm = torch.tensordot(weights, statistics.double(), 1).cpu().numpy() + model.bias
+            found.append(np.exp(np.clip(logarithm, *model.bounds)))
         return found
 
 
 def block_statistics(tensor: Tensor, block_size: int, floor: Tensor) -> Tensor:
-    """Return (6 C, rows, columns) statistics of the blocks of a (C, H, W) tensor.
+    """Return (6 C, rows, columns) statistics of the blocks of a (C, H, W) tensor: see `STATISTICS`.
 
     Args:
         tensor: float32.

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from codec.encoding.arithmetic import as_written
 from codec.encoding.forward_transform import ForwardTransform, gradient_blocks
-from codec.encoding.importance import STATISTICS, block_statistics
-from codec.format.profile import ImportanceModel, Profile
+from codec.encoding.importance import block_statistics
+from codec.format.profile import STATISTICS, ImportanceModel, Profile
 
 __all__ = ["ImportanceFit", "block_sensitivity"]
 
