@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from codec.errors import UnsupportedBitstreamError
 from codec.format.header import TensorSpec
 from codec.format.profile import ImportanceModel, Profile
 from codec.normative.decoder import Decoder
-from codec.profiling.importance import ImportanceFit, block_sensitivity
+from codec.profiling.importance import ImportanceFit, block_sensitivity, obstacle
 
 CHANNELS, SIDE, BLOCK = 3, 20, 4
 
@@ -84,11 +86,86 @@ def gradients_of(tensor: torch.Tensor, rng: np.random.Generator, slope: float) -
 
 def fitted(slope: float, inputs: int = 30) -> tuple[ImportanceModel, ...] | None:
     rng = np.random.default_rng(1)
+    tensors = [scene(rng) for _ in range(inputs)]
+    return fit_of(tensors, [gradients_of(tensor, rng, slope) for tensor in tensors])[0]
+
+
+def fit_of(
+    tensors: list[torch.Tensor], gradients: list[torch.Tensor]
+) -> tuple[tuple[ImportanceModel, ...] | None, str]:
     fit = ImportanceFit(profile_of_one())
-    for _ in range(inputs):
-        tensor = scene(rng)
-        fit.add([tensor], [gradients_of(tensor, rng, slope)])
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        fit.measure([tensor], [gradient])
+    for tensor in tensors:
+        fit.add([tensor])
     return fit.models()
+
+
+def scenes(count: int = 30) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Tensors and gradients."""
+    rng = np.random.default_rng(1)
+    tensors = [scene(rng) for _ in range(count)]
+    return tensors, [gradients_of(tensor, rng, 1.0) for tensor in tensors]
+
+
+def seen_by(models: tuple[ImportanceModel, ...], tensor: torch.Tensor) -> float:
+    """Correlation of the logarithms with the truth, of a scene that was not fitted to."""
+    rng, profile = np.random.default_rng(2), profile_of_one()
+    unseen = scene(rng)
+    (truth,) = block_sensitivity(profile, [gradients_of(unseen, rng, 1.0)])
+    (found,) = ImportancePredictor(models, profile)([tensor])
+    return float(np.corrcoef(np.log(found).ravel(), np.log(truth).ravel())[0, 1])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1.7, 6.0, 1000.3])
+def test_a_channel_that_was_constant_tells_nothing(constant):
+    """Its covariances are rounding; and one day it is not constant."""
+    tensors, gradients = scenes()
+    for tensor in tensors:
+        tensor[2] = constant
+    models, _ = fit_of(tensors, gradients)
+    assert models is not None
+    assert not models[0].weights[2::CHANNELS].any()
+    assert np.abs(models[0].weights).max() < 10
+    assert seen_by(models, scene(np.random.default_rng(2))) > 0.9
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("level", [0.0, 1e3])
+def test_a_fit_does_not_depend_on_the_level_of_features(level):
+    tensors, gradients = scenes()
+    models, _ = fit_of([tensor + level for tensor in tensors], gradients)
+    assert models is not None
+    assert seen_by(models, scene(np.random.default_rng(2)) + level) > 0.9
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [0, 7])
+@pytest.mark.parametrize("what", ["channel", "nothing to lose", "much to lose"])
+def test_it_does_not_matter_which_input_is_odd(number, what):
+    tensors, gradients = scenes()
+    if what == "channel":
+        tensors[number][2] = 0
+    else:
+        gradients[number] *= 0 if what == "nothing to lose" else 1e3
+    models, _ = fit_of(tensors, gradients)
+    assert models is not None
+    assert (models[0].floor > 1e-4).all()
+    assert seen_by(models, scene(np.random.default_rng(2))) > 0.9
+    least, most = models[0].bounds
+    assert 1 < most - least < 12
+
+
+def test_nothing_is_predicted_that_was_not_seen():
+    tensors, gradients = scenes()
+    models, _ = fit_of(tensors, gradients)
+    far = ImportancePredictor(models, profile_of_one())([tensors[0] * 1e4])[0]
+    least, most = np.exp(models[0].bounds)
+    assert least * 0.999 <= far.min() <= far.max() <= most * 1.001
+    truths = [block_sensitivity(profile_of_one(), [one])[0] for one in gradients]
+    spread = np.log(np.max(truths) / np.min(truths))
+    assert 2 < np.log(most / least) < 0.5 * spread
 
 
 def test_importance_is_predicted_where_it_was_never_seen():
@@ -102,8 +179,22 @@ def test_importance_is_predicted_where_it_was_never_seen():
 
 
 def test_what_hardly_differs_is_not_worth_offsets():
-    assert fitted(0.0) is None
-    assert fitted(1.0, inputs=3) is None
+    tensors, gradients = scenes()
+    noise = np.random.default_rng(0)
+    models, said = fit_of(tensors, [gradients_of(tensor, noise, 0.0) for tensor in tensors])
+    assert models is None
+    assert re.fullmatch(r"nothing to gain: its logarithm deviates by 0\.\d\d, 0\.7 or .*", said)
+    assert fit_of(tensors, gradients)[1].startswith("its logarithm deviates by ")
+
+
+def test_what_is_in_the_way_is_told_before_anything_is_allocated():
+    profile = profile_of_one()
+    assert obstacle(profile, 4) == "too few inputs: 4, and 5 or more tell where errors cost"
+    assert not obstacle(profile, 5)
+    wide = SimpleNamespace(tensors=[SimpleNamespace(channels=channels) for channels in (999, 999)])
+    assert obstacle(wide, 5).startswith("too large: the sums of all channels would take 1.1 GB")
+    wide.tensors.pop()
+    assert not obstacle(wide, 5)
 
 
 def test_files_carry_importance_and_streams_do_not(tmp_path: Path):

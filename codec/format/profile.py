@@ -30,6 +30,7 @@ from codec.limits import DEFAULT_LIMITS, Limits
 __all__ = [
     "INTER",
     "INTRA",
+    "MOST_LOGARITHM",
     "STATISTICS",
     "Band",
     "ImportanceModel",
@@ -348,7 +349,7 @@ class Profile:
 def _importance(arrays: dict[str, NDArray[Any]]) -> tuple[ImportanceModel, ...] | None:
     """Return what a file says of importance, if it does."""
     left = {name: _checked_floats(name, array) for name, array in arrays.items()}
-    models = []
+    models: list[ImportanceModel] = []
     while left:
         prefix = f"{IMPORTANCE}{len(models)}."
         needed = [prefix + name for name in ("weights", "floor", "bias")]
