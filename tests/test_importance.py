@@ -13,11 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
-from strategies import SEEDS, header_of, plausible_profile
+from strategies import SEEDS, header_of, plausible_profile, tensor_specs
 
 from codec.encoding.config import Decisions, EncoderConfig
 from codec.encoding.encoder import Encoder
-from codec.encoding.importance import ImportancePredictor, block_statistics
+from codec.encoding.importance import ImportancePredictor, block_statistics, pooled
 from codec.errors import UnsupportedBitstreamError
 from codec.format.header import TensorSpec
 from codec.format.profile import ImportanceModel, Profile
@@ -294,6 +294,30 @@ def test_encoders_go_by_the_importance_of_their_profile():
     everywhere_alike = EncoderConfig(qp=30, decisions=Decisions(importance=0))
     encoded = Encoder(header, everywhere_alike, profile=profile).encode([tensor])
     assert not encoded.packet.has_offsets
+
+
+@settings(max_examples=25)
+@given(tensor_specs(name="t"), st.integers(1, 5), st.tuples(*[st.integers(1, 90)] * 2), SEEDS)
+def test_pixels_are_pooled_where_blocks_lie(spec, block_size, shape, seed):
+    """Slice by slice, in half pixels, which are as fine as offsets are."""
+    rng = np.random.default_rng(seed)
+    profile = Profile((plausible_profile(rng, spec.channels, block_size),))
+    pixels = np.exp2(rng.normal(size=shape))
+    (found,) = pooled(pixels, [spec], profile)
+    assert found.shape == profile.tensors[0].blocks(spec.height, spec.width)
+    halves = pixels.repeat(2, 0).repeat(2, 1)
+
+    def reach(block: int, samples: int, stride: int, offset2: int, length: int) -> slice:
+        first, last = block * block_size, min((block + 1) * block_size, samples)
+        begin, end = (offset2 + 1 + stride * (2 * edge - 1) for edge in (first, last))
+        if end <= 0 or begin >= 2 * length:  # the nearest pixel
+            begin, end = (0, 2) if end <= 0 else (2 * length - 2, 2 * length)
+        return slice(max(begin, 0), min(end, 2 * length))
+
+    for i, j in np.ndindex(found.shape):
+        rows = reach(i, spec.height, spec.stride_y, spec.offset_y2, shape[0])
+        columns = reach(j, spec.width, spec.stride_x, spec.offset_x2, shape[1])
+        assert found[i, j] == pytest.approx(halves[rows, columns].mean())
 
 
 def test_maps_multiply_what_is_predicted():

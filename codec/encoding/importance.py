@@ -19,7 +19,13 @@ from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 from codec.format.header import TensorSpec
 from codec.format.profile import ImportanceModel, Profile
 
-__all__ = ["ImportancePredictor", "block_statistics", "checked_maps"]
+__all__ = [
+    "ImportancePredictor",
+    "block_statistics",
+    "checked_maps",
+    "checked_pixels",
+    "pooled",
+]
 
 
 class ImportancePredictor:
@@ -112,6 +118,67 @@ def checked_maps(
         _checked_map(given, spec, shape, tensor.block_size)
         for given, spec, shape, tensor in zip(maps, specs, shapes, profile.tensors, strict=True)
     ]
+
+
+def checked_pixels(pixels: NDArray[np.floating], height: int, width: int) -> NDArray[np.float64]:
+    """Return importance by pixels of the input, if it is (height, width).
+
+    Raises:
+        TypeError: several things in place of one map.
+        ValueError: another shape or type, or numbers that are not positive.
+    """
+    if isinstance(pixels, dict | str):
+        raise TypeError(
+            f"importance is a {type(pixels).__name__}, expected an array of shape "
+            f"{(height, width)}, the input's pixels"
+        )
+    weights = _real_array(pixels, "importance")
+    if weights.shape != (height, width):
+        raise ValueError(
+            f"importance of shape {weights.shape}, expected {(height, width)}: the pixels of the "
+            "input that features are made from; resize the map with the frames"
+        )
+    return weights
+
+
+def pooled(
+    pixels: NDArray[np.float64], specs: Sequence[TensorSpec], profile: Profile
+) -> list[NDArray[np.float64]]:
+    """Return the mean importance of the pixels that each block stands for, (rows, columns) for each
+    tensor.
+
+    A sample stands for `stride` pixels around the one that it is centred on, `offset` + `stride`
+    times its number: what it sees beyond them it shares with its neighbours.
+
+    Args:
+        pixels: (H, W) of the input.
+        specs: where the tensors lie.
+        profile: whose blocks they are.
+    """
+    height, width = pixels.shape
+    found = []
+    for spec, tensor in zip(specs, profile.tensors, strict=True):
+        size = tensor.block_size
+        down = _shares(spec.height, size, spec.stride_y, spec.offset_y2, height)
+        across = _shares(spec.width, size, spec.stride_x, spec.offset_x2, width)
+        found.append(down @ pixels @ across.T)
+    return found
+
+
+def _shares(
+    samples: int, block_size: int, stride: int, offset2: int, pixels: int
+) -> NDArray[np.float64]:
+    """Return (blocks, pixels) how much of a block each pixel is, along one axis."""
+    first = np.arange(0, samples, block_size)
+    last = np.minimum(first + block_size, samples)  # what lies beyond the tensor is not looked at
+    # pixel n reaches from n to n + 1
+    begin, end = ((offset2 + 1) / 2 + stride * (edge - 0.5) for edge in (first, last))
+    # of what lies beyond the picture the nearest pixel is taken
+    begin, end = np.clip(begin, 0, pixels - 1), np.clip(end, 1, pixels)
+    place = np.arange(pixels)
+    overlap = np.minimum(end[:, None], place + 1) - np.maximum(begin[:, None], place)
+    overlap = np.maximum(overlap, 0)
+    return np.asarray(overlap / overlap.sum(1, keepdims=True))
 
 
 def _checked_map(
