@@ -267,6 +267,41 @@ def test_offsets_that_do_the_same_stay():
     assert not coarser.packet.has_offsets
 
 
+def test_small_moves_of_offsets_are_not_said():
+    header, _ = sample_stream(frames=1)
+    rng = np.random.default_rng(3)
+    encoder = Encoder(header, EncoderConfig(qp=30, scene_cut=False))
+    found = []
+    for offset in (-4, -5, -6):
+        frame = [torch.from_numpy(rng.normal(size=(4, 9, 11))).float()]
+        weights = [np.full((3, 3), 2 ** (-2 * offset / 3))]
+        encoded = encoder.encode(frame, importance=weights)
+        found.append((set(encoded.symbols.tensors[0].offsets.tolist()), encoded.packet.has_offsets))
+    assert found == [({-4}, True), ({-4}, False), ({-6}, True)]
+
+
+def test_what_offsets_cannot_say_still_decides():
+    """A field that is right on the left and wrong on the right, at a qp that no offset moves."""
+    rng = np.random.default_rng(3)
+    profile = Profile((plausible_profile(rng, 3, 4, dense=True, full=True),))
+    header = header_of((TensorSpec("t", 3, 16, 16, 8, 8, 7, 7),), profile, size=(128, 128))
+    noise = torch.from_numpy(rng.normal(size=(3, 16, 18))).float()
+    before, after = noise[:, :, :16], noise[:, :, :16].clone()
+    after[:, :, :8] = noise[:, :, 2:10]
+    field = np.zeros((*header.field_shape, 2), np.int32)
+    field[..., 1] = 64
+    chosen = []
+    for side in (np.s_[:, :2], np.s_[:, 2:]):
+        encoder = Encoder(header, EncoderConfig(scene_cut=False))
+        encoder.encode([before], qp=0)
+        weights = np.ones((4, 4))
+        weights[side] = 100
+        encoded = encoder.encode([after], field, qp=0, importance=[weights])
+        assert not encoded.packet.has_offsets
+        chosen.append(encoded.packet.has_vectors)
+    assert chosen == [True, False]
+
+
 def test_a_scene_cut_has_offsets_of_its_own():
     """A small move that stays between key frames would be said for nothing in a key frame."""
     header, _ = sample_stream(frames=1)

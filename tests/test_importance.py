@@ -157,6 +157,21 @@ def test_it_does_not_matter_which_input_is_odd(number, what):
     assert 1 < most - least < 12
 
 
+def test_a_tensor_in_which_errors_cost_more_is_predicted_to_matter_more():
+    rng = np.random.default_rng(1)
+    profile = Profile(profile_of_one().tensors * 2)
+    fit = ImportanceFit(profile)
+    tensors = [[scene(rng), scene(rng)] for _ in range(10)]
+    for pair in tensors:
+        fit.measure(pair, [gradients_of(pair[0], rng, 0.1), 10 * gradients_of(pair[1], rng, 0.1)])
+    for pair in tensors:
+        fit.add(pair)
+    models, _ = fit.models()
+    plain, dear = ImportancePredictor(models, profile)([scene(rng), scene(rng)])
+    # a hundred times the sensitivity, 0.8 of which is believed
+    assert np.log(dear.mean() / plain.mean()) == pytest.approx(0.8 * np.log(100), rel=0.1)
+
+
 def test_nothing_is_predicted_that_was_not_seen():
     tensors, gradients = scenes()
     models, _ = fit_of(tensors, gradients)

@@ -452,7 +452,9 @@ class Encoder:
             values = self._values(number, latent - self._means[number], each.qps(qp))
             choice = self._choice(number, values, contexts[number], INTRA, each, qp)
             modes = np.full(len(choice.rate), MODE_INTRA, np.uint8)
-            plans.append(TensorPlan(modes, values, choice.levels, choice.classes, each.offsets))
+            plans.append(
+                TensorPlan(modes, values, choice.levels, choice.classes, each.offsets, each.weights)
+            )
         return plans
 
     def _inter_frame(
@@ -473,6 +475,7 @@ class Encoder:
                 predicted.levels,
                 predicted.classes,
                 each.offsets,
+                each.weights,
             ).with_levels(np.where(predicted.cost < predicted.energy, predicted.levels, 0))
             best = each.total(np.minimum(predicted.energy, predicted.cost))
             intra_values = self._values(number, latent - self._means[number], each.qps(qp))
@@ -487,6 +490,7 @@ class Encoder:
                     np.where(chosen, alone.levels, plan.levels),
                     np.where(chosen, alone.classes, plan.classes),
                     each.offsets,
+                    each.weights,
                 )
             plans.append(plan)
             total += float(best.sum())

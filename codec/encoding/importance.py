@@ -120,7 +120,7 @@ def checked_maps(
     ]
 
 
-def checked_pixels(pixels: NDArray[np.floating], height: int, width: int) -> NDArray[np.float64]:
+def checked_pixels(pixels: object, height: int, width: int) -> NDArray[np.float64]:
     """Return importance by pixels of the input, if it is (height, width).
 
     Raises:
