@@ -122,8 +122,9 @@ def test_importance_goes_from_photographs_to_the_blocks_of_a_stream(folder, tmp_
     profile = Profile.load(made)
     assert profile.importance is not None
 
-    def offset_bits(path: Path) -> float:
-        lmc("encode", CLIP, "-o", stream, *asked, "--frames", 2, "-q", "--profile", path, "--force")
+    def offset_bits(path: Path, *more: object) -> float:
+        encode = ["encode", CLIP, "-o", stream, *asked, "--frames", 2, "-q", "--force"]
+        lmc(*encode, "--profile", path, *more)
         content = json.loads(lmc("inspect", stream, "--json", "--profile", path))
         assert content["header"]["importance"] == (
             f"{Profile.load(path).provenance['importance']} (by the profile given)"
@@ -131,6 +132,7 @@ def test_importance_goes_from_photographs_to_the_blocks_of_a_stream(folder, tmp_
         return content["frames"][0]["bits"].get("offsets", 0)
 
     assert offset_bits(made) > 10
+    assert offset_bits(made, "--target-nrmse", 0.05) == 0
     plain = tmp_path / "plain.safetensors"
     said = profile.provenance | {"importance": "not predicted: left out"}
     replace(profile, importance=None, provenance=said).save(plain)
