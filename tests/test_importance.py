@@ -141,6 +141,21 @@ def test_a_fit_does_not_depend_on_the_level_of_features(level):
 
 
 @pytest.mark.filterwarnings("error")
+def test_inputs_without_finite_gradients_are_left_out():
+    tensors, gradients = scenes(8)
+    expected, _ = fit_of(tensors[1:], gradients[1:])
+    gradients[0][0, 1, 2, 3] = torch.nan
+    tensors[0] = tensors[3]
+    models, _ = fit_of(tensors, gradients)
+    np.testing.assert_allclose(models[0].weights, expected[0].weights, rtol=0.05, atol=0.01)
+    for gradient in gradients[:4]:
+        gradient[0, 0, 0, 0] = torch.inf
+    models, said = fit_of(tensors, gradients)
+    assert models is None
+    assert said.startswith("too few inputs: 4, and 5 or more")
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("number", [0, 7])
 @pytest.mark.parametrize("what", ["channel", "nothing to lose", "much to lose"])
 def test_it_does_not_matter_which_input_is_odd(number, what):

@@ -72,7 +72,7 @@ def obstacle(profile: Profile, inputs: int) -> str:
     anything is allocated.
     """
     if inputs < HELD_OUT:
-        return f"too few inputs: {inputs}, and {HELD_OUT} or more tell where errors cost"
+        return _too_few(inputs)
     size = sum(2 * 8 * (STATISTICS * tensor.channels) ** 2 for tensor in profile.tensors)
     if size > MOST_BYTES:
         return (
@@ -80,6 +80,10 @@ def obstacle(profile: Profile, inputs: int) -> str:
             f"{MOST_BYTES / 1e9:.1f} are taken"
         )
     return ""
+
+
+def _too_few(inputs: int) -> str:
+    return f"too few inputs: {inputs}, and {HELD_OUT} or more tell where errors cost"
 
 
 class ImportanceFit:
@@ -92,17 +96,21 @@ class ImportanceFit:
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self._sensitivities: list[list[NDArray[np.float64]]] = []
+        self._sensitivities: list[list[NDArray[np.float64]] | None] = []
         self._variances = [np.zeros(tensor.channels) for tensor in profile.tensors]
-        self._added = 0
+        self._added = self._used = 0
         # of inputs that are fitted to, and of those held out
         self._sums = [
             [_Sums(STATISTICS * tensor.channels) for tensor in profile.tensors] for _ in range(2)
         ]
 
     def measure(self, features: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-        """Measure an input: (C, H, W) features and (count, C, H, W) gradients for each tensor."""
-        self._sensitivities.append(block_sensitivity(self._profile, gradients))
+        """Measure an input: (C, H, W) features and (count, C, H, W) gradients for each tensor; one
+        whose gradients are not finite is left out.
+        """
+        found = block_sensitivity(self._profile, gradients)
+        finite = all(np.isfinite(each).all() for each in found)
+        self._sensitivities.append(found if finite else None)
         for number, feature in enumerate(features):
             variance = feature.double().var((1, 2), correction=0)
             self._variances[number] += variance.cpu().numpy()
@@ -121,18 +129,23 @@ class ImportanceFit:
         """Sensitivities that count as none, of each tensor: a share of what the usual input has,
         which a few with much more to lose do not change.
         """
-        means = np.array([[each.mean() for each in one] for one in self._sensitivities])
-        telling = means[(means > 0).any(1)]
-        usual = np.median(telling, 0) if len(telling) else np.zeros(means.shape[1])
+        means = [[each.mean() for each in one] for one in self._sensitivities if one is not None]
+        telling = [of_input for of_input in means if any(of_input)]
+        usual = np.median(telling, 0) if telling else np.zeros(len(self._profile.tensors))
         return [FLOOR * max(each, 1e-6 * usual.mean(), 1e-300) for each in usual.tolist()]
 
     def add(self, features: Sequence[Tensor]) -> None:
         """Count an input."""
-        held_out = self._added % HELD_OUT == HELD_OUT - 1
+        sensitivities = self._sensitivities[self._added]
+        self._added += 1
+        if sensitivities is None:
+            return
+        self._used += 1
+        held_out = self._used % HELD_OUT == 0
         for tensor, feature, sensitivity, floor, least, sums in zip(
             self._profile.tensors,
             features,
-            self._sensitivities[self._added],
+            sensitivities,
             self._floors,
             self._least,
             self._sums[held_out],
@@ -142,12 +155,13 @@ class ImportanceFit:
             statistics = block_statistics(feature.float(), tensor.block_size, floors)
             rows = statistics.flatten(1).t().double().cpu().numpy()
             sums.add(rows, np.log(sensitivity.ravel() + least))
-        self._added += 1
 
     def models(self) -> tuple[tuple[ImportanceModel, ...] | None, str]:
         """Return a map for each tensor, or None where importance hardly differs; and in words by
         how much it does.
         """
+        if self._used < HELD_OUT:
+            return None, _too_few(self._used)
         fitted, held_out = self._sums
         solved = [_solved(*pair) for pair in zip(fitted, held_out, strict=True)]
         means = np.array([sums.mean_y for sums in fitted])
