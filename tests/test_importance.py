@@ -363,6 +363,7 @@ def test_maps_multiply_what_is_predicted():
 
     ones = np.ones((SIDE // BLOCK, SIDE // BLOCK))
     np.testing.assert_array_equal(offsets(ones), offsets(None))
+    assert (offsets(ones * np.finfo(float).max) == -11).all()  # down to 0 from 21, of a key frame
     corner = ones.copy()
     corner[0, 0] = 2.0 ** (2 * 3 / 3)  # three offsets of 2 qp: twice the step
     difference = offsets(None) - offsets(corner)

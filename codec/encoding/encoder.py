@@ -300,7 +300,8 @@ class Encoder:
             exponent = self._decisions.importance
             found = [weights**exponent for weights in self._predictor(features)]
         if maps is not None:
-            found = [weights * given for weights, given in zip(found, maps, strict=True)]
+            with np.errstate(over="ignore"):  # far beyond what makes a difference
+                found = [weights * given for weights, given in zip(found, maps, strict=True)]
         return [np.clip(each.ravel(), 1 / MOST_IMPORTANCE, MOST_IMPORTANCE) for each in found]
 
     def _emphasis(
