@@ -55,18 +55,22 @@ def inspected(reader: StreamReader, profile: Profile | None = None) -> StreamCon
 
     Args:
         reader: at the first packet.
-        profile: what the stream was written with, where its header only names it.
+        profile: what the stream was written with, where its header only names it; and what tells
+            whether it predicts importance, which no stream says.
 
     Raises:
         BitstreamError: the profile is unknown, another one, or broken: then no frame can be read.
     """
-    profile = profile_of(reader.header, reader.limits, profile)
-    before_fault = BeforeFault(_frames(reader, profile))
+    used_profile = profile_of(reader.header, reader.limits, profile)
+    header = described(reader.header, used_profile)
+    if profile is not None:
+        header["importance"] = _importance(profile)
+    before_fault = BeforeFault(_frames(reader, used_profile))
     frames = list(before_fault)
     used = reader.header_bytes + sum(frame.bytes for frame in frames)
     size = used if before_fault.error is not None else reader.bytes_read
     return StreamContents(
-        described(reader.header, profile),
+        header,
         size,
         reader.header_bytes,
         size - used,
@@ -118,6 +122,12 @@ def described(header: SequenceHeader, profile: Profile) -> dict[str, str | int]:
             for spec in header.tensors
         ),
     }
+
+
+def _importance(profile: Profile) -> str:
+    """Say whether a profile's file predicts importance."""
+    plain = "not predicted" if profile.importance is None else "predicted"
+    return f"{profile.provenance.get('importance', plain)} (by the profile given)"
 
 
 def _preprocessing(how: Preprocessing | None) -> str:

@@ -107,10 +107,13 @@ class Pyramid(nn.Module):
 
 
 class BrightMap(nn.Module):
-    """Two levels of features, and a map of what is bright; some of the features lead nowhere."""
+    """Two levels of features, and a map of what is bright; some of the features lead nowhere.  The
+    more the `gain`, the fewer places there are that are neither.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, gain: float = 4) -> None:
         super().__init__()
+        self.gain = gain
         self.first = nn.Conv2d(3, 6, 3, stride=2, padding=1)
         self.second = nn.Conv2d(6, 8, 3, stride=2, padding=1)
         self.side = nn.Conv2d(6, 8, 1)
@@ -120,4 +123,4 @@ class BrightMap(nn.Module):
         near = torch.relu(self.first(images))
         far = torch.relu(self.second(near))
         joined = self.side(near) + functional.interpolate(far, scale_factor=2.0)
-        return torch.sigmoid(4 * self.head(joined))
+        return torch.sigmoid(self.gain * self.head(joined))

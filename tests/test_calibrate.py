@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,7 @@ def test_several_tensors_of_a_file_by_their_task(folder, tmp_path, preprocessing
     asked = options(folder, preprocessing)
     report = lmc("calibrate", *sources, "-o", made, *asked, *few)
     assert "distortion_at_qp_28" in report
+    assert "not predicted: too few inputs: 2, and 5 or more tell where errors cost" in report
     profile = Profile.load(made)
     assert [tensor.channels for tensor in profile.tensors] == [6, 8]
     assert all(tensor.bands[0].matrix.ndim == 2 for tensor in profile.tensors)
@@ -97,6 +99,45 @@ def test_the_profile_is_encoded_with(folder, tmp_path):
     assert found["distortion"] < 0.1
     md5 = lmc("decode", stream, "--md5").split()[::2]
     assert md5 == found["frame_md5"]
+
+
+def test_importance_goes_from_photographs_to_the_blocks_of_a_stream(folder, tmp_path):
+    """Where a map is saturated errors cost nothing: calibrate, the file, encode, inspect."""
+    torch.manual_seed(0)
+    network = BrightMap(gain=60).eval()
+    torch.export.save(
+        torch.export.export(network, (torch.zeros(1, 3, 64, 96),)), tmp_path / "n.pt2"
+    )
+    rng, photographs = np.random.default_rng(0), []
+    for number in range(6):
+        coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, 4, 6)).astype(np.float32))
+        pixels = torch.nn.functional.interpolate(coarse, (64, 96), mode="bicubic").clamp(0, 255)
+        photographs.append(tmp_path / f"{number}.ppm")
+        content = pixels[0].permute(1, 2, 0).to(torch.uint8).numpy().tobytes()
+        photographs[-1].write_bytes(b"P6 96 64 255\n" + content)
+    made, stream = tmp_path / "p.safetensors", tmp_path / "s.lmc"
+    asked = ["--model", tmp_path / "n.pt2", *options(folder)[2:]]
+    found = lmc("calibrate", *photographs, "-o", made, *asked, "--views", 1, "--probes", 1)
+    assert "predicted: its logarithm deviates by" in found
+    profile = Profile.load(made)
+    assert profile.importance is not None
+
+    def offset_bits(path: Path, *more: object) -> float:
+        encode = ["encode", CLIP, "-o", stream, *asked, "--frames", 2, "-q", "--force"]
+        lmc(*encode, "--profile", path, *more)
+        content = json.loads(lmc("inspect", stream, "--json", "--profile", path))
+        assert content["header"]["importance"] == (
+            f"{Profile.load(path).provenance['importance']} (by the profile given)"
+        )
+        return content["frames"][0]["bits"].get("offsets", 0)
+
+    assert offset_bits(made) > 10
+    assert offset_bits(made, "--target-nrmse", 0.05) == 0
+    plain = tmp_path / "plain.safetensors"
+    said = profile.provenance | {"importance": "not predicted: left out"}
+    replace(profile, importance=None, provenance=said).save(plain)
+    assert offset_bits(plain) == 0
+    assert "importance" not in json.loads(lmc("inspect", stream, "--json"))["header"]
 
 
 def test_what_is_no_task_or_preprocessing(folder, tmp_path):

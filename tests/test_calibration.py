@@ -17,7 +17,7 @@ from codec.errors import ModelError, VideoError
 from codec.format.header import Preprocessing
 from codec.format.profile import Profile
 from codec.models.submodels import SplitModel, split_model
-from codec.pipeline.calibration import CalibrationOptions, calibrate
+from codec.pipeline.calibration import CalibrationOptions, calibrate, steps_of
 
 pytestmark = pytest.mark.video
 
@@ -122,7 +122,8 @@ def test_an_interrupted_run_goes_on_to_the_identical_file(photographs, tmp_path)
     found = calibrate(
         split(), photographs, PREPROCESSING, OPTIONS, **resumable, advance=advances.append
     )
-    assert advances == [2, 1, 1]
+    assert advances == [2, 1, 1, 8]  # of four inputs there is nothing to tell importance from
+    assert sum(advances) == steps_of(4)
     assert file_of(found) == file_of(expected)
     assert list(tmp_path.iterdir()) == [partial]  # until the profile is in place
 
@@ -135,7 +136,7 @@ def test_the_sums_are_kept_until_the_profile_is_in_place(photographs, tmp_path):
     advances: list[int] = []
     resumed = {"checkpoint": partial, "advance": advances.append}
     found = calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS, **resumed)
-    assert advances == [2]
+    assert advances == [2, 4]
     assert file_of(found) == file_of(calibrate(split(), photographs[:2], PREPROCESSING, OPTIONS))
 
 
@@ -190,7 +191,7 @@ def test_checkpoints_of_other_jobs_are_not_gone_on_from(photographs, tmp_path, o
     advances: list[int] = []
     resumable |= {"force": True, "advance": advances.append}
     calibrate(split(), sources, PREPROCESSING, options, **resumable)
-    assert advances == [1, 1]
+    assert advances == [1, 1, 4]
 
 
 @pytest.mark.parametrize("kind", ["dense", "dict"])

@@ -229,24 +229,157 @@ def test_what_matters_more_is_coded_finer():
     assert (finer.features[0] - features[0])[corner].square().mean() < error / 10
     rest = np.s_[:, 4:, :]
     assert torch.equal(plain.features[0][rest], finer.features[0][rest])
-    still = encoder.encode(features)  # as before, and so need not be said again
+    still = encoder.encode(features, importance=[weights])  # need not be said again
     assert not still.packet.key
     assert not still.packet.has_offsets
 
 
+def test_offsets_go_no_further_than_the_qp():
+    """Beyond 0 and 51 they would cost bits for nothing; the choice of levels does the rest."""
+    header, _ = sample_stream(frames=1)
+    features = [torch.from_numpy(np.random.default_rng(3).normal(size=(4, 9, 11))).float() / 9]
+    rng, found = np.random.default_rng(0), {}
+    for qp, weights in (
+        (0, np.exp2(rng.uniform(0, 16, (3, 3)))),
+        (51, np.exp2(rng.uniform(-16, 0, (3, 3)))),
+        (3, np.full((3, 3), 2.0**16)),
+    ):
+        encoder = Encoder(header, EncoderConfig(qp=qp, keyint=1))
+        encoded = encoder.encode(features, importance=[weights])
+        found[qp] = set(encoded.symbols.tensors[0].offsets.tolist())
+        if qp == 0:
+            plain = Encoder(header, EncoderConfig(qp=qp, keyint=1)).encode(features)
+            assert len(encoded.packet.payload) > len(plain.packet.payload)
+            errors = [(one.features[0] - features[0]).square().mean() for one in (plain, encoded)]
+            assert errors[1] < errors[0]
+    assert found == {0: {0}, 51: {0}, 3: {-2}}
+
+
+def test_offsets_that_do_the_same_stay():
+    header, _ = sample_stream(frames=1)
+    rng = np.random.default_rng(3)
+    frames = [[torch.from_numpy(rng.normal(size=(4, 9, 11))).float()] for _ in range(2)]
+    encoder = Encoder(header, EncoderConfig(keyint=64, scene_cut=False))
+    weights = [np.full((3, 3), 2.0**16)]
+    encoder.encode(frames[0], importance=weights, qp=40)
+    coarser = encoder.encode(frames[1], importance=weights, qp=4)
+    assert set(coarser.symbols.tensors[0].offsets.tolist()) == {-12}
+    assert not coarser.packet.has_offsets
+
+
+def test_small_moves_of_offsets_are_not_said():
+    header, _ = sample_stream(frames=1)
+    rng = np.random.default_rng(3)
+    encoder = Encoder(header, EncoderConfig(qp=30, scene_cut=False))
+    found = []
+    for offset in (-4, -5, -6):
+        frame = [torch.from_numpy(rng.normal(size=(4, 9, 11))).float()]
+        weights = [np.full((3, 3), 2 ** (-2 * offset / 3))]
+        encoded = encoder.encode(frame, importance=weights)
+        found.append((set(encoded.symbols.tensors[0].offsets.tolist()), encoded.packet.has_offsets))
+    assert found == [({-4}, True), ({-4}, False), ({-6}, True)]
+
+
+def test_what_offsets_cannot_say_still_decides():
+    """A field that is right on the left and wrong on the right, at a qp that no offset moves."""
+    rng = np.random.default_rng(3)
+    profile = Profile((plausible_profile(rng, 3, 4, dense=True, full=True),))
+    header = header_of((TensorSpec("t", 3, 16, 16, 8, 8, 7, 7),), profile, size=(128, 128))
+    noise = torch.from_numpy(rng.normal(size=(3, 16, 18))).float()
+    before, after = noise[:, :, :16], noise[:, :, :16].clone()
+    after[:, :, :8] = noise[:, :, 2:10]
+    field = np.zeros((*header.field_shape, 2), np.int32)
+    field[..., 1] = 64
+    chosen = []
+    for side in (np.s_[:, :2], np.s_[:, 2:]):
+        encoder = Encoder(header, EncoderConfig(scene_cut=False))
+        encoder.encode([before], qp=0)
+        weights = np.ones((4, 4))
+        weights[side] = 100
+        encoded = encoder.encode([after], field, qp=0, importance=[weights])
+        assert not encoded.packet.has_offsets
+        chosen.append(encoded.packet.has_vectors)
+    assert chosen == [True, False]
+
+
+def test_a_scene_cut_has_offsets_of_its_own():
+    """A small move that stays between key frames would be said for nothing in a key frame."""
+    header, _ = sample_stream(frames=1)
+    rng = np.random.default_rng(3)
+    encoder = Encoder(header, EncoderConfig(qp=24))
+    wild, calm = (torch.from_numpy(rng.normal(size=(4, 9, 11))).float() * n for n in (30, 0.1))
+    first = encoder.encode([wild], importance=[np.full((3, 3), 2 ** (2 / 3))])
+    assert set(first.symbols.tensors[0].offsets.tolist()) == {-1}
+    cut = encoder.encode([calm], importance=[np.ones((3, 3))])
+    assert cut.packet.key
+    assert not cut.packet.has_offsets
+
+
+@pytest.mark.parametrize("most", [300, 1000])
+def test_offsets_count_in_what_a_frame_may_take(most):
+    """Noise in as many blocks as it takes for the offsets alone to be more than that."""
+    rng = np.random.default_rng(0)
+    profile = Profile((plausible_profile(rng, 2, 4, dense=True),))
+    header = header_of((TensorSpec("t", 2, 160, 160, 8, 8, 7, 7),), profile, size=(1280, 1280))
+    tensor = torch.from_numpy(rng.normal(size=(2, 160, 160))).float() / 20
+    noise = np.exp2(rng.normal(size=(40, 40)) * 4)
+    for weights in (None, noise, np.full((40, 40), 2.0**16)):
+        encoder = Encoder(header, EncoderConfig(qp=20))
+        maps = None if weights is None else [weights]
+        for number in range(2):
+            frame = [tensor * (1 - 2 * number)]
+            encoded = encoder.encode(frame, most_bytes=most, importance=maps)
+            assert len(encoded.packet.payload) <= 1.05 * most + 10
+    assert Encoder(header).encode([tensor], importance=[noise]).packet.has_offsets
+
+
+def test_importance_is_of_one_frame():
+    header, _ = sample_stream(frames=1)
+    rng = np.random.default_rng(3)
+    frames = [[torch.from_numpy(rng.normal(size=(4, 9, 11))).float()] for _ in range(3)]
+    weights = np.ones((3, 3))
+    weights[0, 0] = 1000
+    encoder = Encoder(header, EncoderConfig(qp=30, keyint=2, scene_cut=False))
+    with pytest.raises(FeatureError):  # and a refused frame leaves nothing behind
+        encoder.encode([torch.full((4, 9, 11), 1e30)], importance=[weights])
+    assert not encoder.encode(frames[0]).packet.has_offsets
+    assert encoder.encode(frames[1], importance=[weights]).symbols.tensors[0].offsets.any()
+    after = encoder.encode(frames[2])
+    assert after.packet.key
+    assert not after.symbols.tensors[0].offsets.any()
+    encoder.encode(frames[0], importance=[weights])
+    encoder.encode(frames[1], importance=[weights], key=True)
+    assert not encoder.encode(frames[2], intra=True).symbols.tensors[0].offsets.any()
+
+
 @pytest.mark.parametrize(
-    ("importance", "message"),
+    ("importance", "error", "message"),
     [
-        ([], "importance of 0 tensors, expected 1"),
-        ([np.ones((3, 2))], r"'t' has shape \(3, 2\), expected \(3, 3\): rows and columns of blo"),
-        ([np.zeros((3, 3))], "'t': expected positive numbers"),
-        ([np.full((3, 3), np.nan)], "'t': expected positive numbers"),
+        ([], ValueError, "importance of 0 tensors, expected 1, one array for each of t"),
+        ([np.ones((3, 2))], ValueError, r"'t' has shape \(3, 2\), expected \(3, 3\): rows and"),
+        ([np.zeros((3, 3))], ValueError, r"'t' holds 0.0, expected positive numbers; where"),
+        ([np.full((3, 3), np.nan)], ValueError, "'t' holds nan, expected positive numbers"),
+        ([np.eye(3) > 0], ValueError, r"mask of bool, .*; make it numpy.where\(mask, 16, 1\)"),
+        ([torch.eye(3) > 0], ValueError, r"mask of bool"),
+        ([np.ones((3, 3)) * 1j], ValueError, "'t' is of complex128, expected positive numbers"),
+        ([["a"] * 3] * 3, ValueError, "importance of 3 tensors, expected 1"),
+        ([[["a"] * 3] * 3], ValueError, "'t' is of <U1, expected positive numbers"),
+        ([[[1, 1, 1], [1]]], ValueError, "'t' is no array"),
+        (np.ones((3, 3)), TypeError, "is a ndarray, expected a list of 1, an array of rows and"),
+        (torch.ones(3, 3), TypeError, "is a Tensor, expected a list of 1, .* put one array in a l"),
+        ({"t": np.ones((3, 3))}, TypeError, "importance is a dict, expected a list"),
+        ("t", TypeError, "importance is a str, expected a list"),
+        (2, TypeError, "importance is a int, expected a list"),
     ],
 )
-def test_importance_that_is_none(importance, message):
+def test_importance_that_is_none(importance, error, message):
     header, _ = sample_stream(frames=1)
-    with pytest.raises(ValueError, match=message):
-        Encoder(header).encode([torch.zeros(4, 9, 11)], importance=importance)
+    encoder = Encoder(header)
+    with pytest.raises(error, match=message) as refused:
+        encoder.encode([torch.zeros(4, 9, 11)], importance=importance)
+    assert "\n" not in str(refused.value)
+    for one in (torch.ones(3, 3, requires_grad=True), torch.ones(3, 3).bfloat16(), [[1] * 3] * 3):
+        assert not encoder.encode([torch.zeros(4, 9, 11)], importance=[one]).packet.has_offsets
 
 
 def test_repeated_frames_cost_almost_nothing():

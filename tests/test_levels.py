@@ -229,7 +229,8 @@ def plan_of(choice: LevelChoice, mode: int, offsets: NDArray[np.int64] | None = 
     modes = np.full(len(choice.cost), mode, np.uint8)
     if offsets is None:
         offsets = np.zeros(len(modes), np.int64)
-    return TensorPlan(modes, choice.values, choice.levels, choice.classes, offsets)
+    weights = np.ones(len(modes), np.float32)
+    return TensorPlan(modes, choice.values, choice.levels, choice.classes, offsets, weights)
 
 
 @given(SEEDS, st.integers(1, 12), st.integers(1, 6))
@@ -240,7 +241,14 @@ def test_blocks_become_skipped_or_inter_as_they_have_levels(seed, positions, blo
     modes = rng.integers(0, 3, blocks).astype(np.uint8)
     before = modes.copy()
     offsets = np.zeros(blocks, np.int64)
-    plan = TensorPlan(modes, nothing.astype(np.float32), nothing, nothing.astype(np.uint8), offsets)
+    plan = TensorPlan(
+        modes,
+        nothing.astype(np.float32),
+        nothing,
+        nothing.astype(np.uint8),
+        offsets,
+        np.ones(len(modes), np.float32),
+    )
     levels = (rng.integers(-2, 3, shape) * (rng.random(blocks) < 0.5)).astype(np.int32)
     found = plan.with_levels(levels)
     for mode, old, column in zip(found.modes, before, levels.T, strict=True):
@@ -293,6 +301,7 @@ def test_coding_a_plan_meets_its_classes_and_gives_its_levels_back(header, seed,
                 np.where(chosen, alone.levels, plan.levels),
                 np.where(chosen, alone.classes, plan.classes),
                 plan.offsets,
+                plan.weights,
             )
         )
     frame = FrameSymbols(False, qp, None, [plan.symbols() for plan in plans])

@@ -20,7 +20,9 @@ def test_code_lengths_add_up_to_the_payload(header, seed):
     profile = profile_of(header)
     writer = FrameWriter(header, profile)
     for frame in random_symbols(np.random.default_rng(seed), header, profile, 3):
+        of_blocks = writer.block_bits(frame)
         lengths = copy.deepcopy(writer).code_lengths(frame)
+        assert of_blocks == pytest.approx(sum(lengths.get(e, 0) for e in ("modes", "offsets")))
         assert all(lengths.values())
         total = sum(lengths.values())
         assert total / 8 - 1 <= len(writer.write(frame)) <= 1.02 * total / 8 + 9

@@ -105,6 +105,67 @@ def test_numbers_of_numpy_are_numbers(features):
     assert written(features, stride=np.int64(8), fps=np.int32(25)) == written(features, stride=8)
 
 
+def test_a_region_of_interest_is_coded_finer(features):
+    maps = np.ones(SIZE)
+    maps[:32, :64] = 64
+    region = np.s_[:, :, :4, :8]
+    plain, finer = (
+        written(features, stride=8, qp=36),
+        written(features, stride=8, qp=36, importance=maps),
+    )
+
+    def error(content: bytes, where: object) -> float:
+        return float((opened(content)[:].features - features)[where].square().mean())
+
+    assert error(finer, region) < error(plain, region) / 4
+    assert error(finer, np.s_[:, :, :, 8:]) < 1.2 * error(plain, np.s_[:, :, :, 8:])
+    each = np.broadcast_to(maps, (FRAMES, *SIZE))
+    assert written(features, stride=8, qp=36, importance=each) == finer
+    tensors = (torch.tensor(one) for one in each)
+    assert written(features, stride=8, qp=36, importance=tensors) == finer
+    late = np.ones((FRAMES, *SIZE))
+    late[-1] = maps
+    assert written(features, stride=8, qp=36, importance=late) not in (plain, finer)
+
+
+@pytest.mark.parametrize(
+    ("importance", "error", "message"),
+    [
+        (
+            np.ones((12, 16)),
+            ValueError,
+            r"shape \(12, 16\), expected \(96, 128\): the pixels of the",
+        ),
+        (
+            np.ones(5),
+            ValueError,
+            r"importance of shape \(5,\), expected \(H, W\), the input's pixels",
+        ),
+        (
+            np.ones((3, 96, 128)),
+            ValueError,
+            "different numbers of frames: features 6, importance 3",
+        ),
+        (np.ones(SIZE, bool), ValueError, r"mask of bool, .*; make it numpy.where\(mask, 16, 1\)"),
+        (np.zeros(SIZE), ValueError, "importance holds 0.0, expected positive numbers"),
+        (torch.full(SIZE, torch.nan), ValueError, "importance holds nan"),
+        (
+            {"features": np.ones(SIZE)},
+            TypeError,
+            r"a dict, expected an array \(H, W\) of the input's",
+        ),
+        ("high", TypeError, "importance is a str, expected an array"),
+        (2, TypeError, "importance is a int, expected an array"),
+        ([{}] * FRAMES, TypeError, r"importance is a dict, expected an array of shape \(96, 128\)"),
+    ],
+)
+def test_importance_that_is_no_map(features, tmp_path, importance, error, message):
+    with pytest.raises(error, match=message) as refused:
+        codec.encode(features, tmp_path / "x.lmc", stride=8, importance=importance)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_gradients_are_left_behind(features):
     asking = features.clone().requires_grad_()
     assert written(asking, stride=8) == written(features, stride=8)

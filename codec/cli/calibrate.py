@@ -87,7 +87,7 @@ def calibrate(
     from codec.models.networks import open_network
     from codec.models.preprocessing import default_preprocessing, read_preprocessing
     from codec.models.submodels import split_model
-    from codec.pipeline.calibration import CalibrationOptions, calibrate
+    from codec.pipeline.calibration import CalibrationOptions, calibrate, steps_of
     from codec.pipeline.network_tasks import described, task_of
 
     split = split_or_default(model, split)
@@ -114,7 +114,7 @@ def calibrate(
     options = CalibrationOptions(views=views, probes=probes, seed=seed, budget=budget)
     with torch.no_grad():
         network = open_network(model, weights, device=place)
-        with progress(len(sources), quiet=quiet, unit="input") as advance:
+        with progress(steps_of(len(sources)), quiet=quiet, unit="step") as advance:
             profile = calibrate(
                 split_model(network.module, split, size, network.name),
                 sources,

@@ -103,7 +103,8 @@ CONFIG: EncoderConfig = OPTIONS.config
     "--target-nrmse",
     type=Target("target_nrmse"),
     metavar="X",
-    help="NRMSE of the whole clip to come to, in place of a qp.",
+    help="NRMSE of the whole clip to come to, in place of a qp. It counts errors everywhere alike, "
+    "and so does the encoder then, whatever the profile predicts.",
 )
 @click.option(
     "--keyint",

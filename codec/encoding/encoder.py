@@ -21,7 +21,7 @@ from codec.encoding.arithmetic import as_written
 from codec.encoding.config import EncoderConfig, whole_number
 from codec.encoding.features import checked_features, checked_range
 from codec.encoding.forward_transform import ForwardTransform
-from codec.encoding.importance import ImportancePredictor
+from codec.encoding.importance import ImportancePredictor, checked_maps
 from codec.encoding.levels import LevelChoice, TensorPlan, estimated_cost
 from codec.encoding.payloads import FrameWriter
 from codec.encoding.refinement import CloudFunction, TaskRefinement
@@ -133,10 +133,6 @@ class Encoder:
         self.key_offset = min(round(math.log2(self.config.keyint) * most / 6), most)
         self._previous: FramePacket | None = None
         self._since_key = 0
-        self._importance = [
-            np.ones(math.prod(tensor.blocks(spec.height, spec.width)))
-            for spec, tensor in zip(header.tensors, self.profile.tensors, strict=True)
-        ]
         self._predictor = None
         if self.profile.importance is not None and self._decisions.importance:
             self._predictor = ImportancePredictor(self.profile.importance, self.profile, device)
@@ -170,19 +166,21 @@ class Encoder:
             key: make this a key frame.
             qp: for this frame, in place of the configuration's; key frames are coded finer.
             most_bytes: if the payload looks like getting larger, plan again with a larger qp.
-            importance: for each tensor, (rows, columns) of its blocks: how much an error in each
-                costs the task, 1 where as much as the profile says; positive.  Blocks get a finer
-                or coarser step by it; above 2^16 and below 2^-16 it makes no further difference.
-                None: what the profile's file predicts, if it does; else as in the frame before, at
-                first 1 everywhere.
+            importance: for each tensor, (rows, columns) of its blocks: how many times as much as
+                the profile says an error in each costs in this frame; positive.  It multiplies what
+                the profile's file predicts, if it does.  Blocks get a finer or coarser step by it;
+                above 2^16 and below 2^-16 it makes no further difference.  None: 1 everywhere,
+                whatever the frames before were given.
 
         Returns:
             The packet and its reconstruction.
 
         Raises:
             FeatureError: shapes do not fit the header, or values are not finite or out of range.
-            ValueError: a field of another shape or type; a time or qp that no packet can say.
-            TypeError: something else than tensors, than an array of vectors, or than integers.
+            ValueError: a field or importance of another shape or type, importance that is not
+                positive; a time or qp that no packet can say.
+            TypeError: something else than tensors, than an array of vectors, than a list of
+                importance for each tensor, or than integers.
         """
         # before any state moves: a frame that is refused leaves the next one as it was
         key = key or self._previous is None or self._since_key >= self.config.keyint
@@ -192,14 +190,15 @@ class Encoder:
             raise ValueError(f"qp {qp} is below 0")
         features = checked_features(features, self.header.tensors)
         vectors = self._checked(vectors)
-        if importance is None and self._predictor is not None:
-            predicted = self._predictor(features)
-            importance = [weights**self._decisions.importance for weights in predicted]
+        maps = None
         if importance is not None:
-            self._importance = self._checked_importance(importance)
+            maps = checked_maps(importance, self.header.tensors, self.profile)
+        latents = self._latents_of(features)
         plan = self._plan(
+            latents,
             features,
             vectors,
+            self._importance_of(features, maps),
             key=key,
             intra=intra,
             qp=qp,
@@ -289,66 +288,87 @@ class Encoder:
             return None  # says the same in fewer bytes
         return np.clip(vectors.astype(np.int64), -MAX_VECTOR, MAX_VECTOR).astype(np.int32)
 
-    def _checked_importance(self, importance: Importance) -> list[NDArray[np.float64]]:
-        specs = self.header.tensors
-        if len(importance) != len(specs):
-            raise ValueError(f"importance of {len(importance)} tensors, expected {len(specs)}")
-        found = []
-        for spec, tensor, given in zip(specs, self.profile.tensors, importance, strict=True):
-            weights = np.asarray(given, np.float64)
-            shape = tensor.blocks(spec.height, spec.width)
-            if weights.shape != shape:
-                raise ValueError(
-                    f"importance of {spec.name!r} has shape {weights.shape}, expected {shape}: "
-                    f"rows and columns of blocks of {tensor.block_size}"
-                )
-            if not (np.isfinite(weights) & (weights > 0)).all():
-                raise ValueError(f"importance of {spec.name!r}: expected positive numbers")
-            found.append(np.clip(weights.ravel(), 1 / MOST_IMPORTANCE, MOST_IMPORTANCE))
-        return found
+    def _importance_of(
+        self, features: Sequence[Tensor], maps: list[NDArray[np.float64]] | None
+    ) -> list[NDArray[np.float64]]:
+        """Return what is predicted of the blocks of this frame times what is given, (N,) each."""
+        found = [
+            np.ones(tensor.blocks(spec.height, spec.width))
+            for spec, tensor in zip(self.header.tensors, self.profile.tensors, strict=True)
+        ]
+        if self._predictor is not None:
+            exponent = self._decisions.importance
+            found = [weights**exponent for weights in self._predictor(features)]
+        if maps is not None:
+            with np.errstate(over="ignore"):  # far beyond what makes a difference
+                found = [weights * given for weights, given in zip(found, maps, strict=True)]
+        return [np.clip(each.ravel(), 1 / MOST_IMPORTANCE, MOST_IMPORTANCE) for each in found]
 
-    def _emphasis(self, *, key: bool) -> list[_Emphasis]:
-        """Turn importance into offsets, and what these leave of it."""
+    def _emphasis(
+        self, importance: list[NDArray[np.float64]], qp: int, floor: int, *, key: bool
+    ) -> list[_Emphasis]:
+        """Turn importance into offsets from `floor` on in a frame of that qp, and what these leave
+        of it.
+        """
+        # as far as they move a block's qp, which ends at 0 and at `MAX_QP`
+        least = max(floor, -math.ceil(qp / OFFSET_UNIT))
+        most = min(MAX_OFFSET, math.ceil((MAX_QP - qp) / OFFSET_UNIT))
         found = []
-        for weights, contexts in zip(
-            self._importance, self._payloads.tensors_at(key, self.config.qp), strict=True
-        ):
+        for number, given in enumerate(importance):
+            weights = given
+            if floor > -MAX_OFFSET:  # then the choice of levels must not make up for it
+                weights = np.minimum(given, 2.0 ** (-OFFSET_UNIT * floor / QP_PER_FACTOR))
             wanted = np.round(-QP_PER_FACTOR * np.log2(weights) / OFFSET_UNIT)
-            offsets = np.clip(wanted, -MAX_OFFSET, MAX_OFFSET).astype(np.int64)
+            offsets = np.clip(wanted, least, most).astype(np.int64)
             if not key:
-                before = contexts.offsets
-                offsets = np.where(np.abs(offsets - before) < LEAST_MOVE, before, offsets)
-            rest = weights * 2.0 ** (OFFSET_UNIT * offsets / QP_PER_FACTOR)
+                before = self._payloads.tensors_at(key, qp)[number].offsets
+                near = np.abs(offsets - np.clip(before, least, most)) < LEAST_MOVE
+                offsets = np.where(near & (before >= floor), before, offsets)
+            moved = block_qps(qp, offsets) - qp
+            rest = weights * 2.0 ** (moved / QP_PER_FACTOR)
             found.append(_Emphasis(offsets, rest.astype(np.float32)))
         return found
 
     def _plan(
         self,
+        latents: list[Tensor],
         features: Sequence[Tensor],
         vectors: NDArray[np.int32] | None,
+        importance: list[NDArray[np.float64]],
         *,
         key: bool,
         intra: bool,
         qp: int,
         most_bytes: float,
     ) -> _FramePlan:
-        """Decide what to code, with larger and larger qp until it fits."""
-        latents = self._latents_of(features)
-        emphasis = self._emphasis(key=key)
+        """Decide what to code, with larger and larger qp until it fits; where that ends, with less
+        and less that is finer than the frame.
+        """
+        floor = -MAX_OFFSET
         while True:
-            plan = self._decide(latents, vectors, emphasis, key=key, intra=intra, qp=qp)
+            plan = self._decide(latents, vectors, importance, floor, key=key, intra=intra, qp=qp)
             if self._refinement is not None:
                 plan = self._refined(plan, [tensor.float() for tensor in features])
-            excess = self._estimated_bytes(plan) / max(most_bytes, 1)
-            if excess <= 1 or plan.qp == MAX_QP:
+            bits = plan.bits()
+            if plan.vectors is not None:
+                bits += self._payloads.vector_bits(plan.vectors)
+            if most_bytes < math.inf:
+                bits += self._payloads.block_bits(plan.symbols())
+            excess = bits / 8 / max(most_bytes, 1)
+            if excess <= 1 or (plan.qp == MAX_QP and floor == 0):
                 return plan
-            qp += max(math.ceil(QP_PER_HALVING * math.log2(excess)), 1)
+            step = max(math.ceil(QP_PER_HALVING * math.log2(excess)), 1)
+            if plan.qp < MAX_QP:
+                qp += step
+            else:
+                floor = min(max(floor, plan.least_offset()) + math.ceil(step / OFFSET_UNIT), 0)
 
     def _decide(
         self,
         latents: list[Tensor],
         vectors: NDArray[np.int32] | None,
-        emphasis: list[_Emphasis],
+        importance: list[NDArray[np.float64]],
+        floor: int,
         *,
         key: bool,
         intra: bool,
@@ -360,11 +380,14 @@ class Encoder:
         """
         key_qp = min(max(qp - self.key_offset, 0), MAX_QP)
         qp = min(qp, MAX_QP)
+        emphasis = self._emphasis(importance, key_qp if key else qp, floor, key=key)
         if not key and not intra:
             residuals = self._predicted(latents, vectors, emphasis, qp)
             tensors, cost, intra_cost = self._inter_frame(latents, residuals, emphasis, qp)
             key = self.config.scene_cut and intra_cost < self._decisions.scene_cut_margin * cost
-            if not key:
+            if key:  # no offsets stay, and the qp is another
+                emphasis = self._emphasis(importance, key_qp, floor, key=True)
+            else:
                 field = residuals.vectors
                 if all((tensor.modes == MODE_INTRA).all() for tensor in tensors):
                     field = None  # nothing is predicted with it
@@ -373,12 +396,6 @@ class Encoder:
             qp = key_qp
         tensors = self._intra_frame(latents, emphasis, qp, key=key)
         return _FramePlan(key, qp, None, tensors, self._reconstructor.predict(None))
-
-    def _estimated_bytes(self, plan: _FramePlan) -> float:
-        bits = sum(tensor.bits() for tensor in plan.tensors)
-        if plan.vectors is not None:
-            bits += self._payloads.vector_bits(plan.vectors)
-        return bits / 8
 
     def _refined(self, plan: _FramePlan, features: Sequence[Tensor]) -> _FramePlan:
         """Choose levels once more, by the output of the cloud sub-model."""
@@ -436,7 +453,9 @@ class Encoder:
             values = self._values(number, latent - self._means[number], each.qps(qp))
             choice = self._choice(number, values, contexts[number], INTRA, each, qp)
             modes = np.full(len(choice.rate), MODE_INTRA, np.uint8)
-            plans.append(TensorPlan(modes, values, choice.levels, choice.classes, each.offsets))
+            plans.append(
+                TensorPlan(modes, values, choice.levels, choice.classes, each.offsets, each.weights)
+            )
         return plans
 
     def _inter_frame(
@@ -457,6 +476,7 @@ class Encoder:
                 predicted.levels,
                 predicted.classes,
                 each.offsets,
+                each.weights,
             ).with_levels(np.where(predicted.cost < predicted.energy, predicted.levels, 0))
             best = each.total(np.minimum(predicted.energy, predicted.cost))
             intra_values = self._values(number, latent - self._means[number], each.qps(qp))
@@ -471,6 +491,7 @@ class Encoder:
                     np.where(chosen, alone.levels, plan.levels),
                     np.where(chosen, alone.classes, plan.classes),
                     each.offsets,
+                    each.weights,
                 )
             plans.append(plan)
             total += float(best.sum())
@@ -548,6 +569,14 @@ class _FramePlan:
     vectors: NDArray[np.int32] | None
     tensors: list[TensorPlan]
     predictions: list[Tensor]
+
+    def bits(self) -> float:
+        """Return about how many bits the levels take."""
+        return sum(tensor.bits() for tensor in self.tensors)
+
+    def least_offset(self) -> int:
+        """Return the offset of the blocks that are finest."""
+        return int(min(tensor.offsets.min() for tensor in self.tensors))
 
     def symbols(self) -> FrameSymbols:
         """Return the symbols to code."""

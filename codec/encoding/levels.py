@@ -175,7 +175,8 @@ class LevelChoice:
 @dataclass(frozen=True, slots=True)
 class TensorPlan:
     """What the encoder means to code of a tensor: (N,) modes, and (P, N) values in steps, levels
-    and classes of all blocks, skipped ones too.
+    and classes of all blocks, skipped ones too; their (N,) offsets, and how many times a squared
+    step of each counts.
     """
 
     modes: NDArray[np.uint8]
@@ -183,6 +184,7 @@ class TensorPlan:
     levels: NDArray[np.int32]
     classes: NDArray[np.uint8]
     offsets: NDArray[np.int64]
+    weights: NDArray[np.float32]
 
     def symbols(self) -> TensorSymbols:
         """Keep the levels of the blocks that are not skipped."""
@@ -199,9 +201,9 @@ class TensorPlan:
         return replace(self, modes=modes, levels=levels)
 
     def distortion(self, points: NDArray[np.int8]) -> float:
-        """Return the squared error in squared steps."""
+        """Return the squared error in squared steps, each block's by its weight."""
         recovered = recovered_values(self.levels, points[self.classes])
-        return float(np.square(self.values - recovered).sum())
+        return float(np.square(self.values - recovered).sum(0) @ self.weights)
 
     def bits(self) -> float:
         """Return about how many bits the levels of the coded blocks take."""

@@ -74,6 +74,18 @@ class FrameWriter:
             )
         )
 
+    def block_bits(self, frame: FrameSymbols) -> float:
+        """Return the code length that modes and offsets of the next frame would have."""
+        length, offsets = CodeLength(), self.changes_offsets(frame)
+        for tensor, symbols in zip(
+            copy.deepcopy(self.tensors_at(frame.key, frame.qp)), frame.tensors, strict=True
+        ):
+            if not frame.key:
+                _put_modes(length, tensor, symbols.modes)
+            if offsets:
+                _put_offsets(length, tensor, symbols)
+        return length.bits
+
     def put(self, frame: FrameSymbols, sink_of: Callable[[str], Sink]) -> None:
         """Put the symbols of the next frame into the sinks of their syntax elements.
 

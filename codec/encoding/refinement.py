@@ -11,9 +11,10 @@ levels are moved by one, the best move first, as long as
 
     J = w (1 - m) 1/2 |r + A d|^2 + m D + price R
 
-falls: D is the profile's distortion in squared steps, R the rate, w the ratio of the two measures
-of distortion so far.  m keeps the tensors close to the original beyond this one output, for the
-frames that are predicted from them.  A few rounds follow one another, since z is not linear.
+falls: D is the profile's distortion in squared steps, each block's by its weight, R the rate, w the
+ratio of the two measures of distortion so far.  m keeps the tensors close to the original beyond
+this one output, for the frames that are predicted from them.  A few rounds follow one another,
+since z is not linear.
 """
 
 from __future__ import annotations
@@ -193,6 +194,9 @@ class _Moves:
         self._strength = 0.5 * self._gain * strength[chosen]
         self._residual = residual
         self._value = np.concatenate([plan.values.ravel() for plan, _ in plans])[chosen]
+        self._weight = np.concatenate(
+            [np.broadcast_to(plan.weights, plan.levels.shape).ravel() for plan, _ in plans]
+        )[chosen]
         self._class = np.concatenate([plan.classes.ravel() for plan, _ in plans])[chosen]
         self._point = np.concatenate([points[plan.classes.ravel()] for plan, points in plans])[
             chosen
@@ -221,12 +225,13 @@ class _Moves:
         """Return what a move changes in m D + price R."""
         old, new = self._current[index], self._current[index] + delta
         number, value, point = self._class[index], self._value[index], self._point[index]
+        share = self._share * self._weight[index]
         rates = level_bits()
 
         def cost(level: NDArray[np.int32]) -> NDArray[np.float64]:
             error = np.square(value - recovered_values(level, point))
             bits = rates[number, np.minimum(np.abs(level), MAX_DIRECT_LEVEL + 1)]
-            return np.asarray(self._share * error + self._price * bits)
+            return np.asarray(share * error + self._price * bits)
 
         change = cost(new) - cost(old)
         change[np.abs(new) > MAX_LEVEL] = np.inf

@@ -30,6 +30,8 @@ from codec.limits import DEFAULT_LIMITS, Limits
 __all__ = [
     "INTER",
     "INTRA",
+    "MOST_LOGARITHM",
+    "STATISTICS",
     "Band",
     "ImportanceModel",
     "Profile",
@@ -44,6 +46,14 @@ __all__ = [
 
 INTRA, INTER = 0, 1
 """The two kinds of residual, each with statistics of its own."""
+
+STATISTICS = 6
+"""What importance is told from of each channel of a block: its mean, log deviation and maximum; the
+same of the 3 x 3 blocks around it, the mean of the first two."""
+IMPORTANCE = "importance."
+"""What the names of its arrays begin with in a file."""
+MOST_LOGARITHM = 30.0
+"""Of importance; encoders take it for less already."""
 
 MAX_BLOCK_SIZE = 16
 MAX_FRACTION_BITS = 22
@@ -198,12 +208,36 @@ class ImportanceModel:
     """How the importance of a tensor's blocks is told from its features (`encoding.importance`):
     log importance = weights · statistics + bias.
 
-    `weights`: (6 C,) float32.  `floor`: (C,) float32, deviations that count as none.
+    `weights`: (6 C,) float32.  `floor`: (C,) float32, deviations that count as none.  `bounds`:
+    what log importance was seen to be, least and most; no features make it less or more.
     """
 
     weights: NDArray[np.float32]
     bias: float
     floor: NDArray[np.float32]
+    bounds: tuple[float, float] = (-MOST_LOGARITHM, MOST_LOGARITHM)
+
+    def __post_init__(self) -> None:
+        """Refuse what gives no importance."""
+        channels = self.floor.size
+        for name, array, size in (
+            ("weights", self.weights, STATISTICS * channels),
+            ("floor", self.floor, channels),
+        ):
+            if array.shape != (size,) or not np.isfinite(array).all():
+                raise ValueError(
+                    f"importance: {name} of shape {array.shape}, expected {size} finite numbers"
+                )
+        if not (self.floor > 0).all():
+            raise ValueError(f"importance: floor {self.floor.min():g}, expected numbers above 0")
+        if not math.isfinite(self.bias):
+            raise ValueError(f"importance: bias {self.bias}, expected a finite number")
+        least, most = self.bounds
+        if not -MOST_LOGARITHM <= least <= most <= MOST_LOGARITHM:
+            raise ValueError(
+                f"importance: bounds {least:g} and {most:g}, expected two numbers in order within "
+                f"±{MOST_LOGARITHM:g}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +250,16 @@ class Profile:
     tensors: tuple[TensorProfile, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
     importance: tuple[ImportanceModel, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse importance of other tensors."""
+        if self.importance is not None:
+            found = [model.floor.size for model in self.importance]
+            expected = [tensor.channels for tensor in self.tensors]
+            if found != expected:
+                raise ValueError(
+                    f"importance: for tensors of {found} channels, expected {expected}"
+                )
 
     def to_bytes(self) -> bytes:
         """Serialise canonically."""
@@ -264,6 +308,7 @@ class Profile:
             content[f"importance.{number}.weights"] = model.weights
             content[f"importance.{number}.floor"] = model.floor
             content[f"importance.{number}.bias"] = np.array([model.bias])
+            content[f"importance.{number}.bounds"] = np.array(model.bounds)
         metadata = {"provenance": json.dumps(self.provenance, sort_keys=True)}
         file.write(save(content, metadata))
 
@@ -287,7 +332,8 @@ class Profile:
         try:
             with safe_open(path, framework="numpy") as file:
                 content = file.get_tensor("profile").tobytes()
-                arrays = {name: file.get_tensor(name) for name in file.keys() if name != "profile"}  # noqa: SIM118 - no mapping
+                names = [name for name in file.keys() if name.startswith(IMPORTANCE)]  # noqa: SIM118 - no mapping
+                arrays = {name: file.get_tensor(name) for name in names}
                 provenance = json.loads((file.metadata() or {}).get("provenance", "{}"))
             if not isinstance(provenance, dict):
                 raise CorruptBitstreamError("provenance is no JSON object")
@@ -295,31 +341,40 @@ class Profile:
             raise UnsupportedBitstreamError(f"{path}: not a profile: {error}") from error
         tensors = cls.from_bytes(content).tensors
         try:
-            importance = _importance(arrays, tensors)
-        except (KeyError, ValueError) as error:
-            raise UnsupportedBitstreamError(f"{path}: not a profile: importance {error}") from error
-        return cls(tensors, provenance, importance)
+            return cls(tensors, provenance, _importance(arrays))
+        except ValueError as error:
+            raise UnsupportedBitstreamError(f"{path}: not a profile: {error}") from error
 
 
-def _importance(
-    arrays: dict[str, NDArray[Any]], tensors: tuple[TensorProfile, ...]
-) -> tuple[ImportanceModel, ...] | None:
+def _importance(arrays: dict[str, NDArray[Any]]) -> tuple[ImportanceModel, ...] | None:
     """Return what a file says of importance, if it does."""
-    if not arrays:
-        return None
-    models = []
-    for number, tensor in enumerate(tensors):
-        found = [
-            arrays[f"importance.{number}.{name}"].astype(dtype)
-            for name, dtype in (("weights", "f4"), ("floor", "f4"), ("bias", "f8"))
-        ]
-        weights, floor, bias = found
-        shapes = (weights.shape, floor.shape, bias.shape)
-        expected = ((6 * tensor.channels,), (tensor.channels,), (1,))
-        if shapes != expected or not all(np.isfinite(each).all() for each in found):
-            raise ValueError(f"of shapes {shapes}, expected finite numbers of {expected}")
-        models.append(ImportanceModel(weights, float(bias[0]), floor))
-    return tuple(models)
+    left = {name: _checked_floats(name, array) for name, array in arrays.items()}
+    models: list[ImportanceModel] = []
+    while left:
+        prefix = f"{IMPORTANCE}{len(models)}."
+        needed = [prefix + name for name in ("weights", "floor", "bias")]
+        missing = [name for name in needed if name not in left]
+        if missing:
+            raise ValueError(f"arrays {', '.join(left)}, expected {', '.join(missing)} with them")
+        weights, floor, bias = (left.pop(name) for name in needed)
+        # files of earlier calibrations have none
+        bounds = left.pop(f"{prefix}bounds", np.array([-MOST_LOGARITHM, MOST_LOGARITHM]))
+        if bias.shape != (1,) or bounds.shape != (2,):
+            raise ValueError(
+                f"importance: bias and bounds of shapes {bias.shape} and {bounds.shape}, expected "
+                "(1,) and (2,)"
+            )
+        least, most = bounds.tolist()
+        floats = weights.astype(np.float32), floor.astype(np.float32)
+        models.append(ImportanceModel(floats[0], float(bias[0]), floats[1], (least, most)))
+    return tuple(models) or None
+
+
+def _checked_floats(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of floats that float32 can hold; nothing else is, NaN included."""
+    if array.dtype.kind != "f" or not (np.abs(array) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"{name} of {array.dtype}, expected finite numbers of float32")
+    return array
 
 
 def _within(values: NDArray[Any], limit: int) -> bool:

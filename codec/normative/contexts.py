@@ -204,8 +204,8 @@ class TensorContexts:
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """The offsets of the blocks, (N,), as they were last said: FORMAT.md 7.5."""
-        return self._offsets
+        """The offsets of the blocks, (N,), as they were last said: FORMAT.md 7.5.  A copy."""
+        return self._offsets.copy()
 
     def means_at(self, qp: int) -> NDArray[np.int64]:
         """Return the (2, P) mean magnitudes, moved to another qp: FORMAT.md 7.6."""

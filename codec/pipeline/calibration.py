@@ -44,15 +44,15 @@ from codec.pipeline.checkpoint import CHECKPOINT_SECONDS, Checkpoint
 from codec.pipeline.network_tasks import task_like
 from codec.pipeline.views import Pair, pairs_of_frames, read_photograph, views_of
 from codec.profiling.fixed_point import block_size_for
-from codec.profiling.importance import ImportanceFit
+from codec.profiling.importance import ImportanceFit, obstacle
 from codec.profiling.probes import Criterion, probe_gradients
 from codec.profiling.statistics import BUDGET, FEW, TensorStatistics, bytes_of, shares_of
 from codec.profiling.weighted import WeightedTransform
 from codec.tasks.anything import Anything
 
-__all__ = ["CalibrationOptions", "calibrate"]
+__all__ = ["CalibrationOptions", "calibrate", "steps_of"]
 
-METHOD: Final = 3
+METHOD: Final = 4
 """Number of the method, in every profile's provenance: the same inputs give another file after it
 has changed."""
 REFERENCE_QP: Final = 28
@@ -92,6 +92,13 @@ class CalibrationOptions:
             )
 
 
+def steps_of(inputs: int) -> int:
+    """Return in how many steps so many inputs are calibrated on: each counts once, and twice more
+    where importance is fitted to it.
+    """
+    return inputs + 2 * -(-inputs // -(-inputs // FITTED))
+
+
 def calibrate(
     split: SplitModel,
     sources: Sequence[Path],
@@ -121,7 +128,7 @@ def calibrate(
             and at the end; to be removed by the caller once the profile is where it belongs.
         checkpoint_seconds: least time between two checkpoints.
         force: overwrite a file that is there in place of the checkpoint and is none of this job.
-        advance: called with the number of inputs done since the last call.
+        advance: called with the number of steps done since the last call, of `steps_of`.
         warn: called with a line of text if the budget is too small, or the inputs are too few.
 
     Raises:
@@ -169,13 +176,14 @@ def calibrate(
             f"{FEW * worst.spec.channels} or more make a better profile: add inputs or views"
         )
     transform = WeightedTransform(measurement.statistics)
-    importance = _importance(measurement, transform, sources)
+    importance, said = _importance(measurement, transform, sources, advance or (lambda _: None))
     unit, loss = _tuned_unit(measurement, transform, importance, sources)
     provenance: dict[str, object] = {
         **job,
         **done,
         "unit": unit,
         f"{measurement.task.loss}_at_qp_{REFERENCE_QP}": round(loss, 4),
+        "importance": f"{'not ' if importance is None else ''}predicted: {said}",
     }
     return replace(transform.profile(unit, provenance), importance=importance)
 
@@ -304,20 +312,33 @@ class _Measurement:
 
 
 def _importance(
-    measurement: _Measurement, transform: WeightedTransform, sources: Sequence[Path]
-) -> tuple[ImportanceModel, ...] | None:
-    """Fit how importance is told from features, on inputs as the network will see them."""
+    measurement: _Measurement,
+    transform: WeightedTransform,
+    sources: Sequence[Path],
+    advance: Callable[[int], None],
+) -> tuple[tuple[ImportanceModel, ...] | None, str]:
+    """Fit how importance is told from features, on inputs as the network will see them; say in
+    words what became of it.
+    """
     unit = max(transform.deviation, 2.0**-40) * 2.0**-UNIT_OCTAVES  # cancels
-    fit = ImportanceFit(transform.profile(unit))
-    if not fit.possible:
-        return None
-    for number, source in enumerate(sources[:: -(-len(sources) // FITTED)]):
+    profile = transform.profile(unit)
+    chosen = sources[:: -(-len(sources) // FITTED)]
+    against = obstacle(profile, len(chosen))
+    if against:
+        advance(steps_of(len(sources)) - len(sources))
+        return None, against
+    fit = ImportanceFit(profile)
+    for number, source in enumerate(chosen):
         features = measurement.whole(source, number)
         generator = torch.Generator("cpu").manual_seed(measurement.options.seed + number)
         gradients = probe_gradients(
             measurement.split.cloud, features, FITTED_PROBES, generator, measurement.task
         )
-        fit.add(features, gradients)
+        fit.measure(features, gradients)
+        advance(1)
+    for number, source in enumerate(chosen):
+        fit.add(measurement.whole(source, number))
+        advance(1)
     return fit.models()
 
 

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codec.encoding.config import EncoderConfig
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
@@ -125,7 +126,7 @@ class VideoEncoder:
             with self._blaming_the_split():
                 self._encoder = Encoder(
                     self.header,
-                    options.config,
+                    _config_of(options),
                     cloud=cloud,
                     device=options.device,
                     limits=options.limits,
@@ -380,6 +381,16 @@ class VideoEncoder:
             met = abs(report["nrmse"] / options.target_nrmse - 1) <= NRMSE_TOLERANCE
             return {"target_nrmse": options.target_nrmse, "target_met": met}
         return {"qp": options.config.qp}
+
+
+def _config_of(options: VideoOptions) -> EncoderConfig:
+    """Return how to code: for an NRMSE, which counts an error everywhere alike, without importance
+    by place.
+    """
+    config = options.config
+    if options.target_nrmse is None:
+        return config
+    return replace(config, decisions=replace(config.decided_by(), importance=0))
 
 
 def _preprocessing_of(options: VideoOptions) -> Preprocessing:

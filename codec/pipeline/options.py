@@ -35,14 +35,15 @@ class VideoOptions:
     `profile_apart`: the stream has the hash of that file's profile only, and decoders are given it.
     `limits` are those of the decoders that the stream is for.
     `bitrate` (kbit/s, of the whole file) or `target_nrmse` (of the whole clip) is kept by choosing
-    the qp of every frame, in place of `config.qp`.  `damaged` is what becomes of a damaged video:
-    "stop" at the first damage, "skip" to the next key frame and count what was lost, or "conceal":
-    take what a lenient decoder makes of it.  `preprocessing` is a TOML file that says how frames
-    become the input of a network of one's own (`read_preprocessing`); `task` is what its outputs
-    stand for: a name, or a TOML file (`tasks.description`); known of classifiers.  `measure`:
-    report NRMSE, the MD5 of every frame and what each syntax element costs; `evaluate`: finish the
-    task on both sides as well, and compare both with `truth`, a file of annotations, if one is
-    given; `truth_frames` says which frames they are of (`Truth.from_file`).
+    the qp of every frame, in place of `config.qp`; for an NRMSE, which counts errors everywhere
+    alike, the importance that a profile predicts is left out.  `damaged` is what becomes of a
+    damaged video: "stop" at the first damage, "skip" to the next key frame and count what was lost,
+    or "conceal": take what a lenient decoder makes of it.  `preprocessing` is a TOML file that says
+    how frames become the input of a network of one's own (`read_preprocessing`); `task` is what its
+    outputs stand for: a name, or a TOML file (`tasks.description`); known of classifiers.
+    `measure`: report NRMSE, the MD5 of every frame and what each syntax element costs; `evaluate`:
+    finish the task on both sides as well, and compare both with `truth`, a file of annotations, if
+    one is given; `truth_frames` says which frames they are of (`Truth.from_file`).
     """
 
     model: str = DEFAULT_MODEL

@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from itertools import chain, islice, pairwise, zip_longest
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeAlias
+from typing import Any, BinaryIO, Final, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from codec.encoding.config import EncoderConfig
 from codec.encoding.encoder import Encoder
+from codec.encoding.importance import checked_pixels, pooled
 from codec.encoding.motion_search import MotionSearch, luma, search_by
 from codec.encoding.refinement import CloudFunction
 from codec.errors import FeatureError
@@ -137,6 +138,7 @@ class Writer:
         *,
         pts: int | None = None,
         key: bool = False,
+        importance: Array | None = None,
     ) -> int:
         """Encode and write one frame.
 
@@ -147,6 +149,8 @@ class Writer:
                 pixels; None: no motion.
             pts: in the header's time base; default: one frame duration after the last.
             key: make it a key frame.
+            importance: (H, W), how many times as much as elsewhere an error costs at each pixel of
+                the input; positive.  It is of this frame alone; None: the same everywhere.
 
         Returns:
             The size of its packet in bytes.
@@ -154,14 +158,19 @@ class Writer:
         Raises:
             FeatureError: tensors of other names or shapes, or values not finite or out of range.
             LimitExceededError: a packet larger than decoders take.
-            ValueError: a field of another shape or type; a writer that is not open.
+            ValueError: a field or importance of another shape or type; a writer that is not open.
         """
         if not self._entered or self._stream is None:
             raise ValueError(
                 "the writer is not open; write inside `with codec.Writer(...) as out:`"
             )
         tensors = _tensors_of(frame, self.header.tensors)
-        encoded = self._encoder.encode(tensors, vectors, pts=pts, key=key)
+        maps = None
+        if importance is not None:
+            size = self.header.input_height, self.header.input_width
+            pixels = checked_pixels(importance, *size)
+            maps = pooled(pixels, self.header.tensors, self._encoder.profile)
+        encoded = self._encoder.encode(tensors, vectors, pts=pts, key=key, importance=maps)
         self.packet = encoded.packet
         return self._stream.write(encoded.packet)
 
@@ -263,6 +272,7 @@ def encode(
     grid: int | None = None,
     fps: float | Fraction | None = None,
     pts: Sequence[int] | NDArray[np.int64] | None = None,
+    importance: Array | Iterable[Array] | None = None,
     profile: Profile | None = None,
     profile_apart: bool = False,
     task: str | Path | None = None,
@@ -293,6 +303,8 @@ def encode(
         grid: of the motion field, pixels; default 32.
         fps: frames per second; the time base is its inverse; default 25.
         pts: presentation times in the time base, increasing; default: 0, 1, 2 ...
+        importance: (H, W), how many times as much as elsewhere an error costs at each pixel of the
+            input; positive; or one such map for each frame: (T, H, W), or an iterable.
         profile: how the tensors are transformed; default: measured on the clip, or where frames
             come one by one, on the first eight.  With a header: the one that it names.
         profile_apart: the stream has the profile's hash only, and decoders are given it, as
@@ -309,7 +321,8 @@ def encode(
         LimitExceededError: larger than decoders take.
         TaskError: the task is none.
         ModelError: efforts from 5 on, and the task is not classification.
-        ValueError: motion or pts that do not fit the features; strides that contradict the size.
+        ValueError: motion, pts or importance that do not fit the features; strides that contradict
+            the size.
         TypeError: arguments of other types, or an unknown keyword.
         FileExistsError: the file is there, and `force` is not set.
 
@@ -336,7 +349,13 @@ def encode(
         )
     frames = _frames_of(features)
     times = None if pts is None else _increasing(pts)
-    given = {"features": frames, "motion": _motion_of(motion), "pts": times}
+    given = {
+        "features": frames,
+        "motion": _motion_of(motion),
+        "pts": times,
+        "importance": _maps_of(importance),
+    }
+    one_map = importance if _is_map(importance) else None
     rows = _together({name: values for name, values in given.items() if values is not None})
     first = list(islice(rows, MEASURED_FRAMES))
     if not first:
@@ -394,7 +413,8 @@ def encode(
     with writer, torch.no_grad():
         for row in chain(first, rows):
             vectors = _vectors(row.get("motion"), search, header)
-            writer.write(row["features"], vectors, pts=row.get("pts"))
+            weights = row.get("importance", one_map)
+            writer.write(row["features"], vectors, pts=row.get("pts"), importance=weights)
             assert writer.packet is not None  # noqa: S101 - just written
             if search is not None and not writer.packet.has_vectors:
                 search.forget()
@@ -470,6 +490,29 @@ def _motion_of(motion: Array | Iterable[Array] | None) -> Iterable[NDArray[Any]]
             "codec.VideoReader gives the frames of a video"
         )
     return (_as_array(each) for each in motion)
+
+
+def _is_map(importance: object) -> TypeGuard[Array]:
+    return isinstance(importance, Tensor | np.ndarray) and importance.ndim == 2
+
+
+def _maps_of(importance: Array | Iterable[Array] | None) -> Iterable[Array] | None:
+    """Return maps, one a frame; None of one for all."""
+    if importance is None or _is_map(importance):
+        return None
+    if isinstance(importance, Tensor | np.ndarray):
+        if importance.ndim != 3:
+            raise ValueError(
+                f"importance of shape {tuple(importance.shape)}, expected (H, W), the input's "
+                "pixels, or (T, H, W)"
+            )
+        return list(importance)
+    if isinstance(importance, str | Mapping) or not isinstance(importance, Iterable):
+        raise TypeError(
+            f"importance is a {type(importance).__name__}, expected an array (H, W) of the input's "
+            "pixels, or one for each frame"
+        )
+    return importance
 
 
 def _as_array(value: Array) -> NDArray[Any]:
