@@ -31,8 +31,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 @pytest.fixture(autouse=True)
 def _isolation() -> Iterator[None]:
-    """One torch thread at the start of each test; at its end random generators as they were, and
-    gradients on, which commands of tools/ switch off.
+    """One torch thread at the start of each test; at its end random generators as they were,
+    gradients on, which commands of tools/ switch off, and the scheduling usual, which SVT-AV1 makes
+    that of real time if root opens it: browsers started then have hung the whole machine.
 
     torch is looked up rather than imported: the tests of the lower floors run without it.
     """
@@ -40,10 +41,15 @@ def _isolation() -> Iterator[None]:
     python_state = random.getstate()
     numpy_state = np.random.get_state()  # noqa: NPY002 -- the global generator is what leaks
     torch_state = None
+    schedule = None
+    if hasattr(os, "sched_getscheduler"):
+        schedule = os.sched_getscheduler(0), os.sched_getparam(0)
     if torch is not None:
         torch.set_num_threads(1)
         torch_state = torch.get_rng_state()
     yield
+    if schedule is not None:
+        os.sched_setscheduler(0, *schedule)
     random.setstate(python_state)
     np.random.set_state(numpy_state)  # noqa: NPY002
     if torch is not None:

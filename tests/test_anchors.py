@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zlib
 from collections.abc import Iterator
@@ -293,6 +294,17 @@ def test_the_stream_holds_nothing_but_video(name: str) -> None:
     still = [VideoFrame.from_ndarray(np.full((96, 64), 128, np.uint8), format="yuv420p")] * 12
     coded = code_video(still, CODERS[name], 30, "yuv420p")
     assert sum(coded.frame_bytes) < 350
+
+
+@pytest.mark.video
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no such system call")
+@pytest.mark.parametrize("name", CODERS)
+def test_the_thread_is_scheduled_as_before(name: str) -> None:
+    needs(name)
+    before = os.sched_getscheduler(0)
+    pictures = [VideoFrame.from_ndarray(np.zeros((96, 64), np.uint8), format="yuv420p")] * 2
+    code_video(pictures, CODERS[name], 30, "yuv420p")
+    assert os.sched_getscheduler(0) == before
 
 
 def test_delimiters_are_not_counted() -> None:

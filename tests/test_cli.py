@@ -964,6 +964,7 @@ def test_terminals_are_no_place_for_bytes(made, here):
 WAITING = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this
 import codec
 from codec import cli
 from codec.encoding import encoder

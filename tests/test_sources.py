@@ -54,7 +54,7 @@ def test_published_densenet_keys(tmp_path, densenet):
         ("raft_small", "random:0", "one of torchvision's optical_flow networks"),
         ("quantized_resnet18", "random:0", "one of torchvision's quantization networks"),
         ("folder/resnet50-0676ba61.pth", "default", "name of a file.*--model NAME --weights FILE"),
-        ("absent.pt2", "default", "No such file"),
+        ("absent.pt2", "default", "there is no such file"),
         ("absent.pt2", "random:0", "holds its weights"),
         ("resnet34", "random:", "not an integer"),
         ("resnet34", "random:-1", "not an integer"),

@@ -32,6 +32,7 @@ def load_onnx(path: Path) -> OnnxNetwork:
     Raises:
         ModelError: the converter is not installed, or the file cannot be read or converted.
     """
+    check_file(path)
     try:
         import onnx  # noqa: PLC0415 - an extra
         from onnx2torch import convert  # noqa: PLC0415 - likewise
@@ -40,7 +41,6 @@ def load_onnx(path: Path) -> OnnxNetwork:
             f"model {str(path)!r} needs the package onnx2torch; "
             "pip install 'latent-motion-codec[onnx]'"
         ) from error
-    check_file(path)
     with (
         quiet(),
         as_model_error(

@@ -9,7 +9,8 @@ import importlib.metadata
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -136,6 +137,8 @@ def code_video(
             packets.append((packet.pts, bytes(packet)))
 
     try:
+        with _usual_scheduling():
+            encoder.open()
         for number, picture in enumerate(pictures):
             picture.pts, picture.time_base = number, encoder.time_base
             picture.pict_type = 0  # the source's own choice of key frames is not binding
@@ -178,6 +181,23 @@ def _context(codec: str, mode: str) -> VideoCodecContext:
     assert isinstance(context, VideoCodecContext)
     context.thread_count, context.thread_type = 1, "NONE"
     return context
+
+
+@contextmanager
+def _usual_scheduling() -> Iterator[None]:
+    """Keep the scheduling of this thread.
+
+    Opened by root, SVT-AV1 makes it one of real time, and so all that it starts from then on: they
+    take the machine from everything else, and its own work is timed as nobody else's.
+    """
+    if not hasattr(os, "sched_getscheduler"):  # Linux
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def _bare(packet: bytes, coder: VideoCoder) -> bytes:
