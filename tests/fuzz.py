@@ -147,7 +147,9 @@ def packet(content: bytes) -> None:
             written = packet_around(fields, payload, 7)
             parsed = FramePacket.read(ByteReader(written), previous, 1, LIMITS)
             again = parsed.to_bytes(previous)
-            assert FramePacket.read(ByteReader(again), previous, 1, LIMITS) == parsed
+            found = FramePacket.read(ByteReader(again), previous, 1, LIMITS)
+            # flags that say nothing new are not written again, so that the bytes may be others
+            assert replace(found, crc=parsed.crc) == parsed
             previous = parsed
 
 
