@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from codec.errors import BitstreamError, CorruptBitstreamError, TruncatedBitstreamError
 from codec.files.streams import StreamReader
-from codec.format.constants import FORMAT_VERSION, MAGIC
+from codec.format.constants import FORMAT_VERSION, MAGIC, TYPE_REPEAT
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.primitives import ByteReader, ByteWriter, crc32
@@ -159,8 +159,12 @@ def check_changes(path: Path, positions: range, values: list[int]) -> None:
             damaged[position] ^= value
             found, error = attempt(io.BytesIO(bytes(damaged)), Limits())
             assert error is not None, f"byte {position} ^ {value:#04x} went unseen"
-            if found != expected[: len(found)]:
-                escaped.append((position, value))
+            if found == expected[: len(found)]:
+                continue
+            if damaged[position] == TYPE_REPEAT and found[:-1] == expected[: len(found) - 1]:
+                assert found[-1][3] == found[-2][3]  # what follows it told that it was none
+                continue
+            escaped.append((position, value))
     # the check of an inter frame holds once in 65 536 times; the running CRC told the end of it
     assert len(escaped) <= 1 + len(positions) * len(values) // 20_000, escaped
 
