@@ -48,7 +48,7 @@ def _isolation() -> Iterator[None]:
         torch.set_num_threads(1)
         torch_state = torch.get_rng_state()
     yield
-    if schedule is not None:
+    if schedule is not None and os.sched_getscheduler(0) != schedule[0]:
         os.sched_setscheduler(0, *schedule)
     random.setstate(python_state)
     np.random.set_state(numpy_state)  # noqa: NPY002

@@ -197,7 +197,8 @@ def _usual_scheduling() -> Iterator[None]:
     try:
         yield
     finally:
-        os.sched_setscheduler(0, policy, parameters)
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def _bare(packet: bytes, coder: VideoCoder) -> bytes:
