@@ -244,8 +244,7 @@ class Encoder:
         return pts
 
     def _expected_pts(self) -> int:
-        previous = self._previous
-        return 0 if previous is None else previous.pts + previous.duration
+        return 0 if self._previous is None else self._previous.next_pts
 
     def _latents_of(self, features: Sequence[Tensor]) -> list[Tensor]:
         specs = self.header.tensors
@@ -349,11 +348,11 @@ class Encoder:
             plan = self._decide(latents, vectors, importance, floor, key=key, intra=intra, qp=qp)
             if self._refinement is not None:
                 plan = self._refined(plan, [tensor.float() for tensor in features])
-            bits = plan.bits()
+            if most_bytes == math.inf:  # nothing asks what it comes to
+                return plan
+            bits = plan.bits() + self._payloads.block_bits(plan.symbols())
             if plan.vectors is not None:
                 bits += self._payloads.vector_bits(plan.vectors)
-            if most_bytes < math.inf:
-                bits += self._payloads.block_bits(plan.symbols())
             excess = bits / 8 / max(most_bytes, 1)
             if excess <= 1 or (plan.qp == MAX_QP and floor == 0):
                 return plan

@@ -53,6 +53,11 @@ class FramePacket:
     check: int = 0
     """What the stream says of these bytes and the reconstruction, as `check_of` returns it."""
 
+    @property
+    def next_pts(self) -> int:
+        """The pts that the next packet is expected to have."""
+        return self.pts + self.duration
+
     def sealed(self, previous: FramePacket | None, latents: Iterable[memoryview]) -> FramePacket:
         """Return the packet with its CRC and its check.
 
@@ -106,7 +111,7 @@ class FramePacket:
         else:
             if previous is None:
                 raise ValueError("the first packet of a stream must be a key frame")
-            delta = self.pts - previous.pts - previous.duration
+            delta = self.pts - previous.next_pts
             out.u8(tag | (FLAG_QP if self.qp != previous.qp else 0) | (FLAG_PTS if delta else 0))
             if self.qp != previous.qp:
                 out.u8(self.qp)
@@ -157,7 +162,7 @@ class FramePacket:
                     "an inter frame without a frame before it to predict from"
                 )
             qp = previous.qp if explicit_qp is None else explicit_qp
-            pts += previous.pts + previous.duration
+            pts += previous.next_pts
             duration = pts - previous.pts
         in_range("qp", qp, 0, MAX_QP)
         in_range("pts", pts, -MAX_PTS, MAX_PTS)
@@ -179,7 +184,7 @@ class FramePacket:
             raise CorruptBitstreamError("a repeated frame without a frame before it")
         return cls(
             key=False,
-            pts=in_range("pts", previous.pts + previous.duration, -MAX_PTS, MAX_PTS),
+            pts=in_range("pts", previous.next_pts, -MAX_PTS, MAX_PTS),
             qp=previous.qp,
             has_vectors=False,
             payload=b"",

@@ -215,7 +215,7 @@ class Composer:
         self.latents.append(list(bytes_of(latents)))
         previous = self.packets[-1] if self.packets else None
         if pts is None:
-            pts = previous.pts + previous.duration if previous else 0
+            pts = previous.next_pts if previous else 0
         usual = self.header.frame_duration
         self.packets.append(
             FramePacket(
