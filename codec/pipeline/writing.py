@@ -477,19 +477,14 @@ def _motion_of(motion: Array | Iterable[Array] | None) -> Iterable[NDArray[Any]]
     """Return pictures or fields, one a frame."""
     if motion is None:
         return None
-    if isinstance(motion, Tensor | np.ndarray):
-        if motion.ndim != 4:
-            raise ValueError(
-                f"motion of shape {tuple(motion.shape)}, expected frames (T, H, W, 3) uint8 or a "
-                "field (T, rows, columns, 2) of floats"
-            )
-        return list(_as_array(motion))
-    if isinstance(motion, str) or not isinstance(motion, Iterable):
-        raise TypeError(
-            f"motion is a {type(motion).__name__}, expected frames or fields; "
-            "codec.VideoReader gives the frames of a video"
-        )
-    return (_as_array(each) for each in motion)
+    found = _one_a_frame(
+        "motion",
+        _as_array(motion) if isinstance(motion, Tensor) else motion,
+        "frames (T, H, W, 3) uint8 or a field (T, rows, columns, 2) of floats",
+        4,
+        "frames or fields; codec.VideoReader gives the frames of a video",
+    )
+    return found if isinstance(motion, Tensor | np.ndarray) else map(_as_array, found)
 
 
 def _is_map(importance: object) -> TypeGuard[Array]:
@@ -500,19 +495,26 @@ def _maps_of(importance: Array | Iterable[Array] | None) -> Iterable[Array] | No
     """Return maps, one a frame; None of one for all."""
     if importance is None or _is_map(importance):
         return None
-    if isinstance(importance, Tensor | np.ndarray):
-        if importance.ndim != 3:
-            raise ValueError(
-                f"importance of shape {tuple(importance.shape)}, expected (H, W), the input's "
-                "pixels, or (T, H, W)"
-            )
-        return list(importance)
-    if isinstance(importance, str | Mapping) or not isinstance(importance, Iterable):
-        raise TypeError(
-            f"importance is a {type(importance).__name__}, expected an array (H, W) of the input's "
-            "pixels, or one for each frame"
-        )
-    return importance
+    return _one_a_frame(
+        "importance",
+        importance,
+        "(H, W), the input's pixels, or (T, H, W)",
+        3,
+        "an array (H, W) of the input's pixels, or one for each frame",
+    )
+
+
+def _one_a_frame(
+    what: str, given: Array | Iterable[Array], shapes: str, dimensions: int, kinds: str
+) -> Iterable[Any]:
+    """Return an array cut into frames, or what comes frame by frame as it is."""
+    if isinstance(given, Tensor | np.ndarray):
+        if given.ndim != dimensions:
+            raise ValueError(f"{what} of shape {tuple(given.shape)}, expected {shapes}")
+        return list(given)
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        raise TypeError(f"{what} is a {type(given).__name__}, expected {kinds}")
+    return given
 
 
 def _as_array(value: Array) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from codec.format.constants import (
 )
 from codec.limits import Limits
 from codec.normative.decoder import DecodedFrame, Decoder
-from codec.normative.reconstruction import integers_of
+from codec.normative.reconstruction import bytes_of
 from tools.make.invalid_streams import INVALID, Invalid
 from tools.make.valid_streams import VALID, Valid
 
@@ -44,8 +44,8 @@ def stream_md5(frames: Sequence[DecodedFrame]) -> str:
     """Return the MD5 of a stream: of the latents of all its frames (FORMAT.md 9)."""
     digest = hashlib.md5(usedforsecurity=False)
     for frame in frames:
-        for latent in frame.latents:
-            digest.update(integers_of(latent).data)
+        for content in bytes_of(frame.latents):
+            digest.update(content)
     return digest.hexdigest()
 
 
