@@ -18,8 +18,10 @@ from codec.models.submodels import split_model
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx2torch", None)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"\x08\x08")
     with pytest.raises(ModelError, match=r"pip install 'latent-motion-codec\[onnx\]'"):
-        load_model(str(tmp_path / "net.onnx"))
+        load_model(str(path))
 
 
 def test_arithmetic_of_sizes(tmp_path):
