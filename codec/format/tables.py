@@ -7,6 +7,7 @@ coder is left to `normative.range_coder`.
 """
 
 import json
+from bisect import bisect_left
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ __all__ = [
     "PROBABILITY_BITS",
     "Tables",
     "binary_weights",
+    "class_of",
     "classify",
     "expected_level",
     "tables",
@@ -89,6 +91,16 @@ def binary_weights(index: int) -> tuple[int, int]:
 def classify(mean: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return the scale class of each mean magnitude."""
     return np.searchsorted(tables().thresholds, mean)
+
+
+def class_of(mean: int) -> int:
+    """Return the scale class of one mean magnitude, as `classify` does, in a tenth of the time."""
+    return bisect_left(_thresholds(), mean)
+
+
+@cache
+def _thresholds() -> list[int]:
+    return [int(threshold) for threshold in tables().thresholds]
 
 
 def expected_level(scale: NDArray[np.int64], qp: int) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ from codec.errors import CorruptBitstreamError
 from codec.format.constants import MAX_OFFSET, MAX_VECTOR
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import INTER, INTRA, Profile, TensorProfile
-from codec.format.tables import BINARY_TABLES, MEAN_BITS, classify, expected_level, tables
+from codec.format.tables import BINARY_TABLES, MEAN_BITS, class_of, classify, expected_level, tables
 from codec.normative.stripes import stripes
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, TensorSymbols, block_qps
 
@@ -159,8 +159,7 @@ class VectorContexts:
                     # the second component goes by what the first one was
                     kind = 0 if axis == 0 else 2 if size[i][j] else 1
                     number = VECTOR_KINDS * context + kind
-                    scale_class = int(classify(np.asarray(self._means[number])))
-                    difference = visit(i, j, axis, median, scale_class)
+                    difference = visit(i, j, axis, median, class_of(self._means[number]))
                     self._means[number] = _adapted(self._means[number], difference)
                     value = median + difference
                     if abs(value) > limit:
@@ -288,7 +287,7 @@ class TensorContexts:
         for n in np.flatnonzero(self._modes != MODE_SKIP).tolist():
             prediction = self._neighbours(offsets, n) if self._key else offsets[n]
             mean = self._offset_means[self._key]
-            difference = visit(n, prediction, int(classify(np.asarray(mean))))
+            difference = visit(n, prediction, class_of(mean))
             self._offset_means[self._key] = _adapted(mean, difference)
             offsets[n] = prediction + difference
             if abs(offsets[n]) > MAX_OFFSET:
