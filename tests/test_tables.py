@@ -14,6 +14,7 @@ from codec.format.tables import (
     MEAN_BITS,
     PROBABILITY_BITS,
     binary_weights,
+    class_of,
     classify,
     expected_level,
     tables,
@@ -66,6 +67,7 @@ def test_flags_sum_to_one_and_cover_their_range():
 @given(st.integers(0, 64 << MEAN_BITS))
 def test_classify_against_counting(mean):
     found = int(classify(np.array(mean)))
+    assert found == class_of(mean)
     assert found == sum(mean > threshold for threshold in tables().thresholds.tolist())
 
 
