@@ -138,6 +138,7 @@ def decode(
         model_of,
     )
     from codec.pipeline.evaluation import Evaluation, refuse_lost
+    from codec.pipeline.stages import ahead
     from codec.tasks.anything import Anything
     from codec.tasks.description import TASK_NAMES
     from codec.tasks.truth import Truth
@@ -215,6 +216,8 @@ def decode(
         results = []
         count = 0
         with progress(_frame_count(reader, frames), quiet=quiet) as advance:
+            if reader.seekable:  # a pipe may keep its reader waiting, whoever leaves
+                decoding = stack.enter_context(ahead(decoding))
             decoded = BeforeFault(decoding)
             for number, frame in decoded:
                 if tensors is not None:

@@ -91,6 +91,11 @@ class StreamReader:
         """Size of the packet read last."""
 
     @property
+    def seekable(self) -> bool:
+        """Whether the stream lies in a file, all of it, and does not come through a pipe."""
+        return self._file.seekable()
+
+    @property
     def frames_read(self) -> int:
         """Number of the next frame: of all frames once the end has been read."""
         return self._number
@@ -168,7 +173,7 @@ class StreamReader:
 
     def index(self) -> EndPacket | None:
         """Return the end packet, read from the end of the file; None if the file cannot seek."""
-        if not self._file.seekable():
+        if not self.seekable:
             return None
         here = self._file.tell()
         trailer = TRAILER_BYTES + CRC_BYTES
@@ -196,7 +201,7 @@ class StreamReader:
         """Go to the last key frame at or before `frame`, by the index; without one to the first
         frame.  A file that cannot seek stays where it is.
         """
-        if not self._file.seekable():
+        if not self.seekable:
             return
         try:
             end = self.index()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -169,6 +169,16 @@ class EdgeSource:
             if frame is None:
                 return
             yield frame
+
+    def with_features(self) -> Generator[tuple[Frame, list[Tensor]], None, None]:
+        """Yield the frames with their features, and close the video; for a thread of its own."""
+        try:
+            for frame in self.frames:
+                with torch.no_grad(), self.clock("edge"):
+                    features = self.features(frame)
+                yield frame, features
+        finally:
+            self.close()
 
     def features(self, frame: Frame) -> list[Tensor]:
         """Return what the edge sub-model makes of a frame, (C, H, W) each.

@@ -8,10 +8,11 @@ Nothing here prints; files other than the video and a profile are the caller's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -34,12 +35,15 @@ from codec.pipeline.evaluation import Evaluation, refuse_lost
 from codec.pipeline.metering import Meter
 from codec.pipeline.network_tasks import class_logits, task_of
 from codec.pipeline.options import VideoOptions
+from codec.pipeline.stages import ahead
 from codec.tasks.truth import Truth
 
 __all__ = ["VideoEncoder"]
 
 CONTROLLED_QP = 24
 """What the motion search goes by where the qp is the rate control's."""
+FrameFeatures: TypeAlias = tuple[Frame, list[Tensor]]
+Features: TypeAlias = Generator[FrameFeatures, None, None]
 NRMSE_TOLERANCE = 0.1
 """Deviations from `target_nrmse` that are not worth a warning."""
 
@@ -59,6 +63,7 @@ class VideoEncoder:
 
     def __init__(self, source: str | Path | BinaryIO, options: VideoOptions) -> None:
         self._options = options
+        self._named = isinstance(source, str | Path) and str(source) != "-"
         self._payload = 0
         self._key_frames = 0
         self._source = EdgeSource(source, options)
@@ -126,11 +131,9 @@ class VideoEncoder:
         options, control = self._options, self._control
         previous: FramePacket | None = None
         search = self._search()
-        try:
-            for frame in self._source.frames:
+        with self._side_by_side(self._source.with_features()) as frames:
+            for frame, features in frames:
                 with torch.no_grad():
-                    with self._source.clock("edge"):
-                        features = self._source.features(frame)
                     with self._source.clock("motion"):
                         vectors = self._vectors(search, frame)
                     with self._source.clock("coding"):
@@ -160,8 +163,10 @@ class VideoEncoder:
                         )
                         previous = packet
                 yield encoded
-        finally:
-            self._source.close()
+
+    def _side_by_side(self, frames: Features) -> AbstractContextManager[Iterator[FrameFeatures]]:
+        # a file object of Python's may keep its reader waiting, whoever leaves
+        return ahead(frames) if self._named else closing(frames)
 
     def _search(self) -> MotionSearch | None:
         options = self._options
