@@ -12,6 +12,7 @@ __all__ = [
     "FeatureCodecError",
     "FeatureError",
     "LimitExceededError",
+    "LinkError",
     "ModelError",
     "TaskError",
     "TruncatedBitstreamError",
@@ -44,6 +45,12 @@ class UnsupportedBitstreamError(BitstreamError):
 
 class LimitExceededError(BitstreamError):
     """The stream asks for more memory or work than `Limits` allows."""
+
+
+class LinkError(FeatureCodecError):
+    """A live link: its other end is another one than was named, refuses this one, or says what
+    nobody may.
+    """
 
 
 class VideoError(FeatureCodecError):

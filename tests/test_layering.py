@@ -29,6 +29,7 @@ PACKAGES = [
     "tasks",
     "files",
     "pipeline",
+    "live",
     "inspection",
     "cli",
 ]
@@ -46,6 +47,8 @@ SOLE_IMPORTERS = {
     "efficientnet_lite_pytorch": {"models"},
     "pycocotools": {"tasks"},
     "PIL": {"tasks"},
+    "aioquic": {"live"},
+    "cryptography": {"live"},
 }
 
 
