@@ -47,12 +47,15 @@ class EdgeSource:
     Args:
         source: a file name, "-" for standard input, or a binary file object.
         options: what `lmc encode` is asked for.
+        live: the name may be a URL or a device too.
 
     Raises:
         FeatureCodecError: the video, the network, the split or the task are none, or do not fit.
     """
 
-    def __init__(self, source: str | Path | BinaryIO, options: VideoOptions) -> None:
+    def __init__(
+        self, source: str | Path | BinaryIO, options: VideoOptions, *, live: bool = False
+    ) -> None:
         self._options = options
         self.seconds: dict[str, float] = defaultdict(float)
         self._preprocessing = _preprocessing_of(options)
@@ -63,6 +66,7 @@ class EdgeSource:
             frames=options.frames,
             export_motion=options.motion == "bitstream",
             damaged=options.damaged,
+            live=live,
         )
         try:
             network = open_network(options.model, options.weights, device=options.device)
