@@ -61,6 +61,10 @@ class FeatureError(FeatureCodecError, ValueError):
     """Feature tensors cannot be coded: another shape or number than stated, values out of range."""
 
 
+class LinkError(FeatureCodecError):
+    """The other end of a link is not let in, does not let us in, or is not the one expected."""
+
+
 class ModelError(FeatureCodecError):
     """A model, split point or weight file is unknown, unusable or does not fit the stream."""
 
