@@ -166,7 +166,7 @@ class SenderSession:
             raise ValueError(f"frame {number} follows frame {self._next_number - 1}")
         self.status.frames_skipped += number - self._next_number
         self._next_number = number + 1
-        room = self._room(now)
+        room = self.room(now)
         if room is None:
             self.status.frames_skipped += 1
             return None
@@ -178,7 +178,7 @@ class SenderSession:
         self.status.frames_sent += 1
         return FramePlan(number, choice.slots is None, choice.slots, choice.reference, room, now)
 
-    def _room(self, now: float) -> float | None:
+    def room(self, now: float) -> float | None:
         """Tell how many bytes the link will carry of a frame captured now; None: none."""
         budget = self._rate.rate / 8 / self._frame_rate
         if self._credit_at is None:
