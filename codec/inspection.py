@@ -25,7 +25,8 @@ MODE_NAMES = {MODE_SKIP: "skip", MODE_INTER: "inter", MODE_INTRA: "intra"}
 @dataclass(frozen=True, slots=True)
 class FrameContents:
     """What is in a frame: sizes in bytes, ideal code lengths in bits by syntax element, and how
-    many blocks are of each mode.
+    many blocks are of each mode.  `slots`: predicted from, kept in; None where nothing is said of
+    them.
     """
 
     frame: int
@@ -36,6 +37,7 @@ class FrameContents:
     bytes_framing: int
     bits: dict[str, float]
     blocks: dict[str, int]
+    slots: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def _frames(reader: StreamReader, profile: Profile) -> Iterator[FrameContents]:
                 name: int(sum((mode == value).sum() for mode in modes))
                 for value, name in MODE_NAMES.items()
             },
+            slots=packet.slots,
         )
 
 
@@ -115,6 +118,7 @@ def described(header: SequenceHeader, profile: Profile) -> dict[str, str | int]:
         "motion grid": header.grid,
         "time base": str(header.time_base),
         "frame duration": header.frame_duration,
+        "references": header.references,
         "profile": f"{header.profile_hash.hex()}, {way}",
         "tensors": "; ".join(
             f"{spec.name} {'x'.join(map(str, spec.shape))}, n^k = {spec.stride_y},{spec.stride_x}, "

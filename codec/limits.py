@@ -22,6 +22,7 @@ class Limits:
     tensors: int = 256
     channels: int = 2048
     elements: int = 1 << 24
+    kept_elements: int = 1 << 26
     input_pixels: int = 1 << 26
     index_entries: int = 1 << 22
     vectors: int = 1 << 18

@@ -18,6 +18,7 @@ import sys
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from copy import deepcopy
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 # Limits (8)
 HEADER_BYTES, PROFILE_BYTES, PACKET_BYTES = 1 << 24, 1 << 26, 1 << 26
-TENSORS, CHANNELS, ELEMENTS = 256, 2048, 1 << 24
+TENSORS, CHANNELS, ELEMENTS, KEPT_ELEMENTS = 256, 2048, 1 << 24, 1 << 26
 INPUT_PIXELS, VECTORS, INDEX_ENTRIES = 1 << 26, 1 << 18, 1 << 22
 
 
@@ -139,7 +140,7 @@ class Reader:
 # --- 4 Syntax -------------------------------------------------------------------------------------
 
 MAGIC = bytes.fromhex("AB4C4D430D0A1A0A")
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 SIDE = 1 << 16  # the largest side, stride and offset
 MAX_QP = 51
 MAX_PTS = 1 << 62  # and the largest offset of the index
@@ -163,6 +164,7 @@ class Header(NamedTuple):
     rows: int
     columns: int
     frame_duration: int
+    references: int  # N, the number of slots (4.8)
     tensors: list[Tensor]
     profile: list[TensorProfile]
 
@@ -178,7 +180,7 @@ def read_header(stream: Reader) -> Header:
         raise UnsupportedBitstreamError(f"version {version}, this decoder reads {FORMAT_VERSION}")
     body = Reader(stream.take(limited(stream.varint(), HEADER_BYTES)), CorruptBitstreamError)
     stream.check_crc(0)
-    flags = body.integer(1, 0, 7)
+    flags = body.integer(1, 0, 15)
     height, width = body.varint(1, SIDE), body.varint(1, SIDE)
     limited(height * width, INPUT_PIXELS)
     grid = body.varint(4, 1024)
@@ -196,16 +198,19 @@ def read_header(stream: Reader) -> Header:
         _ = body.take(3 if resize == 2 else 0), [body.varint(0, 65536) for _ in range(3)]  # fill …
         _ = [*(body.varint() for _ in "RGB"), *(body.varint(1, 1 << 32) for _ in "RGB")]
     _ = [body.text(body.varint(0, 65536)) for _ in ("task",) if flags & 4]
+    references = body.integer(1, 2, 16) if flags & 8 else 1
     count = limited(body.varint(1, 65536), TENSORS)
     tensors = [read_tensor(body) for _ in range(count)]
     if len({tensor.name for tensor in tensors}) < count:
         raise CorruptBitstreamError("two tensors of one name")
-    limited(sum(tensor.channels * tensor.height * tensor.width for tensor in tensors), ELEMENTS)
+    elements = sum(tensor.channels * tensor.height * tensor.width for tensor in tensors)
+    limited(elements, ELEMENTS)
+    limited(references * elements if references > 1 else 0, KEPT_ELEMENTS)
     profile_hash = body.take(8)
     serialised = unpack_profile(body) if flags & 1 else shipped_profile(profile_hash)
     body.finish()
     profile = read_profile(serialised, profile_hash, tensors)
-    return Header(grid, rows, columns, frame_duration, tensors, profile)
+    return Header(grid, rows, columns, frame_duration, references, tensors, profile)
 
 
 def unpack_profile(body: Reader) -> bytes:
@@ -243,6 +248,7 @@ class FramePacket(NamedTuple):
 
     key: bool
     repeat: bool
+    slots: tuple[int, int]  # predicted from, kept in (4.8)
     has_vectors: bool
     has_offsets: bool
     qp: int
@@ -260,26 +266,33 @@ def check_running(stream: Reader, found: int, anchor: int | None, end: int) -> N
 
 
 def read_frame_packet(
-    stream: Reader, duration: int, before: FramePacket | None, anchor: int | None
+    stream: Reader, header: Header, kept: list[FramePacket | None], anchor: int | None
 ) -> FramePacket:
-    """Frame packet (4.5) behind the packet `before`; running CRCs count from `anchor` (4.7)."""
+    """Frame packet (4.5); `kept` are those of the slots (4.8); `anchor`: of running CRCs (4.7)."""
     start, tag = stream.position, stream.integer(1, 0x10, 0x40)
     key, flags = tag >> 4 == 2, tag & 15
-    if tag >> 4 == 3 or (key and flags & 7) or (before is None and not key):  # 4.1
+    if tag >> 4 == 3 or (key and flags & 7):
         raise CorruptBitstreamError(f"tag {tag:#04x} at {start}")
+    slots = divmod(stream.integer(1), 16) if header.references > 1 and not key else (0, 0)
+    stream.ranged(max(slots), 0, header.references - 1)
+    before = kept[slots[0]]
+    if before is None and not key:  # 4.1, 4.8
+        raise CorruptBitstreamError(f"slot {slots[0]} is empty at {start}")
     qp = stream.integer(1, 0, MAX_QP) if key or flags & 2 else before.qp
     step = stream.signed_varint() if key or flags & 4 else 0
     pts = stream.ranged(step if key else before.pts + before.distance + step, -MAX_PTS, MAX_PTS)
     if tag == 0x40:
-        return before._replace(key=False, repeat=True, pts=pts)
-    distance = duration if key else pts - before.pts
+        return before._replace(key=False, repeat=True, slots=slots, pts=pts)
+    distance = header.frame_duration if key else pts - before.pts
     payload = stream.take(limited(stream.varint(), PACKET_BYTES))
     covered = stream.content[start : stream.position]
     check = stream.integer(4 if key else 2)
     if key:
         check_running(stream, stream.integer(4), anchor, start)
     vectors, offsets = bool(flags & 1), bool(flags & 8)
-    return FramePacket(key, False, vectors, offsets, qp, pts, distance, payload, check, covered)
+    return FramePacket(
+        key, False, slots, vectors, offsets, qp, pts, distance, payload, check, covered
+    )
 
 
 def read_end_packet(stream: Reader, anchor: int | None) -> tuple[int, list[tuple[int, int]]]:
@@ -684,11 +697,9 @@ class TensorState:
         self.count = [8, 8]
         self.found, self.expected = [0] * len(self.modes), [0] * len(self.modes)
 
-    def read(
-        self, coder: RangeDecoder, packet: FramePacket, before: FramePacket | None
-    ) -> dict[int, Levels]:
+    def read(self, coder: RangeDecoder, packet: FramePacket) -> dict[int, Levels]:
         """Modes, in inter frames only, offsets, and levels (7.2, at its end)."""
-        if before is not None and not packet.key:
+        if not packet.key:
             self.read_modes(coder)
             self.means = self.means_at(packet.qp)  # 7.6
         self.qp = packet.qp
@@ -797,6 +808,14 @@ class TensorState:
 # --- Frames and streams ---------------------------------------------------------------------------
 
 
+class Slot(NamedTuple):
+    """What is kept of a frame (4.8)."""
+
+    vectors: VectorState
+    states: list[TensorState]
+    latents: bytes
+
+
 class Frame(NamedTuple):
     """A decoded frame; the latents as check and digests take them (6.6)."""
 
@@ -819,21 +838,23 @@ def decode(content: bytes, start: int = 0) -> Iterator[Frame]:
         entries = [(0, begin), *(entry for entry in index if entry[0] <= start)]
         number, stream.position = entries[-1]
         anchor = None
-    vectors = VectorState(header)
-    states: list[TensorState] = []
-    packet, latents = None, b""
+    packets: list[FramePacket | None] = [None] * header.references
+    slots: list[Slot] = [Slot(VectorState(header), [], b"")] * header.references
     while stream.position >= len(content) or content[stream.position] >> 4 != 3:
         place = stream.position
-        before, packet = packet, read_frame_packet(stream, header.frame_duration, packet, anchor)
+        packet = read_frame_packet(stream, header, packets, anchor)
         if packet.key:  # 7.8
-            anchor = place
-            vectors = VectorState(header)
+            anchor, packets = place, [None] * header.references
             pairs = zip(header.tensors, header.profile, strict=True)
             states = [TensorState(*pair, packet.qp) for pair in pairs]
+            vectors, latents = VectorState(header), b""
+        else:
+            slot = slots[packet.slots[0]]
+            vectors, states, latents = slot if header.references == 1 else deepcopy(slot)
         if not packet.repeat:  # 7.9
             coder = RangeDecoder(packet.payload)
             field = vectors.read(coder, present=packet.has_vectors)
-            levels = [state.read(coder, packet, before) for state in states]
+            levels = [state.read(coder, packet) for state in states]
             for state, levels_of_state in zip(states, levels, strict=True):
                 prediction = state.reference
                 if packet.has_vectors:
@@ -844,6 +865,8 @@ def decode(content: bytes, start: int = 0) -> Iterator[Frame]:
             crc = zlib.crc32(packet.covered + latents)  # 6.6
             if packet.check != (crc if packet.key else crc % 2**16):
                 raise CorruptBitstreamError(f"a check of {packet.check:#x}, computed {crc:#x}")
+        packets[packet.slots[1]] = packet
+        slots[packet.slots[1]] = Slot(vectors, states, latents)
         if number >= start:
             yield Frame(packet.key, packet.pts, latents)
         number += 1

@@ -582,7 +582,7 @@ def test_an_interrupted_run_leaves_nothing(here, monkeypatch, error, code):
     original = encoder.Encoder.encode
 
     def interrupted(self: Any, *arguments: Any, **options: Any) -> Any:
-        if self._previous is not None:
+        if self._kept[0] is not None:
             raise error
         return original(self, *arguments, **options)
 

@@ -31,6 +31,7 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import FramePacket
 from codec.format.primitives import ByteReader
 from codec.format.profile import Profile, profile_of
+from codec.format.slots import Slots
 from codec.limits import Limits
 from codec.normative.decoder import Decoder
 
@@ -61,9 +62,10 @@ def through_bytes(frames: list[EncodedFrame]) -> list[FramePacket]:
     for frame in frames:
         content += frame.packet.to_bytes(previous)
         previous = frame.packet
-    source, packets = ByteReader(content), []
+    source, packets, kept = ByteReader(content), [], Slots()
     for _ in frames:
-        packets.append(FramePacket.read(source, packets[-1] if packets else None, 1))
+        packets.append(FramePacket.read(source, kept, 1))
+        kept.keep(packets[-1], None, key=packets[-1].key)
     source.end("packets")
     return packets
 

@@ -23,6 +23,7 @@ from codec.format.constants import FORMAT_VERSION, MAGIC, MAX_PTS, MAX_QP
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import EndPacket, FramePacket
 from codec.format.primitives import ByteReader, ByteWriter, crc32
+from codec.format.slots import Slots
 from codec.limits import Limits
 
 SPEC = TensorSpec("features", 2, 3, 4, 8, 8, 7, 7)
@@ -30,10 +31,18 @@ HEADER = SequenceHeader((SPEC,), 224, 224, b"12345678", profile=b"profile" * 5)
 HEADER_PREFIX = len(MAGIC) + 1
 
 
+def behind(packet: FramePacket | None) -> Slots[FramePacket]:
+    """What is kept behind a packet of a stream that keeps one frame."""
+    kept = Slots[FramePacket]()
+    kept.keep(packet, None, key=False)
+    return kept
+
+
 def read_all(content: bytes, count: int, frame_duration: int = 1) -> list[FramePacket]:
     source, packets = ByteReader(content), []
     for _ in range(count):
-        packets.append(FramePacket.read(source, packets[-1] if packets else None, frame_duration))
+        kept = behind(packets[-1] if packets else None)
+        packets.append(FramePacket.read(source, kept, frame_duration))
     source.end("packets")
     return packets
 
@@ -233,7 +242,7 @@ def test_a_time_base_has_one_form():
 
 def test_reserved_header_flags_are_corrupt():
     body = body_of(HEADER)
-    for bit in range(3, 8):
+    for bit in range(4, 8):
         with pytest.raises(CorruptBitstreamError, match="reserved"):
             SequenceHeader.from_bytes(sealed(bytes([body[0] | 1 << bit]) + body[1:]))
 
@@ -416,7 +425,7 @@ def test_packet_prefixes_are_truncated(packets):
     last = packets[-1].to_bytes(packets[-2] if len(packets) > 1 else None)
     for size in range(len(last)):
         with pytest.raises(TruncatedBitstreamError):
-            FramePacket.read(ByteReader(last[:size]), packets[-1], 1)
+            FramePacket.read(ByteReader(last[:size]), behind(packets[-1]), 1)
 
 
 @settings(max_examples=15)
@@ -431,7 +440,7 @@ def test_packet_byte_changes_are_told_by_the_check(packets, change):
         damaged = bytearray(content)
         damaged[index] ^= change
         try:
-            found = FramePacket.read(ByteReader(bytes(damaged)), before, 1)
+            found = FramePacket.read(ByteReader(bytes(damaged)), behind(before), 1)
         except BitstreamError:
             continue
         if index < len(content) - (8 if packet.key else 2) * (not packet.repeat):
@@ -444,10 +453,12 @@ def test_packet_byte_changes_are_told_by_the_check(packets, change):
 def test_a_running_crc_is_compared_where_one_is_known():
     key = FramePacket(True, 0, 20, False, b"abc", 1)
     content = key.to_bytes(None, 0x12345678)
-    assert FramePacket.read(ByteReader(content), None, 1) == replace_crc(key)
-    assert FramePacket.read(ByteReader(content), None, 1, running=0x12345678) == replace_crc(key)
+    assert FramePacket.read(ByteReader(content), behind(None), 1) == replace_crc(key)
+    assert FramePacket.read(
+        ByteReader(content), behind(None), 1, running=0x12345678
+    ) == replace_crc(key)
     with pytest.raises(CorruptBitstreamError, match="0x12345678, computed 0x12345679"):
-        FramePacket.read(ByteReader(content), None, 1, running=0x12345679)
+        FramePacket.read(ByteReader(content), behind(None), 1, running=0x12345679)
 
 
 def replace_crc(packet: FramePacket) -> FramePacket:
@@ -459,7 +470,7 @@ def replace_crc(packet: FramePacket) -> FramePacket:
 def test_packets_of_any_bytes_are_parsed_or_refused(content):
     previous = FramePacket(True, 0, 20, False, b"", 1)
     try:
-        packet = FramePacket.read(ByteReader(content), previous, 1)
+        packet = FramePacket.read(ByteReader(content), behind(previous), 1)
     except BitstreamError:
         return
     assert 0 <= packet.qp <= MAX_QP
@@ -488,11 +499,11 @@ def test_a_repeated_frame_is_one_byte():
     before = FramePacket(False, 5, 30, True, b"x", 3, has_offsets=True)
     packet = FramePacket(False, 8, 30, False, b"", 3, repeat=True).sealed(before, [])
     assert packet.to_bytes(before) == b"\x40"
-    assert FramePacket.read(ByteReader(b"\x40"), before, 1) == packet
-    with pytest.raises(CorruptBitstreamError, match="without a frame before"):
-        FramePacket.read(ByteReader(b"\x40"), None, 1)
+    assert FramePacket.read(ByteReader(b"\x40"), behind(before), 1) == packet
+    with pytest.raises(CorruptBitstreamError, match="no frame is before it"):
+        FramePacket.read(ByteReader(b"\x40"), behind(None), 1)
     with pytest.raises(CorruptBitstreamError, match="tag 0x41"):
-        FramePacket.read(ByteReader(b"\x41\0\0\0"), before, 1)
+        FramePacket.read(ByteReader(b"\x41\0\0\0"), behind(before), 1)
 
 
 def test_a_key_packet_needs_no_predecessor_and_an_inter_packet_does():
@@ -502,8 +513,8 @@ def test_a_key_packet_needs_no_predecessor_and_an_inter_packet_does():
     assert key.to_bytes(None) == key.to_bytes(inter)
     with pytest.raises(ValueError, match="key frame"):
         inter.to_bytes(None)
-    with pytest.raises(CorruptBitstreamError, match="without a frame before"):
-        FramePacket.read(ByteReader(inter.to_bytes(key)), None, 1)
+    with pytest.raises(CorruptBitstreamError, match="no frame is before it"):
+        FramePacket.read(ByteReader(inter.to_bytes(key)), behind(None), 1)
 
 
 def test_bits_that_key_frames_have_not_are_corrupt():
@@ -512,33 +523,33 @@ def test_bits_that_key_frames_have_not_are_corrupt():
     for bit in (1, 2, 4):
         damaged = bytes([content[0] | bit]) + content[1:]
         with pytest.raises(CorruptBitstreamError, match="bits are set that no key frame has"):
-            FramePacket.read(ByteReader(damaged), None, 1)
+            FramePacket.read(ByteReader(damaged), behind(None), 1)
 
 
 def test_a_qp_out_of_range_is_corrupt():
     packet = FramePacket(True, 0, MAX_QP + 1, False, b"", 1)
     with pytest.raises(CorruptBitstreamError, match="qp"):
-        FramePacket.read(ByteReader(packet.to_bytes(None)), None, 1)
+        FramePacket.read(ByteReader(packet.to_bytes(None)), behind(None), 1)
 
 
 def test_a_pts_out_of_range_is_corrupt():
     for pts in (MAX_PTS - 1, -MAX_PTS):
         key = FramePacket(True, pts, 20, False, b"", 5)
         inter = FramePacket(False, pts + 10 * (pts > 0) - 10 * (pts < 0), 20, False, b"", 1)
-        assert FramePacket.read(ByteReader(key.to_bytes(None)), None, 5) == replace_crc(key)
+        assert FramePacket.read(ByteReader(key.to_bytes(None)), behind(None), 5) == replace_crc(key)
         with pytest.raises(CorruptBitstreamError, match="pts"):
-            FramePacket.read(ByteReader(inter.to_bytes(key)), key, 1)
+            FramePacket.read(ByteReader(inter.to_bytes(key)), behind(key), 1)
 
 
 def test_packet_limit_comes_before_the_payload():
     packet = FramePacket(True, 0, 20, False, bytes(100), 1).to_bytes(None)
     with pytest.raises(LimitExceededError, match="packet bytes"):
-        FramePacket.read(ByteReader(packet), None, 1, Limits(packet_bytes=99))
+        FramePacket.read(ByteReader(packet), behind(None), 1, Limits(packet_bytes=99))
     out = ByteWriter()
     out.raw(packet[:3])
     out.varint(1 << 60)
     with pytest.raises(LimitExceededError, match="packet bytes"):
-        FramePacket.read(ByteReader(bytes(out.content)), None, 1)
+        FramePacket.read(ByteReader(bytes(out.content)), behind(None), 1)
 
 
 # --- the end packet -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from codec.format.constants import FORMAT_VERSION, MAGIC, TYPE_REPEAT
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.primitives import ByteReader, ByteWriter, crc32
+from codec.format.slots import Slots
 from codec.limits import Limits
 from codec.normative.decoder import Decoder
 from codec.normative.reconstruction import bytes_of
@@ -363,9 +364,9 @@ def check_payload(path: Path, number: int, payload: bytes) -> None:
         previous = None if packet.key else replace(packet, pts=packet.pts - packet.duration)
         content = replace(packet, payload=payload).sealed(previous, bytes_of(right))
         content = content.to_bytes(previous)
-        parsed = FramePacket.read(
-            ByteReader(content), previous, reader.header.frame_duration, LIMITS
-        )
+        kept = Slots(reader.header.references)
+        kept.keep(previous, (0, packet.predicted_from), key=False)
+        parsed = FramePacket.read(ByteReader(content), kept, reader.header.frame_duration, LIMITS)
         try:
             frame = decoder.decode(parsed)
         except CorruptBitstreamError:

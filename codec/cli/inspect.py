@@ -64,11 +64,14 @@ def _print_stream(found: StreamContents) -> None:
     say(f"{'bytes':16} {found.bytes}: header {found.bytes_header}, end packet {found.bytes_end}")
     elements = sorted({element for frame in found.frames for element in frame.bits})
     titles = ("frame", "type", "pts", "qp", "bytes", "framing")
-    say("\n" + " ".join(f"{title:>9}" for title in titles), nl=False)
+    slots = found.header["references"] != 1
+    say("\n" + " ".join(f"{title:>9}" for title in titles) + "  slots" * slots, nl=False)
     say("".join(f"  {element}" for element in elements) + "   [bits]")
     for frame in found.frames:
         cells = (frame.frame, frame.type, frame.pts, frame.qp, frame.bytes, 8 * frame.bytes_framing)
         say(" ".join(f"{cell:>9}" for cell in cells), nl=False)
+        if slots:
+            say(f"  {'' if frame.slots is None else '{}>{}'.format(*frame.slots):>5}", nl=False)
         say("".join(f"  {frame.bits.get(e, 0):>{len(e)}.1f}" for e in elements))
     for kind in ("key", "inter", "repeat"):
         chosen = [frame for frame in found.frames if frame.type == kind]

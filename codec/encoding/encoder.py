@@ -37,6 +37,7 @@ from codec.format.constants import (
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import INTER, INTRA, Profile, profile_of
+from codec.format.slots import Slots
 from codec.limits import DEFAULT_LIMITS, Limits
 from codec.normative.contexts import TensorContexts
 from codec.normative.quantization import step_sizes
@@ -119,7 +120,9 @@ class Encoder:
             raise ValueError(f"header: {error}") from error
         self._device = torch.device(device)
         self._payloads = FrameWriter(header, self.profile)
-        self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
+        self._reconstructor = Reconstructor(
+            header.tensors, self.profile, header.grid, device, header.references
+        )
         self._forward = [ForwardTransform(tensor, device) for tensor in self.profile.tensors]
         self._means = [
             torch.from_numpy(tensor.mean.astype(np.float32)).to(device)[:, None, None]
@@ -131,7 +134,9 @@ class Encoder:
         # the fewer frames inherit the errors of a key frame, the less its bits are worth
         most = self._decisions.key_offset
         self.key_offset = min(round(math.log2(self.config.keyint) * most / 6), most)
-        self._previous: FramePacket | None = None
+        self._kept = Slots[FramePacket](header.references)
+        self._last_slot = 0
+        self._next_pts = 0
         self._since_key = 0
         self._predictor = None
         if self.profile.importance is not None and self._decisions.importance:
@@ -152,6 +157,7 @@ class Encoder:
         qp: int | None = None,
         most_bytes: float | None = None,
         importance: Importance | None = None,
+        slots: tuple[int, int] | None = None,
     ) -> EncodedFrame:
         """Encode one frame.
 
@@ -171,6 +177,9 @@ class Encoder:
                 the profile's file predicts, if it does.  Blocks get a finer or coarser step by it;
                 above 2^16 and below 2^-16 it makes no further difference.  None: 1 everywhere,
                 whatever the frames before were given.
+            slots: of a stream that keeps several frames: which to predict from, and where to keep
+                this one; a key frame is kept in slot 0, alone.  Default: from the frame encoded
+                last, into the slot behind its own, in rotation.  Vectors are from that frame.
 
         Returns:
             The packet and its reconstruction.
@@ -178,13 +187,17 @@ class Encoder:
         Raises:
             FeatureError: shapes do not fit the header, or values are not finite or out of range.
             ValueError: a field or importance of another shape or type, importance that is not
-                positive; a time or qp that no packet can say.
+                positive; a time or qp that no packet can say; slots that the stream does not have,
+                or nothing in the one to predict from.
             TypeError: something else than tensors, than an array of vectors, than a list of
                 importance for each tensor, or than integers.
         """
         # before any state moves: a frame that is refused leaves the next one as it was
-        key = key or self._previous is None or self._since_key >= self.config.keyint
-        pts = self._checked_pts(pts, key=key)
+        slots, last_slot = self._checked_slots(slots, key=key), self._last_slot
+        previous = self._kept[slots[0]]
+        key = key or previous is None or self._since_key >= self.config.keyint
+        expected = 0 if previous is None else previous.next_pts
+        pts = self._checked_pts(self._next_pts if pts is None else pts, expected, key=key)
         qp = self.config.qp if qp is None else whole_number("qp", qp)
         if qp < 0:
             raise ValueError(f"qp {qp} is below 0")
@@ -194,6 +207,7 @@ class Encoder:
         if importance is not None:
             maps = checked_maps(importance, self.header.tensors, self.profile)
         latents = self._latents_of(features)
+        self._payloads.predicted_from = slots[0]
         plan = self._plan(
             latents,
             features,
@@ -204,8 +218,10 @@ class Encoder:
             qp=qp,
             most_bytes=math.inf if most_bytes is None else most_bytes,
         )
-        frame, previous = plan.symbols(), self._previous
-        if not key and pts == self._expected_pts() and frame.changes_nothing:
+        frame = plan.symbols()
+        if not frame.key and len(self._kept) > 1:
+            frame.slots = slots
+        if not frame.key and pts == expected and frame.changes_nothing:
             assert previous is not None  # noqa: S101 - the first frame is a key frame
             frame = replace(frame, qp=previous.qp, repeat=True)
         has_offsets = self._payloads.changes_offsets(frame)
@@ -223,17 +239,36 @@ class Encoder:
             duration=duration,
             has_offsets=has_offsets,
             repeat=frame.repeat,
+            slots=frame.slots,
         ).sealed(previous, bytes_of(reconstruction))
-        self._previous = packet
+        self._kept.keep(packet, frame.slots, key=frame.key)
+        self._last_slot = frame.slots[1] if frame.slots else 0
+        self._next_pts = packet.next_pts
+        if slots[0] != last_slot and not frame.key:  # the distance is not to the frame before
+            self._next_pts = pts + self.header.frame_duration
         self._since_key = 1 if frame.key else self._since_key + 1
         return EncodedFrame(packet, frame, tuple(reconstruction), self.profile)
 
-    def _checked_pts(self, pts: int | None, *, key: bool) -> int:
+    def _checked_slots(self, slots: tuple[int, int] | None, *, key: bool) -> tuple[int, int]:
+        """Return where the next frame is predicted from, and where it is kept."""
+        count = len(self._kept)
+        if slots is None:
+            return self._last_slot, (self._last_slot + 1) % count
+        found = tuple(whole_number("slot", slot) for slot in slots)
+        if len(found) != 2 or not all(0 <= slot < count for slot in found):
+            raise ValueError(
+                f"slots {slots}, expected two from 0 to {count - 1}: the header says that "
+                f"{count} {'frame is' if count == 1 else 'frames are'} kept"
+            )
+        if not key and self._since_key and self._kept[found[0]] is None:
+            raise ValueError(f"slot {found[0]} is empty: nothing was kept in it since a key frame")
+        return found[0], found[1]
+
+    def _checked_pts(self, pts: int, expected: int, *, key: bool) -> int:
         """Return the time of the next frame, as its packet can say it: in full, or as what it
         differs by from the expected one.
         """
-        expected = self._expected_pts()
-        pts = expected if pts is None else whole_number("pts", pts)
+        pts = whole_number("pts", pts)
         if not -MAX_PTS <= pts < MAX_PTS:
             raise ValueError(f"pts {pts} is outside -2^62 … 2^62 - 1; count from another start")
         if not key and not -MAX_PTS <= pts - expected < MAX_PTS:
@@ -242,9 +277,6 @@ class Encoder:
                 " make this a key frame, or count from another start"
             )
         return pts
-
-    def _expected_pts(self) -> int:
-        return 0 if self._previous is None else self._previous.next_pts
 
     def _latents_of(self, features: Sequence[Tensor]) -> list[Tensor]:
         specs = self.header.tensors
@@ -423,7 +455,7 @@ class Encoder:
             fields.append(None)
         best: tuple[float, _Residuals] | None = None
         for field in fields:
-            predictions = self._reconstructor.predict(field)
+            predictions = self._reconstructor.predict(field, self._payloads.predicted_from)
             values = [
                 self._values(number, latent - prediction, each.qps(qp))
                 for number, (latent, prediction, each) in enumerate(

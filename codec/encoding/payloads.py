@@ -6,7 +6,6 @@ instead.
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable
 from functools import reduce
@@ -21,6 +20,7 @@ from codec.errors import CorruptBitstreamError
 from codec.format.constants import MAX_LEVEL
 from codec.format.header import SequenceHeader
 from codec.format.profile import Profile
+from codec.format.slots import Slots
 from codec.format.tables import ESCAPE, MAX_DIRECT_LEVEL
 from codec.normative.contexts import Flag, FrameContexts, TensorContexts, VectorContexts
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
@@ -35,8 +35,11 @@ class FrameWriter:
     """Writes the payloads of a stream, in order; or counts what they would come to."""
 
     def __init__(self, header: SequenceHeader, profile: Profile) -> None:
-        self._contexts = FrameContexts(header, profile)
+        self._header, self._profile = header, profile
+        self._kept = Slots[FrameContexts](header.references)
         self._names = [spec.name for spec in header.tensors]
+        self.predicted_from = 0
+        """The slot that the next frame will be predicted from, if it is planned with."""
 
     def write(self, frame: FrameSymbols) -> bytes:
         """Return the payload of the next frame; fill in the classes of its levels."""
@@ -56,14 +59,21 @@ class FrameWriter:
     def vector_bits(self, vectors: NDArray[np.int32]) -> float:
         """Return the code length that a motion field would have in the next inter frame."""
         length = CodeLength()
-        _put_vectors(length, copy.deepcopy(self._contexts.vectors), vectors)
+        _put_vectors(length, self._planned().vectors.copy(), vectors)
         return length.bits
 
     def tensors_at(self, key: bool, qp: int) -> list[TensorContexts]:
         """Return the contexts of each tensor in the state in which the next frame will meet them,
         for an encoder to plan with.
         """
-        return self._contexts.fresh_tensors(qp) if key else self._contexts.tensors
+        contexts = FrameContexts(self._header, self._profile, qp) if key else self._planned()
+        return contexts.tensors
+
+    def _planned(self) -> FrameContexts:
+        contexts = self._kept[self.predicted_from]
+        if contexts is None:
+            raise ValueError(f"nothing is kept in slot {self.predicted_from} to predict from")
+        return contexts
 
     def changes_offsets(self, frame: FrameSymbols) -> bool:
         """Return whether offsets of the next frame are other than its decoder would have them."""
@@ -77,9 +87,8 @@ class FrameWriter:
     def block_bits(self, frame: FrameSymbols) -> float:
         """Return the code length that modes and offsets of the next frame would have."""
         length, offsets = CodeLength(), self.changes_offsets(frame)
-        for tensor, symbols in zip(
-            copy.deepcopy(self.tensors_at(frame.key, frame.qp)), frame.tensors, strict=True
-        ):
+        for met, symbols in zip(self.tensors_at(frame.key, frame.qp), frame.tensors, strict=True):
+            tensor = met.copy()
             if not frame.key:
                 _put_modes(length, tensor, symbols.modes)
             if offsets:
@@ -93,16 +102,15 @@ class FrameWriter:
             CorruptBitstreamError: at a symbol that no decoder would take; those before it, and it
                 itself, have been put.
         """
+        contexts = self._contexts_of(frame)
+        offsets = self.changes_offsets(frame)
+        self._kept.keep(contexts, frame.slots, key=frame.key)
         if frame.repeat:
             return
-        contexts = self._contexts
-        if frame.key:
-            contexts.reset(frame.qp)
         if frame.vectors is None:
             contexts.vectors.absent()
         else:
             _put_vectors(sink_of("motion"), contexts.vectors, frame.vectors)
-        offsets = self.changes_offsets(frame)
         for name, tensor, symbols in zip(self._names, contexts.tensors, frame.tensors, strict=True):
             tensor.move_to(frame.qp)
             if not frame.key:
@@ -112,6 +120,14 @@ class FrameWriter:
             if offsets:
                 _put_offsets(sink_of("offsets"), tensor, symbols)
             _put_levels(sink_of(f"levels of {name}"), tensor, symbols)
+
+    def _contexts_of(self, frame: FrameSymbols) -> FrameContexts:
+        """Return what the symbols of a frame are written under, and what adapts to them."""
+        if frame.key:
+            return FrameContexts(self._header, self._profile, frame.qp)
+        self.predicted_from = frame.slots[0] if frame.slots else 0
+        stays = frame.slots is not None and frame.slots[0] != frame.slots[1]
+        return self._planned().copy() if stays else self._planned()
 
 
 def _put_vectors(sink: Sink, contexts: VectorContexts, vectors: NDArray[np.int32]) -> None:

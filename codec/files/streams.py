@@ -16,6 +16,7 @@ from codec.format.constants import CRC_BYTES, TRAILER_BYTES, TYPE_END
 from codec.format.header import SequenceHeader
 from codec.format.packets import EndPacket, FramePacket, check_running
 from codec.format.primitives import ByteReader, crc32
+from codec.format.slots import Slots
 from codec.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["BeforeFault", "StreamReader", "StreamWriter"]
@@ -37,7 +38,7 @@ class StreamWriter:
     ) -> None:
         self._file = file
         self._limits = limits
-        self._previous: FramePacket | None = None
+        self._kept = Slots[FramePacket](header.references)
         self._key_frames: list[tuple[int, int]] = []
         self.frames = 0
         content = header.to_bytes()
@@ -51,11 +52,11 @@ class StreamWriter:
         if packet.key:
             self._limits.check("index_entries", len(self._key_frames) + 1)
             self._key_frames.append((self.frames, self.bytes_written))
-        content = packet.to_bytes(self._previous, self._running)
+        content = packet.to_bytes(self._kept[packet.predicted_from], self._running)
         self._running = crc32(content, 0 if packet.key else self._running)
         self._file.write(content)
         self._file.flush()  # at the other end of a pipe the frame can be decoded now
-        self._previous = packet
+        self._kept.keep(packet, packet.slots, key=packet.key)
         self.frames += 1
         self.bytes_written += len(content)
         return len(content)
@@ -82,9 +83,9 @@ class StreamReader:
         self._buffer = b""
         self._start = file.tell() if file.seekable() else 0
         self._number = 0
-        self._previous: FramePacket | None = None
         self._running: int | None = None
         self.header, self.header_bytes = self._take(self._parse_header, "the sequence header")
+        self._kept = Slots[FramePacket](self.header.references)
         self.bytes_read = self.header_bytes
         self.packet_bytes = 0
         """Size of the packet read last."""
@@ -119,7 +120,8 @@ class StreamReader:
             if isinstance(parsed, EndPacket):
                 break
             self.packet_bytes = self.bytes_read - before
-            self._previous, self._number = parsed, self._number + 1  # also if the caller stops here
+            self._kept.keep(parsed, parsed.slots, key=parsed.key)
+            self._number += 1  # also if the caller stops here
             yield parsed
         if parsed.frames != self._number:
             raise CorruptBitstreamError(
@@ -137,7 +139,7 @@ class StreamReader:
             self.bytes_read += source.position
             return end
         duration = self.header.frame_duration
-        packet = FramePacket.read(source, self._previous, duration, self.limits, running)
+        packet = FramePacket.read(source, self._kept, duration, self.limits, running)
         before = 0 if packet.key else running
         if before is not None:
             self._running = crc32(source.content[: source.position], before)
@@ -204,7 +206,7 @@ class StreamReader:
         self._number, offset = [entry for entry in key_frames if entry[0] <= frame][-1]
         self._file.seek(self._start + offset)
         self._buffer = b""
-        self._previous = self._running = None
+        self._kept, self._running = Slots(self.header.references), None
         self.bytes_read = offset
 
 

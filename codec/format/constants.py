@@ -9,7 +9,7 @@ from typing import Final
 MAGIC: Final = b"\xabLMC\r\n\x1a\n"
 """A non-ASCII byte and two line endings: transfers that damage binary files damage this first (as
 PNG's does)."""
-FORMAT_VERSION: Final = 5
+FORMAT_VERSION: Final = 6
 
 TENSOR_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 RESERVED_NAME: Final = "pts"
@@ -37,6 +37,7 @@ FLAG_OFFSETS: Final = 0x08
 FLAG_PROFILE_EMBEDDED: Final = 0x01
 FLAG_PREPROCESSING: Final = 0x02
 FLAG_TASK: Final = 0x04
+FLAG_REFERENCES: Final = 0x08
 
 # legal values
 MAX_QP: Final = 51
@@ -56,6 +57,9 @@ POINT_UNITS: Final = 1 << POINT_BITS
 LATENT_LIMIT: Final = (1 << 23) - 1
 """Largest magnitude of a latent, and of a mean: exact in float32 too, so that features are exact
 multiples of 2^-fraction_bits."""
+MAX_REFERENCES: Final = 16
+"""Most frames that are kept to predict from: a slot is named in four bits."""
+SLOT_BITS: Final = 4
 CLASSES: Final = 40
 """Scale classes of levels: probability tables, and pairs of reconstruction points."""
 MIN_GRID: Final = 4

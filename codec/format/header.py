@@ -24,6 +24,7 @@ from codec.format.constants import (
     DEFAULT_GRID,
     FLAG_PREPROCESSING,
     FLAG_PROFILE_EMBEDDED,
+    FLAG_REFERENCES,
     FLAG_TASK,
     FORMAT_VERSION,
     HASH_BYTES,
@@ -32,6 +33,7 @@ from codec.format.constants import (
     MAX_EXTENT,
     MAX_GRID,
     MAX_OFFSET2,
+    MAX_REFERENCES,
     MAX_TASK_BYTES,
     MIN_GRID,
     RESERVED_NAME,
@@ -228,6 +230,8 @@ class SequenceHeader:
 
     Streams coded from a researcher's own tensors leave `model`, `split` and `preprocessing` empty.
     `task` says what the network's outputs stand for, one JSON object, or nothing.
+    `references` is how many frames are kept to predict from, 1 … 16; with more than one, decoding
+    can go on behind a lost frame.
     `profile` is the canonical serialisation when the profile travels in the stream, else None and
     `profile_hash` names one that is shipped, or that decoders are given.
     """
@@ -246,6 +250,12 @@ class SequenceHeader:
     weights_hash: bytes = bytes(HASH_BYTES)
     preprocessing: Preprocessing | None = None
     task: str = ""
+    references: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a number of references that no stream has."""
+        if not 1 <= self.references <= MAX_REFERENCES:
+            raise ValueError(f"references {self.references} is outside 1 … {MAX_REFERENCES}")
 
     @property
     def field_shape(self) -> tuple[int, int]:
@@ -267,6 +277,7 @@ class SequenceHeader:
             (FLAG_PROFILE_EMBEDDED if self.profile is not None else 0)
             | (FLAG_PREPROCESSING if self.preprocessing is not None else 0)
             | (FLAG_TASK if self.task else 0)
+            | (FLAG_REFERENCES if self.references > 1 else 0)
         )
         for value in (self.input_height, self.input_width, self.grid, self.time_base.numerator):
             body.varint(value)
@@ -283,6 +294,8 @@ class SequenceHeader:
                 raise ValueError(f"a task of {len(task)} bytes: at most {MAX_TASK_BYTES} fit")
             body.varint(len(task))
             body.raw(task)
+        if self.references > 1:
+            body.u8(self.references)
         body.varint(len(self.tensors))
         for spec in self.tensors:
             spec.write(body)
@@ -340,7 +353,7 @@ class SequenceHeader:
     @classmethod
     def _parse(cls, body: ByteReader, limits: Limits) -> SequenceHeader:
         flags = body.u8()
-        if flags & ~(FLAG_PROFILE_EMBEDDED | FLAG_PREPROCESSING | FLAG_TASK):
+        if flags & ~(FLAG_PROFILE_EMBEDDED | FLAG_PREPROCESSING | FLAG_TASK | FLAG_REFERENCES):
             raise CorruptBitstreamError(f"sequence header: reserved flags set in {flags:#04x}")
         height, width, grid, numerator, denominator, duration = (body.varint() for _ in range(6))
         in_range("input height", height, 1, MAX_EXTENT)
@@ -364,9 +377,12 @@ class SequenceHeader:
             task = body.utf8(in_range("length of the task", body.varint(), 0, MAX_TASK_BYTES))
             if not task.isprintable():
                 raise CorruptBitstreamError("sequence header: the task has control characters")
+        references = 1
+        if flags & FLAG_REFERENCES:
+            references = in_range("references", body.u8(), 2, MAX_REFERENCES)
         count = in_range("number of tensors", body.varint(), 1, 1 << 16)
         limits.check("tensors", count)
-        _check_elements(body, count, limits)
+        _check_elements(body, count, references, limits)
         tensors = tuple(TensorSpec.read(body, limits) for _ in range(count))
         if len({spec.name for spec in tensors}) != count:
             raise CorruptBitstreamError("sequence header: two tensors have one name")
@@ -391,10 +407,11 @@ class SequenceHeader:
             weights_hash=weights_hash,
             preprocessing=preprocessing,
             task=task,
+            references=references,
         )
 
 
-def _check_elements(body: ByteReader, count: int, limits: Limits) -> None:
+def _check_elements(body: ByteReader, count: int, references: int, limits: Limits) -> None:
     """Look ahead at all tensors: the error shall name a limit that will do for all of them, in
     whole blocks too.
     """
@@ -410,6 +427,8 @@ def _check_elements(body: ByteReader, count: int, limits: Limits) -> None:
         spec.channels * _rounded_up(spec.height) * _rounded_up(spec.width) for spec in tensors
     )
     limits.check("elements", sum(spec.elements for spec in tensors), enough)
+    if references > 1:
+        limits.check("kept_elements", references * sum(spec.elements for spec in tensors))
 
 
 def _rounded_up(side: int) -> int:

@@ -16,6 +16,7 @@ from codec.format.constants import (
     MAX_FILE_BYTES,
     MAX_PTS,
     MAX_QP,
+    SLOT_BITS,
     TRAILER_BYTES,
     TYPE_END,
     TYPE_INTER,
@@ -24,6 +25,7 @@ from codec.format.constants import (
     TYPE_REPEAT,
 )
 from codec.format.primitives import ByteReader, ByteWriter, crc32, in_range, varint_size
+from codec.format.slots import Slots
 from codec.limits import DEFAULT_LIMITS, Limits
 
 __all__ = ["EndPacket", "FramePacket", "check_running"]
@@ -34,8 +36,9 @@ class FramePacket:
     """One coded frame: FORMAT.md 4.5.
 
     `pts` and `qp` are absolute here; on the wire an inter frame carries only what differs from what
-    its predecessor makes expected, so reading and writing need `previous` (the packet before, None
-    before the first).
+    its predecessor makes expected, so reading and writing need `previous`: the packet of the frame
+    that it is predicted from, which is the one before it where only one frame is kept; of a key
+    frame nothing.
     """
 
     key: bool
@@ -44,14 +47,21 @@ class FramePacket:
     has_vectors: bool
     payload: bytes
     duration: int
-    """pts minus that of the packet before; the header's frame duration at a key frame."""
+    """pts minus that of `previous`; the header's frame duration at a key frame."""
     has_offsets: bool = False
     repeat: bool = False
-    """The frame before once more: an inter frame of one byte, without anything of its own."""
+    """That frame once more: an inter frame without anything of its own."""
+    slots: tuple[int, int] | None = None
+    """Predicted from, kept in; None in key frames, and where the stream keeps one frame."""
     crc: int = 0
     """CRC-32 of the bytes from the tag to the end of the payload."""
     check: int = 0
     """What the stream says of these bytes and the reconstruction, as `check_of` returns it."""
+
+    @property
+    def predicted_from(self) -> int:
+        """The slot of `previous`."""
+        return self.slots[0] if self.slots else 0
 
     @property
     def next_pts(self) -> int:
@@ -62,7 +72,7 @@ class FramePacket:
         """Return the packet with its CRC and its check.
 
         Args:
-            previous: the packet before, None before the first.
+            previous: the packet of the frame that it is predicted from.
             latents: of the frame, tensor by tensor, as FORMAT.md 6.6 writes them.
         """
         packet = replace(self, crc=crc32(self._content(previous)))
@@ -94,8 +104,11 @@ class FramePacket:
 
     def _content(self, previous: FramePacket | None) -> bytes:
         """Serialise what the CRC is of: tag to payload."""
+        slots = b""
+        if self.slots is not None:
+            slots = bytes([self.slots[0] << SLOT_BITS | self.slots[1]])
         if self.repeat:
-            return bytes([TYPE_REPEAT])
+            return bytes([TYPE_REPEAT]) + slots
         tag = TYPE_KEY if self.key else TYPE_INTER
         out = ByteWriter()
         if self.has_vectors:
@@ -103,8 +116,8 @@ class FramePacket:
         if self.has_offsets:
             tag |= FLAG_OFFSETS
         if self.key:
-            if self.has_vectors:
-                raise ValueError("a key frame has no vectors")
+            if self.has_vectors or slots:
+                raise ValueError("a key frame has neither vectors nor slots")
             out.u8(tag)
             out.u8(self.qp)
             out.signed(self.pts)
@@ -113,6 +126,7 @@ class FramePacket:
                 raise ValueError("the first packet of a stream must be a key frame")
             delta = self.pts - previous.next_pts
             out.u8(tag | (FLAG_QP if self.qp != previous.qp else 0) | (FLAG_PTS if delta else 0))
+            out.raw(slots)
             if self.qp != previous.qp:
                 out.u8(self.qp)
             if delta:
@@ -125,19 +139,22 @@ class FramePacket:
     def read(
         cls,
         source: ByteReader,
-        previous: FramePacket | None,
+        kept: Slots[FramePacket],
         frame_duration: int,
         limits: Limits = DEFAULT_LIMITS,
         running: int | None = None,
     ) -> FramePacket:
-        """Take one packet off `source`.  Its check is for whoever decodes it; that of the bytes
-        before a key frame is compared with `running`, None if these have not been read.
+        """Take one packet off `source`.
+
+        Its check is for whoever decodes it; that of the bytes before a key frame is compared with
+        `running`, None if these have not been read.  `kept` are the packets of the frames that are
+        kept, this one not yet among them.
         """
         start = source.position
         tag = source.u8()
         key = tag & TYPE_MASK == TYPE_KEY
         if tag == TYPE_REPEAT:
-            return cls._repeated(previous)
+            return cls._repeated(source, kept)
         if not key and tag & TYPE_MASK != TYPE_INTER:
             raise CorruptBitstreamError(
                 f"packet tag {tag:#04x} at offset {start} is not that of a frame"
@@ -146,6 +163,7 @@ class FramePacket:
             raise CorruptBitstreamError(
                 f"packet tag {tag:#04x}: bits are set that no key frame has"
             )
+        slots = None if key else _slots(source, kept)
         explicit_qp = source.u8() if key or tag & FLAG_QP else None
         pts = source.signed() if key or tag & FLAG_PTS else 0
         length = source.varint()
@@ -157,10 +175,7 @@ class FramePacket:
             check_running(source.fixed(CRC_BYTES), running)
         qp, duration = explicit_qp or 0, frame_duration
         if not key:
-            if previous is None:
-                raise CorruptBitstreamError(
-                    "an inter frame without a frame before it to predict from"
-                )
+            previous = _predicted_from(kept, slots, "an inter frame")
             qp = previous.qp if explicit_qp is None else explicit_qp
             pts += previous.next_pts
             duration = pts - previous.pts
@@ -174,14 +189,16 @@ class FramePacket:
             has_offsets=bool(tag & FLAG_OFFSETS),
             payload=payload,
             duration=duration,
+            slots=slots,
             crc=crc,
             check=check,
         )
 
     @classmethod
-    def _repeated(cls, previous: FramePacket | None) -> FramePacket:
-        if previous is None:
-            raise CorruptBitstreamError("a repeated frame without a frame before it")
+    def _repeated(cls, source: ByteReader, kept: Slots[FramePacket]) -> FramePacket:
+        start = source.position - 1
+        slots = _slots(source, kept)
+        previous = _predicted_from(kept, slots, "a repeated frame")
         return cls(
             key=False,
             pts=in_range("pts", previous.next_pts, -MAX_PTS, MAX_PTS),
@@ -190,8 +207,29 @@ class FramePacket:
             payload=b"",
             duration=previous.duration,
             repeat=True,
-            crc=crc32(bytes([TYPE_REPEAT])),
+            slots=slots,
+            crc=crc32(source.content[start : source.position]),
         )
+
+
+def _slots(source: ByteReader, kept: Slots[FramePacket]) -> tuple[int, int] | None:
+    """Take off the slots of a frame that is no key frame: FORMAT.md 4.8."""
+    if len(kept) == 1:
+        return None
+    value = source.u8()
+    slots = value >> SLOT_BITS, value & ((1 << SLOT_BITS) - 1)
+    in_range("slot", max(slots), 0, len(kept) - 1)
+    return slots
+
+
+def _predicted_from(
+    kept: Slots[FramePacket], slots: tuple[int, int] | None, what: str
+) -> FramePacket:
+    previous = kept[slots[0] if slots else 0]
+    if previous is None:
+        place = f"slot {slots[0]} is empty" if slots else "no frame is before it"
+        raise CorruptBitstreamError(f"{what} without a frame to predict from: {place}")
+    return previous
 
 
 def check_running(stored: int, computed: int | None) -> None:

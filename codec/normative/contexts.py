@@ -14,6 +14,7 @@ Invariants:
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -75,23 +76,23 @@ LevelVisitor = Callable[[int, int, NDArray[np.uint8]], NDArray[np.int32]]
 
 
 class FrameContexts:
-    """The contexts of all syntax elements of a stream."""
+    """The contexts of all syntax elements of a frame, as they are at a key frame of some qp:
+    FORMAT.md 7.8.
+    """
 
-    def __init__(self, header: SequenceHeader, profile: Profile) -> None:
-        self._header, self._profile = header, profile
-        self.reset(0)
-
-    def reset(self, qp: int) -> None:
-        """Forget everything, as at a key frame of this qp: FORMAT.md 7.8."""
+    def __init__(self, header: SequenceHeader, profile: Profile, qp: int) -> None:
         self.vectors = VectorContexts()
-        self.tensors = self.fresh_tensors(qp)
-
-    def fresh_tensors(self, qp: int) -> list[TensorContexts]:
-        """Return the contexts that tensors have at a key frame of this qp."""
-        return [
+        self.tensors = [
             TensorContexts(tensor, spec, qp)
-            for tensor, spec in zip(self._profile.tensors, self._header.tensors, strict=True)
+            for tensor, spec in zip(profile.tensors, header.tensors, strict=True)
         ]
+
+    def copy(self) -> FrameContexts:
+        """Return contexts that adapt apart from these."""
+        made = copy(self)
+        made.vectors = self.vectors.copy()
+        made.tensors = [tensor.copy() for tensor in self.tensors]
+        return made
 
 
 class Flag:
@@ -119,6 +120,13 @@ class VectorContexts:
         self.precision_flags = [Flag() for _ in range(MAX_PRECISION)]
         self._previous: NDArray[np.int32] | None = None
         self._means = [VECTOR_MEAN] * (VECTOR_KINDS * VECTOR_CONTEXTS)
+
+    def copy(self) -> VectorContexts:
+        """Return contexts that adapt apart from these."""
+        made = copy(self)
+        made.precision_flags = [copy(flag) for flag in self.precision_flags]
+        made._means = list(self._means)
+        return made
 
     def absent(self) -> None:
         """Note a frame without a field: FORMAT.md 7.3."""
@@ -196,6 +204,15 @@ class TensorContexts:
         self._offset_means = [VECTOR_MEAN, VECTOR_MEAN]
         # per block, what its levels summed to in the frames before and what had been expected
         self._activity = np.zeros((2, self.blocks), np.int64)
+
+    def copy(self) -> TensorContexts:
+        """Return contexts that adapt apart from these."""
+        made = copy(self)
+        made.intra_flag, made.offsets_flag = copy(self.intra_flag), copy(self.offsets_flag)
+        made._skip_flags = [copy(flag) for flag in self._skip_flags]
+        made._means, made._activity = self._means.copy(), self._activity.copy()
+        made._counts, made._offset_means = list(self._counts), list(self._offset_means)
+        return made
 
     @property
     def positions(self) -> int:

@@ -16,6 +16,7 @@ from codec.errors import CorruptBitstreamError
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile, profile_of
+from codec.format.slots import Slots
 from codec.limits import DEFAULT_LIMITS, Limits
 from codec.normative.reconstruction import Reconstructor, bytes_of, features_of, md5_of
 from codec.normative.syntax import FrameReader
@@ -32,7 +33,8 @@ class DecodedFrame:
     clone what is to be changed.  Features are the caller's.
 
     `vectors` is the motion field that the frame was predicted with, (rows, columns, 2) int32,
-    (y, x) in quarter pixels of the input frame: content at x came from x + v in the frame before.
+    (y, x) in quarter pixels of the input frame: content at x came from x + v in the frame that this
+    one is predicted from.
     Node (i, j) sits in the middle of its cell, at input pixel i · grid + (grid - 1) / 2 of the
     header's grid.  None where the stream has none: key frames, and frames without motion.
     """
@@ -51,6 +53,9 @@ class DecodedFrame:
 
 class Decoder:
     """Decodes the packets of one stream, in order, from any key frame on.
+
+    Where the stream keeps several frames, packets may be missing: those that are predicted from
+    frames that have been decoded can be.
 
     Args:
         header: of the stream.
@@ -80,24 +85,29 @@ class Decoder:
         self.header = header
         self.profile = profile_of(header, limits, profile)
         self._reader = FrameReader(header, self.profile)
-        self._reconstructor = Reconstructor(header.tensors, self.profile, header.grid, device)
-        self._started = False
+        self._reconstructor = Reconstructor(
+            header.tensors, self.profile, header.grid, device, header.references
+        )
+        self._whole = Slots[FramePacket](header.references)
+        """Slots whose frames have come out right."""
 
     def decode(self, packet: FramePacket) -> DecodedFrame:
         """Decode one packet.
+
+        After an error, what was kept in the slot of this frame is lost, with a key frame all.
 
         Raises:
             CorruptBitstreamError: the payload is malformed, or packet and reconstruction are not
             what the encoder had.
         """
-        if not (self._started or packet.key):
+        if not packet.key and self._whole[packet.predicted_from] is None:
             raise CorruptBitstreamError(
-                "an inter frame without the frame before it; "
+                "an inter frame without the frame that it is predicted from; "
                 "decoding starts, and goes on after an error, at a key frame"
             )
-        self._started = False  # until this frame has come out right
+        self._whole.keep(None, packet.slots, key=packet.key)  # until this one has come out right
         frame = self._reader.read(packet)
-        predictions = self._reconstructor.predict(frame.vectors)
+        predictions = self._reconstructor.predict(frame.vectors, packet.predicted_from)
         latents = self._reconstructor.reconstruct(predictions, frame)
         found = packet.check_of(bytes_of(latents))
         if found != packet.check:
@@ -105,7 +115,7 @@ class Decoder:
                 f"frame at pts {packet.pts}: check {packet.check:#x}, computed {found:#x}; the "
                 "packet was damaged, or encoder and decoder have drifted apart"
             )
-        self._started = True
+        self._whole.keep(packet, packet.slots, key=packet.key)
         features = features_of(latents, self.profile)
         return DecodedFrame(
             packet.pts, packet.key, packet.qp, tuple(features), tuple(latents), frame.vectors

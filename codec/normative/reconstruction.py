@@ -20,6 +20,7 @@ from torch import Tensor
 from codec.format.constants import LATENT_LIMIT
 from codec.format.header import TensorSpec
 from codec.format.profile import Profile, TensorProfile
+from codec.format.slots import Slots
 from codec.normative.exact import clip
 from codec.normative.motion import compensate, latent_displacement
 from codec.normative.quantization import dequantise, step_sizes
@@ -40,7 +41,7 @@ class Reconstructor:
     """The loop for all tensors of a stream, on one device.
 
     Invariants:
-      * `latents` are float32 integers up to `LATENT_LIMIT`, 2^23 - 1, which float32 holds exactly:
+      * latents are float32 integers up to `LATENT_LIMIT`, 2^23 - 1, which float32 holds exactly:
         what both sides predict from;
       * `predict` then `reconstruct`, once a frame, in this order.
     """
@@ -51,6 +52,7 @@ class Reconstructor:
         profile: Profile,
         grid: int,
         device: torch.device | str = "cpu",
+        references: int = 1,
     ) -> None:
         self._specs = tuple(specs)
         self._grid = grid
@@ -58,26 +60,30 @@ class Reconstructor:
             _TensorLoop(spec, tensor, device)
             for spec, tensor in zip(self._specs, profile.tensors, strict=True)
         ]
-        self.latents: list[Tensor] = [
+        self._means: list[Tensor] = [
             loop.mean.float().expand(spec.shape)
             for loop, spec in zip(self._loops, specs, strict=True)
         ]
+        self._kept = Slots[list[Tensor]](references)
 
-    def predict(self, vectors: NDArray[np.int32] | None) -> list[Tensor]:
-        """Return the inter prediction of every tensor, (C, H, W) float32 integers; no vectors: no
-        motion.
+    def predict(self, vectors: NDArray[np.int32] | None, slot: int = 0) -> list[Tensor]:
+        """Return the inter prediction of every tensor, (C, H, W) float32 integers, from what is
+        kept in a slot; no vectors: no motion.  From an empty slot, the means.
         """
+        kept = self._kept[slot]
+        latents = self._means if kept is None else kept
         if vectors is None:
-            return self.latents
+            return latents
         return [
             compensate(latent, latent_displacement(vectors, self._grid, spec))
-            for latent, spec in zip(self.latents, self._specs, strict=True)
+            for latent, spec in zip(latents, self._specs, strict=True)
         ]
 
     def reconstruct(self, predictions: Sequence[Tensor], frame: FrameSymbols) -> list[Tensor]:
-        """Return the latents of a frame and keep them as the reference of the next one."""
-        self.latents = self.trial(predictions, frame)
-        return self.latents
+        """Return the latents of a frame and keep them as a reference."""
+        latents = self.trial(predictions, frame)
+        self._kept.keep(latents, frame.slots, key=frame.key)
+        return latents
 
     def trial(self, predictions: Sequence[Tensor], frame: FrameSymbols) -> list[Tensor]:
         """Return the latents of a frame without keeping them."""

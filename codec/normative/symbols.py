@@ -33,7 +33,8 @@ class TensorSymbols:
 @dataclass(slots=True)
 class FrameSymbols:
     """The symbols of one frame.  `vectors`: (rows, columns, 2) int32 in (y, x) quarter pixels, None
-    when absent.  `repeat`: nothing is said, and nothing adapts; all blocks are skipped.
+    when absent.  `repeat`: nothing is said, and nothing adapts; all blocks are skipped.  `slots`:
+    predicted from, kept in; None where the stream keeps one frame, and in key frames.
     """
 
     key: bool
@@ -41,10 +42,11 @@ class FrameSymbols:
     vectors: NDArray[np.int32] | None
     tensors: list[TensorSymbols]
     repeat: bool = False
+    slots: tuple[int, int] | None = None
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether the frame looks like the one before."""
+        """Whether the frame looks like the one that it is predicted from."""
         return self.vectors is None and not any(tensor.modes.any() for tensor in self.tensors)
 
 

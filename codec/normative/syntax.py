@@ -14,8 +14,9 @@ from codec.format.constants import MAX_LEVEL
 from codec.format.header import SequenceHeader
 from codec.format.packets import FramePacket
 from codec.format.profile import Profile
+from codec.format.slots import Slots
 from codec.format.tables import ESCAPE, MAX_DIRECT_LEVEL
-from codec.normative.contexts import Flag, FrameContexts, TensorContexts
+from codec.normative.contexts import Flag, FrameContexts, TensorContexts, VectorContexts
 from codec.normative.range_coder import SymbolReader
 from codec.normative.symbols import (
     MODE_INTER,
@@ -35,8 +36,8 @@ class FrameReader:
     """Reads the payloads of a stream, in order, from any key frame on."""
 
     def __init__(self, header: SequenceHeader, profile: Profile) -> None:
-        self._field_shape = header.field_shape
-        self._contexts = FrameContexts(header, profile)
+        self._header, self._profile = header, profile
+        self._kept = Slots[FrameContexts](header.references)
 
     def read(self, packet: FramePacket) -> FrameSymbols:
         """Read the payload of a packet: FORMAT.md 7.2.
@@ -44,16 +45,15 @@ class FrameReader:
         Raises:
             CorruptBitstreamError: it is no payload of a frame.
         """
-        contexts = self._contexts
+        contexts = self._contexts_of(packet)
+        self._kept.keep(contexts, packet.slots, key=packet.key)
         if packet.repeat:
             skipped = [tensor.all_skip() for tensor in contexts.tensors]
-            return FrameSymbols(False, packet.qp, None, skipped, repeat=True)
-        if packet.key:
-            contexts.reset(packet.qp)
+            return FrameSymbols(False, packet.qp, None, skipped, repeat=True, slots=packet.slots)
         reader = SymbolReader(packet.payload)
         vectors = None
         if packet.has_vectors:
-            vectors = self._read_vectors(reader)
+            vectors = self._read_vectors(reader, contexts.vectors)
         else:
             contexts.vectors.absent()
         tensors = []
@@ -63,18 +63,27 @@ class FrameReader:
             if packet.has_offsets:
                 _read_offsets(reader, tensor)
             tensors.append(_read_levels(reader, tensor, modes))
-        return FrameSymbols(packet.key, packet.qp, vectors, tensors)
+        return FrameSymbols(packet.key, packet.qp, vectors, tensors, slots=packet.slots)
 
-    def _read_vectors(self, reader: SymbolReader) -> NDArray[np.int32]:
+    def _contexts_of(self, packet: FramePacket) -> FrameContexts:
+        """Return what the symbols of a packet are read under, and what adapts to them."""
+        if packet.key:
+            return FrameContexts(self._header, self._profile, packet.qp)
+        contexts = self._kept[packet.predicted_from]
+        if contexts is None:
+            raise CorruptBitstreamError("a frame without the one that it is predicted from")
+        stays = packet.slots is not None and packet.slots[0] != packet.slots[1]
+        return contexts.copy() if stays else contexts
+
+    def _read_vectors(self, reader: SymbolReader, vectors: VectorContexts) -> NDArray[np.int32]:
         """Read a motion field: FORMAT.md 7.3."""
-        vectors = self._contexts.vectors
         precision = 0
         for flag in vectors.precision_flags:
             if not _read_flag(reader, flag):
                 break
             precision += 1
         return vectors.walk(
-            self._field_shape,
+            self._header.field_shape,
             precision,
             lambda _row, _column, _axis, _median, number: _read_value(reader, number),
         )

@@ -21,6 +21,7 @@ from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.packets import EndPacket, FramePacket
 from codec.format.primitives import ByteWriter, crc32
 from codec.format.profile import Band, Profile, TensorProfile, profile_of
+from codec.format.slots import Slots
 from codec.format.tables import DEFAULT_POINTS
 from codec.normative.reconstruction import Reconstructor, bytes_of
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
@@ -40,7 +41,7 @@ __all__ = [
     "usual_header",
 ]
 
-REVISION = 5
+REVISION = 6
 """Of all streams: version 2 of the format changed the bytes of every one."""
 
 
@@ -153,7 +154,10 @@ class Composer:
         """Of each frame, as its check is of them."""
         self._profile = profile_of(header)
         self._payloads = FrameWriter(header, self._profile)
-        self._reconstructor = Reconstructor(header.tensors, self._profile, header.grid)
+        self._reconstructor = Reconstructor(
+            header.tensors, self._profile, header.grid, references=header.references
+        )
+        self._kept = Slots[FramePacket](header.references)
         self._counts = [
             int(np.prod(tensor.blocks(spec.height, spec.width)))
             for tensor, spec in zip(self._profile.tensors, header.tensors, strict=True)
@@ -172,6 +176,7 @@ class Composer:
         repeat: bool = False,
         levels: Callable[[NDArray[np.int32]], NDArray[np.int32]] = lambda drawn: drawn,
         tail: bytes = b"",
+        slots: tuple[int, int] | None = None,
     ) -> None:
         """Append a frame.
 
@@ -186,9 +191,12 @@ class Composer:
             repeat: the frame before once more.
             levels: makes of the drawn levels the ones to code.
             tail: appended to the payload.
+            slots: predicted from, kept in, in streams that keep several frames.
         """
-        if repeat:
-            weights, qp = (1, 0, 0), self.packets[-1].qp
+        self._payloads.predicted_from = slots[0] if slots else 0
+        previous = self._kept[self._payloads.predicted_from]
+        if repeat and previous is not None:
+            weights, qp = (1, 0, 0), previous.qp
         label = f"{self.label} {len(self.packets)}"
         before = self._payloads.tensors_at(key, qp)
         tensors = []
@@ -207,13 +215,14 @@ class Composer:
                 chosen = random_offsets(f"{label} {number} offsets", count, offsets)
                 moved = np.where(modes == MODE_SKIP, moved, chosen)
             tensors.append(TensorSymbols(modes, drawn, np.zeros(shape, np.uint8), moved))
-        frame = FrameSymbols(key, qp, vectors, tensors, repeat)
+        frame = FrameSymbols(key, qp, vectors, tensors, repeat, slots)
         has_offsets = self._payloads.changes_offsets(frame)
         payload = self._payloads.write(frame)
-        latents = self._reconstructor.reconstruct(self._reconstructor.predict(vectors), frame)
+        latents = self._reconstructor.reconstruct(
+            self._reconstructor.predict(vectors, self._payloads.predicted_from), frame
+        )
         assert max(float(latent.abs().max()) for latent in latents) <= LATENT_LIMIT
         self.latents.append(list(bytes_of(latents)))
-        previous = self.packets[-1] if self.packets else None
         if pts is None:
             pts = previous.next_pts if previous else 0
         usual = self.header.frame_duration
@@ -227,8 +236,10 @@ class Composer:
                 duration=usual if key or previous is None else pts - previous.pts,
                 has_offsets=has_offsets,
                 repeat=repeat,
+                slots=slots,
             ).sealed(previous, self.latents[-1])
         )
+        self._kept.keep(self.packets[-1], slots, key=key)
 
     def field(self, number: int, reach: int) -> NDArray[np.int32]:
         """Return a random motion field with components of magnitude at most `reach`."""
@@ -241,12 +252,12 @@ class Composer:
         """Return the stream; `index` restricts which key frames its index names."""
         pieces = [self.header.to_bytes()]
         entries = []
-        before = None
+        kept = Slots[FramePacket](self.header.references)
         for number, packet in enumerate(self.packets):
             if packet.key and (index is None or number in index):
                 entries.append((number, sum(map(len, pieces))))
-            pieces.append(packet.to_bytes(before))
-            before = packet
+            pieces.append(packet.to_bytes(kept[packet.predicted_from]))
+            kept.keep(packet, packet.slots, key=packet.key)
         return assemble(pieces, index=entries)
 
 

@@ -199,12 +199,48 @@ def _unnoticed() -> bytes:
     raise AssertionError("sixteen bits do not tell a million payloads apart")
 
 
+def _references(count: int) -> bytes:
+    """Return the base stream with a header that announces so many references."""
+    plain, two = (header_body(replace(base().header, references=number)) for number in (1, 2))
+    place = next(n for n in range(1, len(plain)) if plain[n] != two[n])
+    return _other_body(lambda _: two[:place] + bytes([count]) + two[place + 1 :])
+
+
+def _slots(last: bytes, *before: tuple[int, int] | None) -> bytes:
+    """Return a stream of three slots that ends with a packet of these bytes, behind a key frame and
+    frames in these slots; None: another key frame.
+    """
+    stream = Composer(replace(base().header, references=3), "slots")
+    stream.frame(key=True)
+    for slots in before:
+        stream.frame(key=slots is None, slots=slots)
+    return assemble([*parts(stream.content())[:-1], last])
+
+
+def _inter_in(slots: int) -> bytes:
+    return packet_from(TYPE_INTER, bytes([slots]), b"")
+
+
+def _other_in_slot() -> bytes:
+    """Return a stream without the second of three inter frames, from whose slot the third is
+    predicted.
+    """
+    stream = Composer(replace(base().header, references=3), "slots")
+    stream.frame(key=True)
+    for slots in ((0, 1), (1, 1), (1, 2)):
+        stream.frame(slots=slots)
+    del stream.packets[2]
+    return stream.content()
+
+
 def _refused_payload(symbols: FrameSymbols) -> bytes:
     """Return the payload up to the symbol that the syntax refuses to go beyond."""
     header = base().header
-    writer = SymbolWriter()
+    payloads, writer = FrameWriter(header, profile_of(header)), SymbolWriter()
+    if not symbols.key:
+        payloads.write(_symbols(key=True))
     try:
-        FrameWriter(header, profile_of(header)).put(symbols, lambda _: writer)
+        payloads.put(symbols, lambda _: writer)
     except CorruptBitstreamError:
         return writer.finish()
     raise AssertionError("these symbols are legal")
@@ -244,8 +280,8 @@ def _container_rows() -> list[Row]:
          lambda: _changed(0, 0, 32)),
         ("text_transfer", UNSUPPORTED, "4.2", "CR LF became LF on the way", "magic",
          lambda: base().content().replace(b"\r\n", b"\n")),
-        ("bad_version", UNSUPPORTED, "4.2", "format version 6", "format version 6",
-         lambda: _changed(0, len(MAGIC), FORMAT_VERSION ^ 6)),
+        ("bad_version", UNSUPPORTED, "4.2", "format version 7", "format version 7",
+         lambda: _changed(0, len(MAGIC), FORMAT_VERSION ^ 7)),
         ("old_version", UNSUPPORTED, "4.2", "format version 1", "format version 1",
          lambda: _changed(0, len(MAGIC), FORMAT_VERSION ^ 1)),
         ("crc_header", CORRUPT, "4.2", "a bit of the header body flipped", "CRC-32",
@@ -278,7 +314,14 @@ def _header_rows() -> list[Row]:
         ("header_short", CORRUPT, "4.2", "a header that ends within its fields", "needed",
          lambda: _other_body(lambda body: body[:14])),
         ("reserved_bit_header", CORRUPT, "4.2", "a reserved flag of the header", "reserved",
-         lambda: _other_body(lambda body: bytes([body[0] | 8]) + body[1:])),
+         lambda: _other_body(lambda body: bytes([body[0] | 16]) + body[1:])),
+        ("references_one", CORRUPT, "4.2", "announces references, and then one", "references 1",
+         lambda: _references(1)),
+        ("references_over", CORRUPT, "4.2", "seventeen references", "references 17",
+         lambda: _references(17)),
+        ("oversize_kept", LIMIT, "4.2", "sixteen frames kept of 2^23 elements", "kept elements",
+         lambda: _other_header(replace(header, references=16, tensors=(
+             TensorSpec("a", 128, 256, 256, 1, 1),)))),
         ("zero_height", CORRUPT, "4.2", "an input frame without rows", "input height",
          lambda: _other_header(replace(header, input_height=0))),
         ("grid_small", CORRUPT, "4.2", "a motion grid of 3", "motion grid",
@@ -382,8 +425,22 @@ def _packet_rows() -> list[Row]:
          lambda: _replaced(1, packet_from(0x50, b"", b""))),
         ("repeat_flag", CORRUPT, "4.5", "a low bit in the tag of a repeated frame", "tag 0x41",
          lambda: _replaced(1, bytes([TYPE_REPEAT | 1]))),
-        ("repeat_first", CORRUPT, "4.1", "begins with a repeated frame", "without a frame before",
+        ("repeat_first", CORRUPT, "4.1", "begins with a repeated frame", "no frame is before",
          lambda: assemble([base().header.to_bytes(), bytes([TYPE_REPEAT])])),
+        ("slot_empty", CORRUPT, "4.8", "predicted from a slot that nothing was kept in",
+         "slot 2 is empty", lambda: _slots(_inter_in(0x20), (0, 1))),
+        ("slot_emptied", CORRUPT, "4.8", "predicted from a slot that a key frame has emptied",
+         "slot 1 is empty", lambda: _slots(_inter_in(0x12), (0, 1), None)),
+        ("slot_emptied_repeat", CORRUPT, "4.8", "repeats what a key frame has emptied",
+         "slot 1 is empty", lambda: _slots(bytes([TYPE_REPEAT, 0x12]), (0, 1), None)),
+        ("slot_from_over", CORRUPT, "4.8", "predicted from slot 3 of three", "slot 3",
+         lambda: _slots(_inter_in(0x31))),
+        ("slot_kept_over", CORRUPT, "4.8", "kept in slot 15 of three", "slot 15",
+         lambda: _slots(_inter_in(0x0F))),
+        ("slot_repeat_over", CORRUPT, "4.8", "a repeated frame, kept in slot 3 of three", "slot 3",
+         lambda: _slots(bytes([TYPE_REPEAT, 0x03]))),
+        ("slot_other_frame", CORRUPT, "6.6", "a packet is missing whose frame another is predicted "
+         "from, and the slot holds an older one", "drifted", _other_in_slot),
         ("key_with_vectors", CORRUPT, "4.5",
          "a key frame that announces a motion field", "no key frame",
          lambda: flipped(base().content(), 1, 0)),
@@ -391,7 +448,7 @@ def _packet_rows() -> list[Row]:
          lambda: _replaced(0, packet_from(TYPE_KEY, bytes([52, 0]), b""))),
         ("oversize_packet", LIMIT, "4.5", "announces a payload of 2^40 bytes", "packet bytes",
          lambda: parts(base().content())[0] + bytes([TYPE_KEY, 24, 0, *[0x80] * 5, 0x20])),
-        ("inter_first", CORRUPT, "4.1", "begins with an inter frame", "without a frame before",
+        ("inter_first", CORRUPT, "4.1", "begins with an inter frame", "no frame is before",
          lambda: _packets((1, 2, 3))),
         ("swapped_packets", CORRUPT, "6.6", "two inter frames in the wrong order", "drifted",
          lambda: _packets((0, 2, 1, 3))),

@@ -23,9 +23,10 @@ from codec.format.constants import (
     MAX_LEVEL,
     MAX_OFFSET,
     MAX_QP,
+    MAX_REFERENCES,
     MAX_VECTOR,
 )
-from codec.format.header import Preprocessing, TensorSpec
+from codec.format.header import Preprocessing, SequenceHeader, TensorSpec
 from codec.format.profile import MAX_POINT, Band, TensorProfile
 from codec.format.tables import DEFAULT_POINTS
 from codec.profiling.simple import simple_header
@@ -447,6 +448,57 @@ def redundant_flags(label: str) -> bytes:
     latents = b"".join(stream.latents[1])
     packet = packet_from(second[0] | FLAG_QP | FLAG_PTS, again, payload, latents)
     return assemble([header, first, packet])
+
+
+def _kept(header: SequenceHeader, references: int) -> SequenceHeader:
+    """Return a header of a stream that keeps so many frames."""
+    return replace(header, references=references)
+
+
+@valid(
+    "three slots: from the same into the same, from older frames, repeats, qp and pts of slots",
+    "4.5, 4.8, 7.9",
+)
+def references(label: str) -> bytes:
+    header = header_of([TensorSpec(name, 3, 12, 16, 8, 8) for name in ("first", "second")])
+    stream = Composer(_kept(replace(header, frame_duration=3), 3), label)
+    stream.frame(key=True, offsets=2)
+    chosen = ((0, 1), (1, 2), (1, 0), (2, 2), (0, 1), (2, 0), (0, 0), (1, 2))
+    for number, slots in enumerate(chosen):
+        moved = stream.field(number, 9) if number % 2 else None
+        pts = 3 * number + 3 if number % 3 else None
+        stream.frame(qp=20 + number, vectors=moved, pts=pts, weights=(3, 3, 1), slots=slots)
+        if number in {2, 5}:
+            stream.frame(repeat=True, slots=(slots[1], 1))
+    return stream.content()
+
+
+@valid("sixteen slots, and key frames that empty them", "4.8, 7.8")
+def references_most(label: str) -> bytes:
+    stream = Composer(_kept(usual_header(), MAX_REFERENCES), label)
+    for _ in range(2):
+        stream.frame(key=True)
+        for number in range(1, 19):
+            far = 3 if number % 4 == 0 else 1
+            stream.frame(slots=((number - far) % MAX_REFERENCES, number % MAX_REFERENCES))
+    return stream.content()
+
+
+@valid(
+    "what has arrived of a stream: every third packet is missing, none is predicted from it", "4.8"
+)
+def references_lost(label: str) -> bytes:
+    stream = Composer(_kept(usual_header(), 4), label)
+    stream.frame(key=True, pts=0)
+    slot = 0
+    for number in range(1, 13):
+        lost = number % 3 == 0
+        slots = (slot, 3 if lost else (slot + 1) % 3)
+        moved = stream.field(number, 9) if number % 2 else None
+        stream.frame(qp=20 + number % 5, pts=number, vectors=moved, slots=slots)
+        slot = slot if lost else slots[1]
+    stream.packets = [packet for packet in stream.packets if packet.pts % 3 or packet.key]
+    return stream.content()
 
 
 @valid("repeated frames: at once, in runs, at any pace, between frames that adapt", "4.5, 7.9")
