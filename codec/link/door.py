@@ -8,9 +8,11 @@ from typing import Final
 
 from codec.errors import BitstreamError, LinkError, UnsupportedBitstreamError
 from codec.limits import DEFAULT_LIMITS, Limits
+from codec.link.downstream import Refusal
 from codec.link.events import ReceiverEvent
 from codec.link.receiver import ReceiverSession
-from codec.link.wire import MAX_HELLO_BYTES, Hello, Refusal, read_from_sender
+from codec.link.upstream import Hello, read_from_sender
+from codec.link.wire import MAX_HELLO_BYTES
 
 __all__ = ["Door"]
 

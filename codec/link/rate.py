@@ -14,8 +14,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from codec.link.downstream import Feedback
 from codec.link.least import Least
-from codec.link.wire import TICKS, Feedback
+from codec.link.wire import TICKS
 
 __all__ = ["RateControl"]
 

@@ -18,6 +18,7 @@ from typing import Final
 
 from codec.errors import BitstreamError
 from codec.limits import DEFAULT_LIMITS, Limits
+from codec.link.downstream import Feedback, FrameReport, Importance, Quality, Welcome
 from codec.link.events import (
     Ended,
     Frame,
@@ -30,24 +31,16 @@ from codec.link.events import (
 )
 from codec.link.least import Least
 from codec.link.reassembly import Reassembly
-from codec.link.wire import (
-    DATAGRAM_OVERHEAD,
-    MAX_REQUEST_BYTES,
-    REPORTED,
-    TICKS,
+from codec.link.upstream import (
     Bye,
-    Feedback,
     Fragment,
     FrameHead,
-    FrameReport,
     Header,
     Hello,
-    Importance,
-    Quality,
-    Welcome,
     WholeFrame,
     read_from_sender,
 )
+from codec.link.wire import DATAGRAM_OVERHEAD, MAX_REQUEST_BYTES, REPORTED, TICKS
 
 __all__ = ["ReceiverSession"]
 

@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from codec.errors import BitstreamError
+from codec.link.downstream import (
+    Feedback,
+    FrameReport,
+    Importance,
+    Quality,
+    Refusal,
+    Welcome,
+    read_from_receiver,
+)
 from codec.link.events import (
     Acked,
     FramePlan,
@@ -21,25 +30,13 @@ from codec.link.events import (
 )
 from codec.link.rate import RateControl
 from codec.link.references import References
+from codec.link.upstream import Bye, Fragment, FrameHead, Header, Hello, WholeFrame
 from codec.link.wire import (
     DATAGRAM_OVERHEAD,
     LINK_VERSION,
     MAX_FRAGMENTS,
     SESSION_BYTES,
     TICKS,
-    Bye,
-    Feedback,
-    Fragment,
-    FrameHead,
-    FrameReport,
-    Header,
-    Hello,
-    Importance,
-    Quality,
-    Refusal,
-    Welcome,
-    WholeFrame,
-    read_from_receiver,
 )
 
 __all__ = ["SenderSession"]
