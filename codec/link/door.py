@@ -87,6 +87,9 @@ class Door:
         self.poll(now)
         hello = self._hello(content)
         known = self.sessions.get(hello.session)
+        if known is not None and known.ended:
+            self.forget(hello.session)
+            known = None
         if known is not None:
             self._away.pop(hello.session, None)
             return known, known.resume(hello, now)
