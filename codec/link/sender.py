@@ -46,6 +46,10 @@ KEY_PAUSE: Final = 1.0
 """Seconds between key frames that a receiver may ask for."""
 LEAST_SHARE: Final = 0.25
 """Of a frame's budget; with less left, the frame is skipped rather than coded worse still."""
+WAITING: Final = 0.6
+"""Of the latency allowed, what a new frame may be expected to wait: a queue that has begun to grow
+shows only a round trip later.
+"""
 CHAINS_OFTEN: Final = 0.10
 CHAINS_SELDOM: Final = 0.04
 """Share of frames that broken chains would take: where to change the way of predicting."""
@@ -177,7 +181,7 @@ class SenderSession:
         if self._silent(now) and now - self._planned_at < max(SILENCE, self._max_latency):
             return None
         queue = self._rate.queue(now, self._pacer.waiting)
-        left = (self._max_latency - queue) * self._rate.rate / 8
+        left = (WAITING * self._max_latency - queue) * self._rate.rate / 8
         if left < LEAST_SHARE * budget:
             return None
         room = min(self._credit, left)
