@@ -8,9 +8,11 @@ from typing import Final
 
 from codec.errors import BitstreamError, LinkError, UnsupportedBitstreamError
 from codec.limits import DEFAULT_LIMITS, Limits
+from codec.link.downstream import Refusal
 from codec.link.events import ReceiverEvent
 from codec.link.receiver import ReceiverSession
-from codec.link.wire import MAX_HELLO_BYTES, Hello, Refusal, read_from_sender
+from codec.link.upstream import Hello, read_from_sender
+from codec.link.wire import MAX_HELLO_BYTES
 
 __all__ = ["Door"]
 
@@ -85,6 +87,9 @@ class Door:
         self.poll(now)
         hello = self._hello(content)
         known = self.sessions.get(hello.session)
+        if known is not None and known.ended:
+            self.forget(hello.session)
+            known = None
         if known is not None:
             self._away.pop(hello.session, None)
             return known, known.resume(hello, now)

@@ -160,8 +160,8 @@ class SenderStatus:
     acknowledged_only: bool = False
     frames_sent: int = 0
     frames_skipped: int = 0
-    frames_stale: int = 0
-    """Coded, but no longer worth sending when their turn came; counted as sent as well."""
+    frames_dropped: int = 0
+    """Planned, but not sent: late, or no longer decodable; counted as sent as well."""
     frames_acked: int = 0
     frames_lost: int = 0
     key_frames: int = 0

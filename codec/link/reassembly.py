@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from codec.link.wire import Fragment, FrameHead, WholeFrame
+from codec.link.upstream import Fragment, FrameHead, WholeFrame
 
 __all__ = ["Reassembly", "Whole"]
 

@@ -18,6 +18,8 @@ from typing import Final
 
 from codec.errors import BitstreamError
 from codec.limits import DEFAULT_LIMITS, Limits
+from codec.link.arrivals import AHEAD, Arrivals
+from codec.link.downstream import Feedback, FrameReport, Importance, Quality, Welcome
 from codec.link.events import (
     Ended,
     Frame,
@@ -28,26 +30,17 @@ from codec.link.events import (
     ReceiverStatus,
     Skipped,
 )
-from codec.link.least import Least
 from codec.link.reassembly import Reassembly
-from codec.link.wire import (
-    DATAGRAM_OVERHEAD,
-    MAX_REQUEST_BYTES,
-    REPORTED,
-    TICKS,
+from codec.link.upstream import (
     Bye,
-    Feedback,
     Fragment,
     FrameHead,
-    FrameReport,
     Header,
     Hello,
-    Importance,
-    Quality,
-    Welcome,
     WholeFrame,
     read_from_sender,
 )
+from codec.link.wire import DATAGRAM_OVERHEAD, MAX_REQUEST_BYTES, REPORTED, TICKS
 
 __all__ = ["ReceiverSession"]
 
@@ -55,21 +48,13 @@ FRAME_BYTES: Final = 1 << 20
 """Most bytes of a frame, beside `Limits.packet_bytes`."""
 HELD_FRAMES: Final = 64
 HELD_BYTES: Final = 4 * FRAME_BYTES
-AHEAD: Final = 1 << 20
-"""How far a frame's number may lie above those before; half a day at 25 frames a second."""
 DELIVERED: Final = 1024
 """Delivered frames that may still be referred to."""
-REMEMBERED_DATAGRAMS: Final = 1024
-"""Sequence numbers below the highest that are told apart from repetitions."""
 FEEDBACK_GAP: Final = 0.01
 FEEDBACK_PAUSE: Final = 0.1
 """Seconds between reports, at least and at most."""
-FIRST_PATIENCE: Final = 0.02
-LEAST_PATIENCE: Final = 0.005
-"""Seconds that a frame is waited for once something later has arrived."""
 SILENCE: Final = 1.0
 """Seconds of silence after which no more frames are expected."""
-BASE_WINDOW: Final = 20.0
 
 
 class ReceiverSession:
@@ -105,10 +90,10 @@ class ReceiverSession:
         self._unsent: deque[tuple[int, int]] = deque(maxlen=HELD_FRAMES)
         self._heard: deque[tuple[int, float]] = deque(maxlen=4 * HELD_FRAMES)
         self._wants_key = False
-        self._patience = FIRST_PATIENCE
         self._pending: list[bytes] = []
         self._end: int | None = None
-        self._ended = False
+        self.ended = False
+        """The source has ended, and every frame has had its outcome."""
         self._connect(resumed=False)
 
     # --- connection -------------------------------------------------------------------------------
@@ -127,12 +112,7 @@ class ReceiverSession:
 
     def _connect(self, *, resumed: bool) -> None:
         self.connected = True
-        self._base = Least(BASE_WINDOW)
-        self._sequence: int | None = None
-        self._sequences: set[int] = set()
-        self._arrivals: deque[tuple[int, float]] = deque(maxlen=REPORTED)
-        self._arrived = self._origin
-        self._datagrams = self._size = 0
+        self._arrivals = Arrivals(self._max_latency / 2)
         self._newest: FrameHead | None = None
         self._newest_sent = 0.0
         self._feedback_at = float("-inf")
@@ -162,7 +142,7 @@ class ReceiverSession:
         return self._take(content, now, datagram=False)
 
     def _take(self, content: bytes, now: float, *, datagram: bool) -> list[ReceiverEvent]:
-        if not self.connected or self._ended:
+        if not self.connected or self.ended:
             return self._refuse("not connected")
         try:
             read = read_from_sender(content, datagram=datagram)
@@ -214,42 +194,18 @@ class ReceiverSession:
         return None
 
     def _fragment(self, fragment: Fragment, size: int, now: float) -> list[ReceiverEvent]:
-        refused = self._count(fragment, size + DATAGRAM_OVERHEAD, now)
+        size += DATAGRAM_OVERHEAD
+        refused = self._arrivals.add(fragment.sequence, fragment.sent, size, now)
         if refused is None:
+            self.status.datagrams += 1
+            self.status.received_bytes += size
+            self.status.loss = self._arrivals.loss
+            self._news = True
             refused = self._unwanted(fragment.head) or self._held.fragment(fragment)
         if refused is not None:
             return self._refuse(refused)
         self._note(fragment.head, fragment.sent / TICKS, now)
         return self.poll(now)
-
-    def _count(self, fragment: Fragment, size: int, now: float) -> str | None:
-        """Note the arrival of a datagram for the feedback; return why it is refused, if it is."""
-        sequence = fragment.sequence
-        newest = -1 if self._sequence is None else self._sequence
-        if sequence in self._sequences or sequence <= newest - REMEMBERED_DATAGRAMS:
-            return "repeated"
-        if sequence > newest + AHEAD:
-            return "out of range"
-        self._sequences.add(sequence)
-        self._datagrams += 1
-        self._size += size
-        self.status.datagrams += 1
-        self.status.received_bytes += size
-        self._base.add(now - fragment.sent / TICKS, now)
-        if sequence > newest:
-            self._sequence, self._arrived = sequence, now
-            self._arrivals.append((sequence, now))
-            self._patience = max(self._patience * 0.999, LEAST_PATIENCE)
-            if len(self._sequences) > 2 * REMEMBERED_DATAGRAMS:
-                oldest = sequence - REMEMBERED_DATAGRAMS
-                self._sequences = {kept for kept in self._sequences if kept > oldest}
-        else:
-            overtaken = next((at for later, at in self._arrivals if later > sequence), now)
-            lateness = min(1.25 * (now - overtaken), self._max_latency / 2)
-            self._patience = max(self._patience, lateness)
-        self.status.loss = max(0.0, 1 - self._datagrams / (max(newest, sequence) + 1))
-        self._news = True
-        return None
 
     def _note(self, head: FrameHead, sent: float | None, now: float) -> None:
         """Note that something of a frame has arrived."""
@@ -280,10 +236,10 @@ class ReceiverSession:
             if number > self._due:
                 break
             if self._decodable(number):
-                return self._deliver(number)
+                return self._deliver(number, now)
         due = self._due
-        if self._end is not None and due >= self._end and not self._ended:
-            self._ended = True
+        if self._end is not None and due >= self._end and not self.ended:
+            self.ended = True
             return Ended(self._end)
         for first, last in self._unsent:
             if first <= due <= last:
@@ -301,7 +257,7 @@ class ReceiverSession:
         reference = self._held.whole[number].head.reference
         return reference is None or reference in self._usable
 
-    def _deliver(self, number: int) -> Frame:
+    def _deliver(self, number: int, now: float) -> Frame:
         whole = self._held.whole[number]
         late = number < self._due
         self._delivered = number
@@ -316,8 +272,9 @@ class ReceiverSession:
         self.status.frames += 1
         self.status.late += late
         self.status.key_frames += key
-        base = self._base.value if self._base.value < float("inf") else self._origin
-        return Frame(number, whole.packet, key, whole.head.captured / TICKS + base, late)
+        offset = self._arrivals.offset
+        captured = now if offset is None else whole.head.captured / TICKS + offset
+        return Frame(number, whole.packet, key, captured, late)
 
     def _skip(self, first: int, last: int) -> Skipped:
         self._due = last + 1
@@ -329,7 +286,7 @@ class ReceiverSession:
         if not self._started:
             return None
         due = self._due
-        overtaken = [at + self._patience for number, at in self._heard if number > due]
+        overtaken = [at + self._arrivals.patience for number, at in self._heard if number > due]
         expected = self._expected(due)
         if expected is not None:
             overtaken.append(expected)
@@ -337,12 +294,13 @@ class ReceiverSession:
 
     def _expected(self, number: int) -> float | None:
         """Tell when a frame comes at the latest, if the source goes on as before."""
-        if self._newest is None or (self._end is not None and number >= self._end):
+        offset = self._arrivals.offset
+        if self._newest is None or offset is None:
             return None
         ahead = (number - self._newest.number) * self._interval
         if ahead > SILENCE:
             return None
-        return self._newest_sent + self._base.value + ahead + self._max_latency
+        return self._newest_sent + offset + ahead + self._max_latency
 
     def decoded(self, number: int, ok: bool, now: float) -> list[ReceiverEvent]:
         """Take what became of a delivered frame; return what has become due."""
@@ -389,7 +347,7 @@ class ReceiverSession:
         return out
 
     def _feedback_due(self) -> float | None:
-        if not self.connected or self._ended or not self._opened:
+        if not self.connected or not self._opened or (self.ended and not self._news):
             return None
         return self._feedback_at + (FEEDBACK_GAP if self._news else FEEDBACK_PAUSE)
 
@@ -398,17 +356,17 @@ class ReceiverSession:
         if self._pending:
             return now
         times = [self._feedback_due()]
-        if self.connected and self._opened and not self._ended:
+        if self.connected and self._opened and not self.ended:
             times.append(self._deadline())
         return max(now, min((time for time in times if time is not None), default=now + 1.0))
 
     def _feedback(self, now: float) -> Feedback:
         return Feedback(
             time=max(self._ticks(now), 1),
-            sequence=self._sequence,
-            arrived=self._ticks(self._arrived),
-            datagrams=self._datagrams,
-            size=self._size,
+            sequence=self._arrivals.highest,
+            arrived=self._ticks(self._arrivals.arrived),
+            datagrams=self._arrivals.datagrams,
+            size=self._arrivals.size,
             wants_key=self._wants_key,
             report=self._report(),
         )

@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from codec.link.wire import REPORTED, FrameReport
+from codec.link.downstream import FrameReport
+from codec.link.wire import REPORTED
 
 __all__ = ["Choice", "References"]
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 from codec.errors import BitstreamError
+from codec.link.downstream import (
+    Feedback,
+    FrameReport,
+    Importance,
+    Quality,
+    Refusal,
+    Welcome,
+    read_from_receiver,
+)
 from codec.link.events import (
     Acked,
     FramePlan,
@@ -19,54 +26,37 @@ from codec.link.events import (
     SenderStatus,
     Welcomed,
 )
+from codec.link.pacing import Pacer, Part
 from codec.link.rate import RateControl
 from codec.link.references import References
+from codec.link.upstream import Bye, Fragment, FrameHead, Header, Hello, WholeFrame
 from codec.link.wire import (
     DATAGRAM_OVERHEAD,
     LINK_VERSION,
     MAX_FRAGMENTS,
     SESSION_BYTES,
     TICKS,
-    Bye,
-    Feedback,
-    Fragment,
-    FrameHead,
-    FrameReport,
-    Header,
-    Hello,
-    Importance,
-    Quality,
-    Refusal,
-    Welcome,
-    WholeFrame,
-    read_from_receiver,
 )
 
 __all__ = ["SenderSession"]
 
 HEAD_BYTES: Final = 40
 """The most that stands before the content of a fragment."""
-PACING: Final = 2.5
-"""How much faster than the rate datagrams leave: a frame is not spread over its whole interval."""
-BURST: Final = 4
-"""Datagrams that leave at once."""
 KEY_PAUSE: Final = 1.0
 """Seconds between key frames that a receiver may ask for."""
 LEAST_SHARE: Final = 0.25
 """Of a frame's budget; with less left, the frame is skipped rather than coded worse still."""
+WAITING: Final = 0.5
+"""Of the latency allowed, what a new frame may be expected to wait: a queue that has begun to grow
+shows only a round trip later.
+"""
 CHAINS_OFTEN: Final = 0.10
 CHAINS_SELDOM: Final = 0.04
 """Share of frames that broken chains would take: where to change the way of predicting."""
 BREAK_MEMORY: Final = 64
 """Frames over which broken chains are counted."""
-
-
-@dataclass(slots=True)
-class _Queued:
-    head: FrameHead
-    parts: deque[tuple[int, bytes]]
-    count: int
-    at: float
+SILENCE: Final = 0.25
+"""Seconds without feedback, beside two round trips, after which the link is only probed."""
 
 
 class SenderSession:
@@ -107,6 +97,7 @@ class SenderSession:
         self._token, self._session, self._header = token, session, header
         self._max_latency, self._frame_rate = max_latency, frame_rate
         self._part_bytes = datagram_bytes - HEAD_BYTES
+        self._pacer = Pacer(self._part_bytes)
         self._references = References(references)
         self._rate = RateControl(bitrate=bitrate, max_latency=max_latency, frame_rate=frame_rate)
         self._origin: float | None = None
@@ -114,13 +105,11 @@ class SenderSession:
         self._next_number = 0
         self._last_sent = -1
         self._messages: list[bytes] = []
-        self._queue: deque[_Queued] = deque()
         self._sequence = 0
         self._reported_time = -1
         self._credit = 0.0
         self._credit_at: float | None = None
-        self._pace = 0.0
-        self._paced_at = float("-inf")
+        self._planned_at = float("-inf")
         self._key_at = float("-inf")
         self._breaks = 0.0
         self._broken = False
@@ -143,9 +132,8 @@ class SenderSession:
         """Note that the connection is gone."""
         self._welcomed = False
         self._messages = []
-        for queued in self._queue:
-            self._references.abandoned(queued.head.number)
-        self._queue.clear()
+        for number in self._pacer.clear():
+            self._references.abandoned(number)
 
     def finish(self) -> None:
         """Say that the source has ended."""
@@ -176,6 +164,7 @@ class SenderSession:
             self._key_at = now
             self.status.key_frames += 1
         self.status.frames_sent += 1
+        self._planned_at = now
         return FramePlan(number, choice.slots is None, choice.slots, choice.reference, room, now)
 
     def room(self, now: float) -> float | None:
@@ -189,8 +178,10 @@ class SenderSession:
         self._credit_at = now
         if not self._welcomed or self._credit < LEAST_SHARE * budget:
             return None
-        queue = self._rate.queue(now, self._waiting())
-        left = (self._max_latency - queue) * self._rate.rate / 8
+        if self._silent(now) and now - self._planned_at < max(SILENCE, self._max_latency):
+            return None
+        queue = self._rate.queue(now, self._pacer.waiting)
+        left = (WAITING * self._max_latency - queue) * self._rate.rate / 8
         if left < LEAST_SHARE * budget:
             return None
         room = min(self._credit, left)
@@ -202,39 +193,40 @@ class SenderSession:
         receiver has long been silent.
         """
         share = self._breaks * (1 + (self._rate.rtt or 0.0) * self._frame_rate)
-        status = self.status
         if share > CHAINS_OFTEN:
-            status.acknowledged_only = True
+            self.status.acknowledged_only = True
         elif share < CHAINS_SELDOM:
-            status.acknowledged_only = False
+            self.status.acknowledged_only = False
+        return self.status.acknowledged_only or self._silent(now)
+
+    def _silent(self, now: float) -> bool:
         heard = self._rate.feedback_at
-        silent = heard is not None and now - heard > 2 * (self._rate.rtt or 0.0) + 0.25
-        return status.acknowledged_only or silent
+        return heard is not None and now - heard > 2 * (self._rate.rtt or 0.0) + SILENCE
 
     def frame(self, plan: FramePlan, packet: bytes, now: float) -> None:
         """Queue a planned frame, coded."""
-        if not self._welcomed:  # the connection went while it was coded
+        number = plan.number
+        if not (self._welcomed and self._references.alive(number)):
+            # while it was coded, its reference was lost or the connection went
             self.abandon(plan)
             return
-        skipped = plan.number - self._last_sent - 1
-        self._last_sent = plan.number
-        head = FrameHead(plan.number, plan.reference_number, skipped, self._ticks(plan.captured))
-        parts = [
-            packet[start : start + self._part_bytes]
-            for start in range(0, len(packet), self._part_bytes)
-        ]
-        if plan.key or len(parts) > MAX_FRAGMENTS:
-            self._references.reliable(plan.number)
+        head = FrameHead(
+            number, plan.reference_number, number - self._last_sent - 1, self._ticks(plan.captured)
+        )
+        self._last_sent = number
+        count = self._pacer.parts(packet)
+        if plan.key or count > MAX_FRAGMENTS:
+            self._references.reliable(number)
             self._messages.append(WholeFrame(head, packet).to_bytes())
             self._rate.sent_reliably(len(self._messages[-1]), now)
-            if plan.key:
-                return
         else:
-            self._queue.append(_Queued(head, deque(enumerate(parts)), len(parts), now))
-        self._credit -= len(packet) + len(parts) * (DATAGRAM_OVERHEAD + HEAD_BYTES / 2)
+            self._pacer.add(head, packet, now)
+        if not plan.key:
+            self._credit -= len(packet) + count * (DATAGRAM_OVERHEAD + HEAD_BYTES / 2)
 
     def abandon(self, plan: FramePlan) -> None:
         """Note that a planned frame will not come."""
+        self.status.frames_dropped += 1
         self._references.abandoned(plan.number)
 
     # --- bytes out --------------------------------------------------------------------------------
@@ -243,47 +235,30 @@ class SenderSession:
         """Return what is to be sent now."""
         out = Outgoing([], self._messages)
         self._messages = []
-        if not self._queue:
-            return out
-        speed = self._pacing()
-        self._pace = min(self._pace + (now - self._paced_at) * speed, BURST * self._part_bytes)
-        self._paced_at = now
-        while self._queue and self._pace > 0:
-            queued = self._queue[0]
-            if now - queued.at > self._max_latency:
-                self._queue.popleft()
-                self._references.abandoned(queued.head.number)
-                self.status.frames_stale += 1
-                continue
-            index, part = queued.parts.popleft()
-            if not queued.parts:
-                self._queue.popleft()
-            sent = self._ticks(now)
+        for part in self._pacer.take(now, self._rate.rate, lambda part: self._wanted(part, now)):
             datagram = Fragment(
-                self._sequence, sent, queued.head, index, queued.count, part
+                self._sequence, self._ticks(now), part.head, part.index, part.count, part.content
             ).to_bytes()
-            size = len(datagram) + DATAGRAM_OVERHEAD
-            self._rate.sent(self._sequence, size, now)
+            self._rate.sent(self._sequence, len(datagram) + DATAGRAM_OVERHEAD, now)
             self._sequence += 1
-            self._pace -= size
             out.datagrams.append(datagram)
         return out
+
+    def _wanted(self, part: Part, now: float) -> bool:
+        """Tell whether a part is still worth sending: in time, and of a frame that can be used."""
+        number = part.head.number
+        if now - part.queued <= self._max_latency and self._references.alive(number):
+            return True
+        if part.index == part.count - 1:
+            self.status.frames_dropped += 1
+        self._references.abandoned(number)
+        return False
 
     def next_time(self, now: float) -> float | None:
         """Tell when to pull again at the latest, if nothing else happens."""
         if self._messages:
             return now
-        if not self._queue:
-            return None
-        return max(now, self._paced_at + max(0.0, 1 - self._pace) / self._pacing())
-
-    def _pacing(self) -> float:
-        return max(PACING * self._rate.rate, 64e3) / 8
-
-    def _waiting(self) -> int:
-        return sum(
-            len(part) + DATAGRAM_OVERHEAD for queued in self._queue for _, part in queued.parts
-        )
+        return self._pacer.next_time(now, self._rate.rate)
 
     def _ticks(self, now: float) -> int:
         return max(round((now - (self._origin or 0.0)) * TICKS), 0)
@@ -356,7 +331,7 @@ class SenderSession:
             self._references.forgotten()
         status, rate = self.status, self._rate
         status.rate, status.goodput, status.loss = rate.rate, rate.goodput or 0.0, rate.loss
-        status.rtt, status.queue_delay = rate.rtt, rate.queue(now, self._waiting())
+        status.rtt, status.queue_delay = rate.rtt, rate.queue(now, self._pacer.waiting)
         return events
 
     def _reported(self, report: FrameReport) -> list[SenderEvent]:
