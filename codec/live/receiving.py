@@ -48,6 +48,8 @@ __all__ = ["Channel", "Counts", "ReceiveOptions", "Receiver"]
 
 MOST_WAITING: Final = 1024
 """Events of a sender that wait for its thread; with more, a flood is taken for one."""
+RESULT_SECONDS: Final = 0.5
+"""Without a result for so long, the next frame gets one, however late."""
 PATIENT: Final = 3600.0
 """Seconds that a frame may be late where every frame counts."""
 TICK: Final = 1.0
@@ -293,6 +295,7 @@ class Channel:
         self._pool = ThreadPoolExecutor(1, f"lmc-sender-{number}")
         self._work = _Work(receiver, number)
         self._closing = False
+        self._finished = float("-inf")
         self.over = False
         """The source has ended, and all its frames are accounted for."""
         self._task = asyncio.create_task(self._run())
@@ -443,11 +446,13 @@ class Channel:
     async def _finish(self, number: int, frame: DecodedFrame, captured: float | None) -> None:
         """Finish the task, unless that would be too late and there is something newer."""
         options = self._receiver.options
+        now = time.monotonic()
         behind = bool(self._waiting) and not options.every_frame
-        late = captured is None or time.monotonic() - captured > options.max_latency
-        if behind and late:
+        late = captured is None or now - captured > options.max_latency
+        if behind and late and now - self._finished < RESULT_SECONDS:
             self.counts.dropped += 1
         else:
+            self._finished = now
             await self._in_thread(self._work.finish, number, frame, captured)
 
     async def close(self) -> None:

@@ -50,6 +50,8 @@ PATIENT: Final = 60.0
 """Seconds that a frame may wait where every frame counts."""
 WINDOW: Final = 8
 """Frames on their way where every frame is to arrive: more would wait at the other end."""
+OPENING_SECONDS: Final = 30.0
+"""How long a receiver may take to get its network ready."""
 POLL: Final = 0.005
 NEVER: Final = 1 << 30
 """Frames: key frames come where the session plans them."""
@@ -117,6 +119,7 @@ class Sender:
         self._gone = asyncio.Event()
         self._welcomed = asyncio.Event()
         self._refusal: str | None = None
+        self._ready = False
         self._captured: deque[tuple[int, float]] = deque(maxlen=1000)
         self.latencies = Latencies()
         self.connections = 0
@@ -148,11 +151,13 @@ class Sender:
             match event:
                 case Welcomed():
                     self.connections += 1
+                    self._ready = event.resumed
                     self._welcomed.set()
                 case Refused():
                     self._refusal = event.reason
                     self._gone.set()
                 case Acked():
+                    self._ready = True
                     self._measure(event.number, now)
                 case Lost():
                     pass
@@ -259,8 +264,11 @@ class Sender:
                     if options.every_frame:
                         await self._room_for_one()
                         captured = time.monotonic()
+                    elif self._behind():
+                        continue
                     plan = self._session.next_frame(captured, number)
                     if plan is None:
+                        frames.go_on()
                         continue
                     qp, most_bytes = self._qp.next(plan)
                     if options.every_frame:
@@ -272,6 +280,8 @@ class Sender:
                     self._captured.append((number, captured))
                     self._session.frame(plan, content, time.monotonic())
                     self._pump()
+                    await self._opened(stopping)
+                    frames.go_on()
                 self._session.finish()
                 self._pump()
                 await self._arrived()
@@ -285,6 +295,25 @@ class Sender:
         if self._options.frame_rate is not None:
             return number / self._options.frame_rate
         return float(frame.pts * self._source.header.time_base)
+
+    async def _opened(self, stopping: asyncio.Task[bool]) -> None:
+        """Wait until a receiver that did not know us has decoded a frame: it opens its network
+        first, and would be given what it can only be late with.
+        """
+        until = time.monotonic() + OPENING_SECONDS
+        while (
+            self._welcomed.is_set()
+            and not (self._ready or stopping.done())
+            and time.monotonic() < until
+        ):
+            await asyncio.sleep(POLL)
+
+    def _behind(self) -> bool:
+        """Tell whether the other end decodes more slowly than frames come."""
+        status = self.status
+        under_way = status.frames_sent - status.frames_acked - status.frames_lost
+        delay = (status.rtt or 0.0) + 2 * self._options.max_latency
+        return under_way > WINDOW + delay * self._frame_rate
 
     async def _room_for_one(self) -> None:
         """Wait until the link and the other end take another frame."""
@@ -396,6 +425,8 @@ class _Coding:
 class _Frames:
     """Reads a source in a thread of its own, and holds the newest frame only; or, where every frame
     counts, waits until the last one is taken.
+
+    A file with a pace stops behind its first frame, until it may `go_on`.
     """
 
     def __init__(
@@ -411,7 +442,7 @@ class _Frames:
         self._held: tuple[int, Frame, float] | None = None
         self._ended = False
         self._error: BaseException | None = None
-        self._stop = threading.Event()
+        self._stop, self._go = threading.Event(), threading.Event()
         self._room = threading.Semaphore(1) if every_frame else None
         threading.Thread(target=self._read, name="lmc-reader", daemon=True).start()
 
@@ -433,9 +464,14 @@ class _Frames:
             self._room.release()
         return taken
 
+    def go_on(self) -> None:
+        """Read on behind the first frame."""
+        self._go.set()
+
     def close(self) -> None:
         """Have the thread end; a source that gives nothing is left to its own time limits."""
         self._stop.set()
+        self._go.set()
         if self._room is not None:
             self._room.release()
 
@@ -448,13 +484,17 @@ class _Frames:
         self._tell(self._end, error)
 
     def _read_all(self) -> None:
-        start: float | None = None
+        start = first = 0.0
         for number, frame in enumerate(self._source.frames):
             if self._pace is not None:
                 due = self._pace(frame, number)
-                if start is None:
-                    start = time.monotonic() - due
-                self._stop.wait(max(start + due - time.monotonic(), 0.0))
+                if number == 0:
+                    first = due
+                elif number == 1:
+                    self._go.wait()
+                    start = time.monotonic() - first
+                if number:
+                    self._stop.wait(max(start + due - time.monotonic(), 0.0))
             if self._room is not None:
                 self._room.acquire()
             if self._stop.is_set():
