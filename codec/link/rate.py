@@ -35,7 +35,7 @@ fall below that.
 """
 LOSS_DATAGRAMS: Final = 20
 """Datagrams from one measurement of losses to the next."""
-HIGH: Final = 0.04
+HIGH: Final = 0.03
 DRAIN: Final = 0.5
 """Seconds in which a queue is to be gone."""
 GROWTH_UNKNOWN: Final = 1.0
@@ -246,7 +246,8 @@ class RateControl:
         self._decreased_at = now
         self._newest.clear()
         share = min(max(1 - (queue - self.high / 2) / DRAIN, 0.7), 0.95)
-        self.capacity = self._busy(CAPACITY_INTERVALS) or max(self._passed, self.capacity or 0.0)
+        measured = self._busy(CAPACITY_INTERVALS) or self._passed
+        self.capacity = max(measured, self.rate / 2)
         self.rate = max(min(self.rate, self.capacity * share), LEAST_RATE)
         if self._in_vain >= MOVED_BASE:
             rate, delay = self._run
