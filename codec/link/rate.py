@@ -1,0 +1,274 @@
+"""How fast to send: from what arrives and from how long it waits, never from losses alone.
+
+    queueing delay = (arrival - sending) - the least that this difference has been,
+
+in which the two clocks' offset cancels.  While the least queueing delay of the newest few reports
+is above `high`, the rate falls under what arrives, by more the longer the queue; below `low` it
+grows, faster where the link is known or believed to carry more.  Links lose datagrams at random;
+only those that queue are full.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from codec.link.downstream import Feedback
+from codec.link.least import Least
+from codec.link.wire import TICKS
+
+__all__ = ["RateControl"]
+
+FIRST_RATE: Final = 300e3
+"""bit/s, until something is known of the link."""
+LEAST_RATE: Final = 8e3
+BASE_WINDOW: Final = 20.0
+"""Seconds over which the least delay is sought: clocks drift, routes change."""
+GOODPUT_WINDOW: Final = 0.25
+NEWEST: Final = 4
+"""Reports whose least queueing delay counts: one late datagram is no queue."""
+DRAIN_INTERVALS: Final = 2
+CAPACITY_INTERVALS: Final = 4
+"""Frame intervals over which it is measured what a queue drains at, to tell how long it is and to
+fall below that.
+"""
+LOSS_DATAGRAMS: Final = 20
+"""Datagrams from one measurement of losses to the next."""
+HIGH: Final = 0.03
+DRAIN: Final = 0.5
+"""Seconds in which a queue is to be gone."""
+GROWTH_UNKNOWN: Final = 1.0
+GROWTH_BELOW: Final = 0.6
+GROWTH_NEAR: Final = 0.06
+"""Per second: before the link was ever full, far below where it was, and near that."""
+USED: Final = 0.7
+"""Share of the rate that has to be in use for it to grow: what is not tried is not known."""
+MOST_LOST: Final = 2.0
+"""How many times what arrives may be sent: a full queue too short to be seen is no random loss."""
+FEEDBACK_PAUSE: Final = 0.1
+"""Seconds without a report that mean nothing: it may have been lost."""
+MOVED_BASE: Final = 4
+"""Decreases in vain after which the delay is taken for the link's own."""
+
+
+@dataclass(slots=True)
+class _Sent:
+    sequence: int
+    size: int
+    total: int
+    """Bytes up to and including this datagram."""
+    at: float
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """What a report says of the newest datagram."""
+
+    at: float
+    """On the receiver's clock."""
+    received: int
+    """Bytes until then."""
+    sent: int
+    """Bytes up to that datagram, lost ones included."""
+    queue: float
+
+
+class RateControl:
+    """Rate, round trip and queue, as far as the feedback tells.
+
+    Args:
+        bitrate: ceiling in bit/s, None for none.
+        max_latency: seconds that a frame may wait.
+        frame_rate: nominal frames a second.
+    """
+
+    def __init__(self, *, bitrate: float | None, max_latency: float, frame_rate: float) -> None:
+        self.bitrate = bitrate
+        self.rate = FIRST_RATE if bitrate is None else bitrate
+        self.goodput: float | None = None
+        self.rtt: float | None = None
+        self.loss = 0.0
+        self._passed = self._recent = 0.0
+        self.capacity: float | None = None
+        self.high = min(HIGH, max_latency / 4)
+        self._interval = 1 / frame_rate
+        self._max_latency = max_latency
+        self._window = max(GOODPUT_WINDOW, 5 * self._interval)
+        self._base = Least(BASE_WINDOW)
+        self._least_rtt = Least(BASE_WINDOW)
+        self._newest: deque[float] = deque(maxlen=NEWEST)
+        self._decreased_at = float("-inf")
+        self._in_vain = 0
+        self._run = (0.0, 0.0)
+        self.restarted()
+
+    def restarted(self) -> None:
+        """Begin a connection: sequence numbers start anew; what is known of the rate stays."""
+        self._flight: deque[_Sent] = deque()
+        self._times: dict[int, float] = {}
+        self._bytes_in_flight = self._total = 0
+        self._reliable: tuple[float, float] = (0.0, 0.0)
+        self._arrivals: deque[_Arrival] = deque()
+        self._sendings: deque[tuple[float, int]] = deque()
+        self._reported = (0, 0)
+        self._newest.clear()
+        self._queue = 0.0
+        self._queue_at = 0.0
+        self.feedback_at: float | None = None
+        self._base.reset()
+
+    def sent(self, sequence: int, size: int, now: float) -> None:
+        """Note a datagram, overhead included."""
+        self._total += size
+        self._flight.append(_Sent(sequence, size, self._total, now))
+        self._bytes_in_flight += size
+        self._sendings.append((now, size))
+        while self._sendings and now - self._sendings[0][0] > 2 * self._window:
+            self._sendings.popleft()
+
+    def sent_reliably(self, size: int, now: float) -> None:
+        """Note a message: it is not acknowledged here, but takes its time on the link."""
+        self._reliable = (self._reliable_left(now) + size, now)
+
+    def _reliable_left(self, now: float) -> float:
+        left, since = self._reliable
+        return max(0.0, left - (now - since) * self._drain() / 8)
+
+    def _drain(self) -> float:
+        """Tell what the link carries: what passed while there was a queue, else at least the
+        rate.
+        """
+        if self._queue < self.high / 4:
+            return max(self.rate, self._passed)
+        return max(min(self._passed, self._recent), LEAST_RATE)
+
+    def queue(self, now: float, local: int = 0) -> float:
+        """Estimate how long a frame sent now would wait, with `local` bytes still here.
+
+        That is the time to drain what is in flight, less what the round trip and the pause since
+        the last report explain; and what the newest datagram is known to have waited, less what
+        has drained since.
+        """
+        stale = now - (self.rtt or 1.0) - 2 * self._max_latency
+        while self._flight and self._flight[0].at < stale:
+            self._bytes_in_flight -= self._flight.popleft().size
+        drain = self._drain() / 8
+        waiting = (self._bytes_in_flight + local + self._reliable_left(now)) / drain
+        if self.feedback_at is not None and self.rtt is not None:
+            waiting -= self._least_rtt.value + min(now - self.feedback_at, FEEDBACK_PAUSE)
+        return max(waiting, local / drain + self._queue - (now - self._queue_at), 0.0)
+
+    def feedback(self, report: Feedback, now: float) -> None:
+        """Take a report on the datagrams of this connection, newer than those before."""
+        before, self.feedback_at = self.feedback_at, now
+        if report.sequence is None:
+            return
+        newest = None
+        while self._flight and self._flight[0].sequence <= report.sequence:
+            newest = self._flight.popleft()
+            self._bytes_in_flight -= newest.size
+        self._measure_loss(report.sequence, report.datagrams)
+        if newest is None or newest.sequence != report.sequence:
+            return
+        held = (report.time - report.arrived) / TICKS
+        rtt = max(now - newest.at - held, 0.0)
+        self.rtt = rtt if self.rtt is None else self.rtt + (rtt - self.rtt) / 8
+        self._least_rtt.add(rtt, now)
+        delay = report.arrived / TICKS - newest.at
+        self._base.add(delay, now)
+        # a datagram's own time on a slow link is no queue
+        own = min(newest.size * 8 / max(self.rate, self._passed), self._interval / 2)
+        self._queue, self._queue_at = max(delay - self._base.value - own, 0.0), now - held
+        self._measure_passed(
+            _Arrival(report.arrived / TICKS, report.size, newest.total, self._queue)
+        )
+        if newest.at > self._decreased_at:  # what was sent before says nothing of the new rate
+            self._newest.append(self._queue)
+        self._adapt(now, min(now - before, 0.5) if before is not None else 0.0)
+
+    def _measure_loss(self, sequence: int, received: int) -> None:
+        before, received_before = self._reported
+        sent = sequence + 1 - before
+        if sent >= LOSS_DATAGRAMS:
+            lost = max(0.0, 1 - (received - received_before) / sent)
+            self.loss += (lost - self.loss) / 4
+            self._reported = (sequence + 1, received)
+
+    def _measure_passed(self, newest: _Arrival) -> None:
+        """Measure what arrives, and what the link carries: while there is a queue, all that it can.
+
+        Lost datagrams count in what it carries, since most are lost behind the queue.
+        """
+        arrivals = self._arrivals
+        arrivals.append(newest)
+        while len(arrivals) > 2 and newest.at - arrivals[1].at > self._window:
+            arrivals.popleft()
+        span = newest.at - arrivals[0].at
+        if span >= self._window / 2:
+            self.goodput = (newest.received - arrivals[0].received) * 8 / span
+            self._passed = (newest.sent - arrivals[0].sent) * 8 / span
+        self._recent = self._busy(DRAIN_INTERVALS) or self._passed
+
+    def _busy(self, intervals: float) -> float | None:
+        """Measure what passed in the newest so many frame intervals, or the newest at all, with a
+        queue throughout; None if there was none.
+        """
+        newest = self._arrivals[-1]
+        passed = None
+        for before in reversed(self._arrivals):
+            if before.queue < self.high / 4:
+                break
+            span = newest.at - before.at
+            if span >= self._interval:
+                passed = (newest.sent - before.sent) * 8 / span
+            if span >= intervals * self._interval:
+                break
+        return passed
+
+    def _adapt(self, now: float, elapsed: float) -> None:
+        if self.goodput is None or not self._newest:
+            return
+        queue = min(self._newest)
+        urgent = self._queue > self._max_latency / 2 and len(self._newest) > 1
+        if queue > self.high or (urgent and queue > self.high / 2):
+            if len(self._newest) == NEWEST or urgent:
+                self._decrease(now, queue)
+            return
+        if queue < self.high / 2:
+            self._in_vain = 0
+            self._increase(now, elapsed)
+
+    def _decrease(self, now: float, queue: float) -> None:
+        if self._in_vain == 0:
+            self._run = (self.rate, queue)
+        self._in_vain += 1
+        self._decreased_at = now
+        self._newest.clear()
+        share = min(max(1 - (queue - self.high / 2) / DRAIN, 0.7), 0.95)
+        measured = self._busy(CAPACITY_INTERVALS) or self._passed
+        self.capacity = max(measured, self.rate / 2)
+        self.rate = max(min(self.rate, self.capacity * share), LEAST_RATE)
+        if self._in_vain >= MOVED_BASE:
+            rate, delay = self._run
+            if queue >= 0.9 * delay and self.rate <= 0.8 * rate:
+                # no queue stays as long as it was while less is sent than drains
+                self._base.reset()
+            self._in_vain = 0
+
+    def _increase(self, now: float, elapsed: float) -> None:
+        since = now - self._window
+        used = sum(size for at, size in self._sendings if at >= since) * 8 / self._window
+        if used < USED * self.rate or self.rate > MOST_LOST * (self.goodput or 0.0):
+            return
+        if self.capacity is not None and self.rate > 1.1 * self.capacity:
+            self.capacity = None
+        if self.capacity is None:
+            growth = GROWTH_UNKNOWN
+        elif self.rate < 0.85 * self.capacity:
+            growth = GROWTH_BELOW
+        else:
+            growth = GROWTH_NEAR
+        self.rate *= 1 + growth * elapsed
+        if self.bitrate is not None:
+            self.rate = min(self.rate, self.bitrate)
