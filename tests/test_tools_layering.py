@@ -22,6 +22,7 @@ PACKAGES = {
     "make": {"running"},
     "sweep": {"running"},
     "anatomy": {"running"},
+    "benchmark": {"running", "report", "contenders"},
     "compare": {"rate_distortion"},
     "ablation": {"running", "contenders", "rate_distortion"},
 }
