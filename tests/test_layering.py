@@ -29,6 +29,7 @@ PACKAGES = [
     "tasks",
     "files",
     "pipeline",
+    "live",
     "inspection",
     "cli",
 ]
