@@ -96,6 +96,8 @@ class ReceiverSession:
         self._wants_key = False
         self._pending: list[bytes] = []
         self._end: int | None = None
+        self._ends_at = float("inf")
+        """When what nothing has been heard of counts as never sent, behind the last frame."""
         self.ended = False
         """The source has ended, and every frame has had its outcome."""
         self._connect(resumed=False)
@@ -176,9 +178,9 @@ class ReceiverSession:
         return [Opened(header.content), *self.poll(now)]
 
     def _bye(self, bye: Bye, now: float) -> list[ReceiverEvent]:
-        if not self._due <= bye.end <= self._due + AHEAD:
+        if not self._delivered < bye.end <= self._due + AHEAD:
             return self._refuse("out of range")
-        self._end = bye.end
+        self._end, self._ends_at = bye.end, now + self._max_latency
         return self.poll(now)
 
     def _frame(self, frame: WholeFrame, size: int, now: float) -> list[ReceiverEvent]:
@@ -224,7 +226,7 @@ class ReceiverSession:
     def poll(self, now: float) -> list[ReceiverEvent]:
         """Return what has become due."""
         events: list[ReceiverEvent] = []
-        if not self._opened or not self.connected:
+        if not self._opened or not self.connected or self.ended:
             return events
         while True:
             event = self._next_event(now)
@@ -244,6 +246,8 @@ class ReceiverSession:
         if self._end is not None and due >= self._end and not self.ended:
             self.ended = True
             return Ended(self._end)
+        if self._end is not None and self._ends_at <= now and self._nothing_heard_from(due):
+            self._unsent.append((due, self._end - 1))
         for first, last in self._unsent:
             if first <= due <= last:
                 return self._skip(due, last)
@@ -286,6 +290,9 @@ class ReceiverSession:
         self._due = last + 1
         self.status.skipped += last + 1 - first
         return Skipped(first, last)
+
+    def _nothing_heard_from(self, number: int) -> bool:
+        return not self._heard or self._heard[-1][0] < number
 
     def _deadline(self) -> float | None:
         """Tell when the frame that is due will be missing: rule 2."""
@@ -365,6 +372,8 @@ class ReceiverSession:
         times = [self._feedback_due()]
         if self.connected and self._opened and not self.ended:
             times.append(self._deadline())
+            if self._end is not None and self._nothing_heard_from(self._due):
+                times.append(self._ends_at)
         return max(now, min((time for time in times if time is not None), default=now + 1.0))
 
     def _feedback(self, now: float) -> Feedback:

@@ -424,6 +424,8 @@ class Channel:
                 self.over = True
                 await self._in_thread(self._work.close)
                 self._receiver.tell(f"sender {self.number}: {self._work.account()}")
+                if self._connection is not None:  # now that the results are there
+                    self._connection.close()
 
     async def _take_frame(self, event: Frame) -> None:
         frame = await self._in_thread(self._work.decode, event)

@@ -119,7 +119,7 @@ class Sender:
         self._gone = asyncio.Event()
         self._welcomed = asyncio.Event()
         self._refusal: str | None = None
-        self._ready = False
+        self._ready = self._finishing = False
         self._captured: deque[tuple[int, float]] = deque(maxlen=1000)
         self.latencies = Latencies()
         self.connections = 0
@@ -215,6 +215,8 @@ class Sender:
                 self._session.disconnect()
             if self._refusal is not None:
                 raise LinkError(f"the receiver refuses: {self._refusal}")
+            if self._finishing:
+                return
             pause = FIRST_PAUSE if self._welcomed.is_set() else min(2 * pause, LONGEST_PAUSE)
             self._welcomed.clear()
             await asyncio.sleep(pause)
@@ -225,22 +227,28 @@ class Sender:
         """Send until the source ends, or `stop` is set.
 
         Raises:
-            LinkError: the receiver refuses, is another one, or does not answer.
+            LinkError: the receiver refuses, is another one, or does not answer; or all frames were
+                to arrive, and some have not.
             FeatureCodecError: the source or the network fails.
         """
         connecting = asyncio.create_task(self._stay_connected())
         sending = asyncio.create_task(self._send_all(stop))
         try:
             await asyncio.wait({connecting, sending}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (sending, connecting):
-                if task.done():
-                    await task
+            if connecting.done():
+                await connecting  # tells why, or that all has been said
+            await sending
         finally:
             for task in (connecting, sending):
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await task
             self._coding.close()
+        missing = self.status.frames_sent - self.status.frames_acked
+        if self._options.every_frame and missing:
+            raise LinkError(
+                f"of {self.status.frames_sent} frames {missing} are not known to have arrived"
+            )
 
     async def _send_all(self, stop: asyncio.Event) -> None:
         stopping = asyncio.create_task(stop.wait())
@@ -282,9 +290,14 @@ class Sender:
                     self._pump()
                     await self._opened(stopping)
                     frames.go_on()
-                self._session.finish()
-                self._pump()
                 await self._arrived()
+                self._finishing = True
+                if self._connection is not None:
+                    self._session.finish()
+                    self._pump()
+                    with suppress(TimeoutError):  # the receiver ends the connection
+                        async with asyncio.timeout(LAST_SECONDS):
+                            await self._gone.wait()
             finally:
                 frames.close()
                 stopping.cancel()
@@ -325,20 +338,11 @@ class Sender:
             await asyncio.sleep(POLL)
 
     async def _arrived(self) -> None:
-        """Wait for the last frames to arrive.
-
-        Raises:
-            LinkError: all were to, and some have not.
-        """
+        """Wait for the last frames to arrive."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_SECONDS + self._options.max_latency):
                 while self._connection is not None and self._left():
                     await asyncio.sleep(POLL)
-        missing = self.status.frames_sent - self.status.frames_acked
-        if self._options.every_frame and missing:
-            raise LinkError(
-                f"of {self.status.frames_sent} frames {missing} are not known to have arrived"
-            )
 
     def _left(self) -> bool:
         status = self.status
