@@ -167,7 +167,8 @@ class LevelChoice:
                 )
             levels[position, block] = np.where(value < 0, -chosen, chosen)
             bits[position, block] = chosen_bits
-            np.add.at(self.distortion, block, error - magnitude * magnitude)
+            saved = np.bincount(block, error - magnitude * magnitude, len(self.distortion))
+            self.distortion += saved.astype(np.float32)
         self.rate += bits.sum(0)
         return levels
 
