@@ -20,6 +20,7 @@ from live_ends import FRAMES, LossyRelay, send, sender, serving, video_options, 
 from codec.errors import LinkError
 from codec.files.streams import StreamReader, StreamWriter
 from codec.live.identity import Identity
+from codec.live.sending import Sender
 from codec.pipeline.decoding import TaskOutput, decode_frames, model_of
 from codec.pipeline.encoding import VideoEncoder
 
@@ -142,16 +143,15 @@ def test_one_sender_more_than_there_may_be(folder):
     assert not any("sender" in row for row in served.rows)
 
 
+async def both(*senders: Sender) -> None:
+    await asyncio.gather(*(each.run(asyncio.Event()) for each in senders))
+
+
 def test_several_senders(folder, expected):
     with serving(folder, every_frame=True, senders=2) as served:
-        senders = [
-            threading.Thread(target=send, args=(folder, served), kwargs={"every_frame": True})
-            for _ in range(2)
-        ]
-        for each in senders:
-            each.start()
-        for each in senders:
-            each.join()
+        # one after another: torch does not trace in two threads at once
+        senders = [sender(folder, served, every_frame=True) for _ in range(2)]
+        asyncio.run(both(*senders))
     for number in (1, 2):
         rows = [row for row in served.rows if row["sender"] == number]
         assert [{k: v for k, v in row.items() if k != "sender"} for row in rows] == expected[0]
