@@ -254,12 +254,12 @@ def test_any_bytes_are_events_or_counted_refusals(pieces, side):
     receiver, link = said(), Joined(QUIET)
     link.run(0.4)
     sender: SenderSession = link.sender
-    for number, (datagram, content) in enumerate(pieces):
+    for number, (datagram, piece) in enumerate(pieces):
         now = 0.5 + 0.01 * number
         session = receiver if side else sender
         before = session.status.refused.total()
         kinds = b"\x41\xc1\x03\x04\x81\x83"
-        content = kinds[number % 6 :][:1] + content if number % 2 else content
+        content = kinds[number % 6 :][:1] + piece if number % 2 else piece
         events = (session.datagram if datagram else session.message)(content, now)
         assert events or session.status.refused.total() in (before, before + 1)
         session.pull(now)

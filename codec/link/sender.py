@@ -56,7 +56,9 @@ CHAINS_SELDOM: Final = 0.04
 BREAK_MEMORY: Final = 64
 """Frames over which broken chains are counted."""
 SILENCE: Final = 0.25
-"""Seconds without feedback, beside two round trips, after which the link is only probed."""
+"""Seconds in which nothing is known to arrive, beside two round trips, after which the link is only
+probed.
+"""
 
 
 class SenderSession:
@@ -97,7 +99,7 @@ class SenderSession:
         self._token, self._session, self._header = token, session, header
         self._max_latency, self._frame_rate = max_latency, frame_rate
         self._part_bytes = datagram_bytes - HEAD_BYTES
-        self._pacer = Pacer(self._part_bytes)
+        self._pacer = Pacer(self._part_bytes, 1 / frame_rate)
         self._references = References(references)
         self._rate = RateControl(bitrate=bitrate, max_latency=max_latency, frame_rate=frame_rate)
         self._origin: float | None = None
@@ -176,15 +178,15 @@ class SenderSession:
             self._credit += (now - self._credit_at) * self._rate.rate / 8
         self._credit = min(self._credit, 2 * budget)
         self._credit_at = now
-        if not self._welcomed or self._credit < LEAST_SHARE * budget:
+        if not self._welcomed:
             return None
         if self._silent(now) and now - self._planned_at < max(SILENCE, self._max_latency):
             return None
         queue = self._rate.queue(now, self._pacer.waiting)
-        left = (WAITING * self._max_latency - queue) * self._rate.rate / 8
-        if left < LEAST_SHARE * budget:
+        left = max(WAITING * self._max_latency, 1 / self._frame_rate) - queue
+        room = min(self._credit, left * self._rate.rate / 8)
+        if room < LEAST_SHARE * budget:
             return None
-        room = min(self._credit, left)
         datagrams = -(-room // (self._part_bytes + DATAGRAM_OVERHEAD))
         return max(room - datagrams * (DATAGRAM_OVERHEAD + HEAD_BYTES / 2), 1.0)
 
@@ -200,8 +202,8 @@ class SenderSession:
         return self.status.acknowledged_only or self._silent(now)
 
     def _silent(self, now: float) -> bool:
-        heard = self._rate.feedback_at
-        return heard is not None and now - heard > 2 * (self._rate.rtt or 0.0) + SILENCE
+        unanswered = self._rate.unanswered
+        return unanswered is not None and now - unanswered > 2 * (self._rate.rtt or 0.0) + SILENCE
 
     def frame(self, plan: FramePlan, packet: bytes, now: float) -> None:
         """Queue a planned frame, coded."""
