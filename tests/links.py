@@ -204,7 +204,8 @@ class Joined:
             for number in numbers:
                 assert number not in found, number
                 found[number] = outcome
-        assert list(found) == list(range(len(found)))
+        first = min(found, default=0)  # of a receiver that came later, not 0
+        assert list(found) == list(range(first, first + len(found)))
         return found
 
 

@@ -358,3 +358,41 @@ def test_random_bytes_in_great_number_stop_nothing():
         content = bytes([0x41]) + noise.randbytes(noise.randrange(24))
         receiver.datagram(content, 0.1 + number * 1e-4)
     assert receiver._held.size <= HELD_BYTES
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_every_frame_has_one_outcome(seed):
+    """Links that change, connections that vanish, receivers that restart; the decoder of `Joined`
+    checks that each delivered frame finds its reference in its slot."""
+    chance = random.Random(seed)
+    link = Joined(QUIET, start=0.5, references=chance.choice((2, 3, 4, 16)), seed=seed)
+    restarts = 0
+    for second in range(1, 41):
+        link.up.condition = Condition(
+            delay=chance.choice((0.005, 0.05, 0.2)),
+            bandwidth=chance.choice((None, 5e4, 5e5, 5e6)),
+            queue_bytes=chance.choice((5_000, 1 << 20)),
+            loss=chance.choice((0.0, 0.05, 0.3)),
+            burst=chance.choice((1, 3, 8)),
+            jitter=chance.choice((0.0, 0.03)),
+            duplicated=chance.choice((0.0, 0.1)),
+        )
+        link.down.condition = replace(link.up.condition, bandwidth=None)
+        link.run(second)
+        if chance.random() < 0.15:
+            link.drop()
+            link.run(second + 0.3)
+            if chance.random() < 0.3:
+                link.outcomes()
+                restarts += 1
+                link.door = Door(TOKEN, max_latency=0.2)
+                link.receiver, link.events, link.slots = None, [], {}
+            link.connect()
+    assert link.outcomes()
+    assert len(link.delivered) > 100
+    status = link.sender.status
+    assert status.frames_sent + status.frames_skipped == link.number
+    assert status.key_frames <= 1 + restarts + link.connections
+    assert len(link.sender._references._sent) <= 512 + 16
+    assert link.sender.status.refused.keys() <= {"outdated", "before the welcome"}
+    assert link.receiver.status.refused.keys() <= {"repeated", "outdated"}
