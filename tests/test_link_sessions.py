@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from links import HEADER, TOKEN, Joined
 
 from codec.link.door import Door
+from codec.link.downstream import read_from_receiver
 from codec.link.events import Acked, Ended, Frame, Lost, Missing, Opened, Skipped, Welcomed
 from codec.link.receiver import HELD_BYTES, HELD_FRAMES, ReceiverSession
 from codec.link.sender import SenderSession
@@ -54,6 +55,15 @@ def test_a_frame_is_told_when_it_was_captured_on_the_receivers_clock():
         captured = link.plans[frame.number].captured
         assert frame.captured_at == pytest.approx(captured + 0.05 + link.offset, abs=0.002)
         assert at == pytest.approx(captured + 0.08, abs=0.01)
+
+
+def test_what_is_being_decoded_is_not_given_up():
+    link = Joined(QUIET, start=0.5, coding=0.02, decoding=0.035)
+    link.run(10)
+    assert set(link.outcomes().values()) == {"frame"}
+    assert link.sender.status.frames_lost == 0
+    for plan in link.plans.values():
+        assert plan.reference_number == (plan.number - 1 if plan.number else None)
 
 
 @pytest.mark.parametrize("lost", [1, 3])
@@ -136,6 +146,15 @@ def test_a_sender_that_vanishes_resumes_without_a_key_frame():
     away = [outcomes[number] for number in range(80, 110)]
     assert set(away) == {"skipped"}
     assert [outcomes[number] for number in range(125, 180)].count("frame") > 20
+
+
+def test_a_connection_that_goes_before_the_header_came_begins_anew():
+    receiver = ReceiverSession(Hello(1, TOKEN, bytes(16), 400, 0), 0.0, max_latency=0.2)
+    receiver.disconnect()
+    receiver.resume(Hello(1, TOKEN, bytes(16), 400, 3), 1.0)
+    (welcome,) = receiver.pull(1.0).messages
+    assert not read_from_receiver(welcome, datagram=False).resumed
+    assert receiver.message(Header(HEADER).to_bytes(), 1.1) == [Opened(HEADER)]
 
 
 def test_a_restarted_receiver_gets_the_header_and_a_key_frame():
@@ -365,7 +384,13 @@ def test_whatever_happens_every_frame_has_one_outcome(seed):
     """Links that change, connections that vanish, receivers that restart; the decoder of `Joined`
     checks that each delivered frame finds its reference in its slot."""
     chance = random.Random(seed)
-    link = Joined(QUIET, start=0.5, references=chance.choice((2, 3, 4, 16)), seed=seed)
+    link = Joined(
+        QUIET,
+        start=0.5,
+        references=chance.choice((2, 3, 4, 16)),
+        decoding=chance.choice((0.0, 0.03)),
+        seed=seed,
+    )
     restarts = 0
     for second in range(1, 41):
         link.up.condition = Condition(

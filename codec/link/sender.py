@@ -40,8 +40,9 @@ from codec.link.wire import (
 
 __all__ = ["SenderSession"]
 
-HEAD_BYTES: Final = 40
+HEAD_BYTES: Final = 45
 """The most that stands before the content of a fragment."""
+USUAL_HEAD_BYTES: Final = 16
 KEY_PAUSE: Final = 1.0
 """Seconds between key frames that a receiver may ask for."""
 LEAST_SHARE: Final = 0.25
@@ -102,6 +103,7 @@ class SenderSession:
         self._pacer = Pacer(self._part_bytes, 1 / frame_rate)
         self._references = References(references)
         self._rate = RateControl(bitrate=bitrate, max_latency=max_latency, frame_rate=frame_rate)
+        self.status.rate = self._rate.rate
         self._origin: float | None = None
         self._welcomed = False
         self._next_number = 0
@@ -156,7 +158,7 @@ class SenderSession:
             raise ValueError(f"frame {number} follows frame {self._next_number - 1}")
         self.status.frames_skipped += number - self._next_number
         self._next_number = number + 1
-        room = self._room(now)
+        room = self.room(now)
         if room is None:
             self.status.frames_skipped += 1
             return None
@@ -169,7 +171,7 @@ class SenderSession:
         self._planned_at = now
         return FramePlan(number, choice.slots is None, choice.slots, choice.reference, room, now)
 
-    def _room(self, now: float) -> float | None:
+    def room(self, now: float) -> float | None:
         """Tell how many bytes the link will carry of a frame captured now; None: none."""
         budget = self._rate.rate / 8 / self._frame_rate
         if self._credit_at is None:
@@ -188,7 +190,7 @@ class SenderSession:
         if room < LEAST_SHARE * budget:
             return None
         datagrams = -(-room // (self._part_bytes + DATAGRAM_OVERHEAD))
-        return max(room - datagrams * (DATAGRAM_OVERHEAD + HEAD_BYTES / 2), 1.0)
+        return max(room - datagrams * (DATAGRAM_OVERHEAD + USUAL_HEAD_BYTES), 1.0)
 
     def _doubtful(self, now: float) -> bool:
         """Tell whether to predict from acknowledged frames only: chains break often, or the
@@ -224,7 +226,7 @@ class SenderSession:
         else:
             self._pacer.add(head, packet, now)
         if not plan.key:
-            self._credit -= len(packet) + count * (DATAGRAM_OVERHEAD + HEAD_BYTES / 2)
+            self._credit -= len(packet) + count * (DATAGRAM_OVERHEAD + USUAL_HEAD_BYTES)
 
     def abandon(self, plan: FramePlan) -> None:
         """Note that a planned frame will not come."""
