@@ -305,6 +305,16 @@ def test_a_flood_is_held_in_bounded_memory():
     assert len(receiver._heard) <= 256
 
 
+def test_a_key_frame_finds_room_among_what_waits_for_it():
+    receiver = said()
+    for content in datagrams(HELD_FRAMES + 10, 1):
+        receiver.datagram(content, 0.1)
+    events = receiver.message(WholeFrame(FrameHead(0, None, 0, 0), b"key").to_bytes(), 0.2)
+    assert isinstance(events[0], Frame)
+    assert events[0].key
+    assert len(receiver._held.whole) <= HELD_FRAMES
+
+
 def test_claims_of_any_size_are_refused():
     receiver = said()
     far = FrameHead(1 << 40, None, 0, 0)
