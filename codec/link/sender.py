@@ -47,7 +47,7 @@ KEY_PAUSE: Final = 1.0
 """Seconds between key frames that a receiver may ask for."""
 LEAST_SHARE: Final = 0.25
 """Of a frame's budget; with less left, the frame is skipped rather than coded worse still."""
-WAITING: Final = 0.45
+WAITING: Final = 0.4
 """Of the latency allowed, what a new frame may be expected to wait: a queue that has begun to grow
 shows only a round trip later.
 """
@@ -178,7 +178,7 @@ class SenderSession:
             self._credit = budget
         else:
             self._credit += (now - self._credit_at) * self._rate.rate / 8
-        self._credit = min(self._credit, 2 * budget)
+        self._credit = min(self._credit, 1.5 * budget)
         self._credit_at = now
         if not self._welcomed:
             return None
