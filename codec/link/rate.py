@@ -140,6 +140,10 @@ class RateControl:
         """Note a message: it is not acknowledged here, but takes its time on the link."""
         self._reliable = (self._reliable_left(now) + size, now)
 
+    def reliable_arrived(self) -> None:
+        """Note that the messages have arrived: they take no more of the link's time."""
+        self._reliable = (0.0, 0.0)
+
     def _reliable_left(self, now: float) -> float:
         left, since = self._reliable
         return max(0.0, left - (now - since) * self._drain() / 8)

@@ -340,6 +340,8 @@ class SenderSession:
 
     def _reported(self, report: FrameReport) -> list[SenderEvent]:
         acked, lost = self._references.reported(report)
+        if any(self._references.went_reliably(number) for number in acked):
+            self._rate.reliable_arrived()
         self.status.frames_acked += len(acked)
         self.status.frames_lost += len(lost)
         for _, broke in sorted([(n, False) for n in acked] + [(n, True) for n in lost]):

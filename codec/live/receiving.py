@@ -14,9 +14,9 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -291,14 +291,25 @@ class _Guest:
     def datagram(self, content: bytes) -> None:
         """Take a datagram."""
         if self._channel is not None:
-            self._channel.datagram(self._connection, content)
+            with self._contained():
+                self._channel.datagram(self._connection, content)
 
     def message(self, content: bytes) -> None:
         """Take a message: the first says who it is."""
-        if self._channel is None:
-            self._channel = self._receiver.greet(self._connection, self._number, content)
-        else:
-            self._channel.message(self._connection, content)
+        with self._contained():
+            if self._channel is None:
+                self._channel = self._receiver.greet(self._connection, self._number, content)
+            else:
+                self._channel.message(self._connection, content)
+
+    @contextmanager
+    def _contained(self) -> Iterator[None]:
+        """Let a fault of ours that a sender finds end its connection, and no other's."""
+        try:
+            yield
+        except Exception as error:
+            self._receiver.tell(f"{self._connection.address}: a fault of this program: {error!r}")
+            self._connection.refuse("a fault of the receiver")
 
     def closed(self, reason: str) -> None:
         """Take note that the connection is gone."""
