@@ -358,6 +358,7 @@ def test_frames_are_drawn_by_what_became_of_them(opened: Opener) -> None:
 def test_the_page_follows_the_receiver(opened: Opener, page: LivePage) -> None:
     driver = opened(LiveStatus())
     assert "No sender is here yet" in text(driver, "main")
+    assert text(driver, "#state") == "listening"
     concealed = ShownFrame(100, FrameState.CONCEALED)
     shown = sender(frames=(*frames(), concealed), result_of=concealed, result=[])
     page.update(LiveStatus((shown,)))
