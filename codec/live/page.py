@@ -118,7 +118,7 @@ class ShownSender:
     frames: tuple[ShownFrame, ...] = ()
     result_of: ShownFrame | None = None
     result: Sequence[Mapping[str, Any]] = ()
-    thumbnails: tuple[NDArray[np.uint8], ...] = ()
+    thumbnails: Sequence[NDArray[np.uint8]] = ()
 
 
 @dataclass(frozen=True, slots=True)
