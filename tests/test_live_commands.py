@@ -7,9 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner, Result
@@ -111,6 +113,29 @@ def test_from_file_to_results(folder, tmp_path):
         "received.lmc",
         "sent.lmc",
     ]
+
+
+def test_the_page_shows_what_came(folder):
+    with receiving(folder, "--page", "0", "--every-frame") as receiver:
+        page = re.search("^page at (http://127.0.0.1:[0-9]+/)$", receiver.printed, re.MULTILINE)
+        assert page
+        result = sent(folder, receiver.told, "--every-frame", "-q")
+        assert result.exit_code == 0, result.output
+        for _ in range(100):
+            with urlopen(f"{page[1]}status?sender=1") as answer:
+                status = json.load(answer)
+            if status["senders"] and not status["senders"][0]["connected"]:
+                break
+            time.sleep(0.1)
+        receiver.end()
+    (sender,), shown = status["senders"], status["selected"]
+    assert (sender["decoded"], sender["concealed"], sender["split"]) == (FRAMES, 0, "relu")
+    assert [frame[:2] for frame in shown["frames"]] == [
+        [number, "key" if number == 0 else "decoded"] for number in range(FRAMES)
+    ]
+    assert all(size > 0 and latency >= 0 for _, _, size, latency in shown["frames"])
+    assert "bbox" in shown["columns"]
+    assert len(shown["thumbnails"]) == 6
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -112,7 +112,7 @@ class ReceiverSession:
         events: list[ReceiverEvent] = []
         if hello.first > self._due:
             events.append(self._skip(self._due, hello.first - 1))
-        self._connect(resumed=True)
+        self._connect(resumed=self._opened)
         return events
 
     def _connect(self, *, resumed: bool) -> None:
@@ -316,7 +316,9 @@ class ReceiverSession:
         return self._newest_sent + offset + ahead + self._max_latency
 
     def decoded(self, number: int, ok: bool, now: float) -> list[ReceiverEvent]:
-        """Take what became of a delivered frame; return what has become due."""
+        """Take what became of a delivered frame, in the order of delivery; return what has become
+        due.
+        """
         self._decoding.discard(number)
         if ok:
             self._decoded.append(number)
@@ -329,6 +331,7 @@ class ReceiverSession:
         """Ask for a key frame: the decoder has lost its references."""
         self._wants_key = True
         self._usable.clear()
+        self._decoding.clear()
         self._news = True
 
     # --- bytes out --------------------------------------------------------------------------------

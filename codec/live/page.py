@@ -2,7 +2,7 @@
 
     with LivePage(8080) as page:
         print(page.address)
-        page.update(LiveStatus(senders=(ShownSender(1, "camera", ...),)))   # as often as one likes
+        page.update(LiveStatus(senders=(ShownSender(1, "camera", ...),)))   # twice a second, say
 
     update ─► the newest status ◄── GET /status?sender=1, a few times a second ── page.html
 
@@ -115,7 +115,7 @@ class ShownSender:
     loss: float = 0.0
     latency_p50: float | None = None
     latency_p95: float | None = None
-    frames: Sequence[ShownFrame] = ()
+    frames: tuple[ShownFrame, ...] = ()
     result_of: ShownFrame | None = None
     result: Sequence[Mapping[str, Any]] = ()
     thumbnails: Sequence[NDArray[np.uint8]] = ()
@@ -125,7 +125,7 @@ class ShownSender:
 class LiveStatus:
     """What a receiver has: its senders, where it listens, whom it refused, how late is too late."""
 
-    senders: Sequence[ShownSender] = ()
+    senders: tuple[ShownSender, ...] = ()
     listening: str = ""
     refused: int = 0
     max_latency: float | None = None
@@ -182,7 +182,10 @@ class LivePage:
         return f"http://{host}:{self._server.server_address[1]}/"
 
     def update(self, status: LiveStatus) -> None:
-        """Show this from now on; what it holds must not be changed any more."""
+        """Show this from now on; what it holds must not be changed any more.
+
+        Once a second is enough, and the least: the page says so when nothing new comes.
+        """
         self._newest = status, time.monotonic()
 
     def answer(self, sender: int | None) -> bytes:

@@ -279,7 +279,8 @@ class Sender:
                         frames.go_on()
                         continue
                     qp, most_bytes = self._qp.next(plan)
-                    if options.every_frame:
+                    if options.every_frame or not self._ready:
+                        # or it is a first frame, which others wait for
                         qp, most_bytes = None, None
                     packet, content = await loop.run_in_executor(
                         pool, self._coding.encode, frame, plan, qp, most_bytes
