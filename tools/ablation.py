@@ -49,6 +49,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "decisions": replace(DEFAULT, field_or_none=False)
     },
     "with every block tried intra": {"decisions": replace(DEFAULT, intra_margin=1e9)},
+    "without intra blocks between key frames": {"decisions": replace(DEFAULT, intra_margin=0)},
+    "with whole-pixel vectors": {"decisions": replace(DEFAULT, finest=2)},
     CLASSES_ONLY: {"effort": 5},
     "with a 16-pixel grid": {"grid": 16},
     "without motion": {"motion": "zero"},
