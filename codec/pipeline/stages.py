@@ -93,11 +93,6 @@ def ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Iterator[Item]]:
         items: advanced and closed in that thread, so that whatever it needs is its own to close;
             what it raises is raised where the next item would be taken.
         depth: how many items may wait.
-
-    Example:
-        >>> with ahead(iter(range(3))) as numbers:
-        ...     list(numbers)
-        [0, 1, 2]
     """
     stage = _Stage(items, depth)
     try:
