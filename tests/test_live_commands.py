@@ -238,6 +238,15 @@ def test_without_aioquic(command):
     assert finished.stderr == message
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_results_that_cannot_be_written_end_the_receiver(folder):
+    with receiving(folder, "--task", "/dev/full") as receiver:
+        sent(folder, receiver.told, "--fps", 5)
+        _, told = receiver.process.communicate(timeout=30)
+        assert receiver.process.returncode == 1
+    assert told.splitlines()[-1] == "lmc: /dev/full: no space left on device"
+
+
 def test_a_source_that_is_none(folder):
     with receiving(folder) as receiver:
         told = [*receiver.told, *network_options(folder)]

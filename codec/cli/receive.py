@@ -194,8 +194,9 @@ def _rows(path: str, *, force: bool) -> Iterator[Callable[[list[dict[str, Any]]]
         if path == "-":
             file = named(standard_stream("stdout"), STANDARD_OUTPUT)
         else:
-            opened: BinaryIO = Path(path).open("wb" if force else "xb")  # noqa: SIM115 - kept open
-            file = named(stack.enter_context(opened), path)
+            new = not (force or Path(path).exists())  # then it is a device, or it was refused
+            opened: BinaryIO = Path(path).open("xb" if new else "wb")  # noqa: SIM115 - kept open
+            file = stack.enter_context(named(opened, path))
 
         def write(rows: list[dict[str, Any]]) -> None:
             content = b"".join(map(json_line, rows))

@@ -55,6 +55,8 @@ RESULT_SECONDS: Final = 0.5
 PATIENT: Final = 3600.0
 """Seconds that a frame may be late where every frame counts."""
 TICK: Final = 1.0
+MODELS: Final = 4
+"""Networks that are kept, for the senders that come next."""
 PAST: Final = 8
 """Senders that are shown when they have gone."""
 PICTURES: Final = 6
@@ -271,6 +273,8 @@ class Receiver:
         )
         with self._opening:
             if key not in self._models:
+                while len(self._models) >= MODELS:
+                    self._models.pop(next(iter(self._models)))
                 self._models[key] = model_of(
                     header,
                     model=self.options.model,
@@ -538,7 +542,10 @@ class Channel:
             await self._task
         if not self.over:
             self._receiver.tell(f"sender {self.number}: {self._work.account()}")
-        await self._in_thread(self._work.close)
+        try:
+            await self._in_thread(self._work.close)
+        except Exception as error:  # a disk that is full
+            self._receiver.fail(error)
         self._pool.shutdown()
 
 

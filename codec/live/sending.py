@@ -270,7 +270,7 @@ class Sender:
                         break
                     number, frame, captured = taken
                     if options.every_frame:
-                        await self._room_for_one()
+                        await self._room_for_one(stop)
                         captured = time.monotonic()
                     elif self._behind():
                         continue
@@ -329,9 +329,9 @@ class Sender:
         delay = (status.rtt or 0.0) + 2 * self._options.max_latency
         return under_way > WINDOW + delay * self._frame_rate
 
-    async def _room_for_one(self) -> None:
+    async def _room_for_one(self, stop: asyncio.Event) -> None:
         """Wait until the link and the other end take another frame."""
-        while True:
+        while not stop.is_set():
             status = self.status
             under_way = status.frames_sent - status.frames_acked - status.frames_lost
             if under_way < WINDOW and self._session.room(time.monotonic()) is not None:
@@ -431,7 +431,8 @@ class _Frames:
     """Reads a source in a thread of its own, and holds the newest frame only; or, where every frame
     counts, waits until the last one is taken.
 
-    A file with a pace stops behind its first frame, until it may `go_on`.
+    A file with a pace stops behind its first frame, until it may `go_on`.  The thread closes the
+    source, since nobody else may while it reads.
     """
 
     def __init__(
@@ -486,6 +487,8 @@ class _Frames:
             self._read_all()
         except BaseException as caught:
             error = caught
+        finally:
+            self._source.close()
         self._tell(self._end, error)
 
     def _read_all(self) -> None:
