@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import socket
 import threading
@@ -133,6 +132,8 @@ def receive(
     Prints on standard error what senders need: the address, the fingerprint of the certificate and
     the token.
     """
+    import asyncio
+
     from codec.format.profile import Profile
     from codec.live.identity import Identity, made_token
     from codec.live.page import LivePage
@@ -221,6 +222,8 @@ def _recordings(path: str, *, force: bool) -> Callable[[int], AbstractContextMan
 async def _run(
     receiver: Receiver, fingerprint: str, token: str, page: LivePage | None, *, quiet: bool
 ) -> None:
+    import asyncio
+
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     host, port = await receiver.open()
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -244,6 +247,8 @@ async def _run(
 
 
 async def _watch(receiver: Receiver, advance: Any, page: LivePage | None) -> None:  # noqa: ANN401
+    import asyncio
+
     seen: dict[int, int] = {}
     while True:
         await asyncio.sleep(SECONDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +141,8 @@ def send(
     read as a camera would be, at its own frame rate. The receiver says with which --fingerprint
     and --token.
     """
+    import asyncio
+
     from codec.files.containers import is_live
     from codec.live.sending import Sender, SendOptions
     from codec.pipeline.edge import EdgeSource
@@ -215,6 +216,8 @@ def send(
 
 
 async def _run(sender: Sender, frames: int | None, *, quiet: bool) -> None:
+    import asyncio
+
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     with (
         told_of_signals(lambda: loop.call_soon_threadsafe(stop.set)),
@@ -228,6 +231,8 @@ async def _run(sender: Sender, frames: int | None, *, quiet: bool) -> None:
 
 
 async def _watch(sender: Sender, advance: Any) -> None:  # noqa: ANN401 - tqdm's
+    import asyncio
+
     seen = 0
     while True:
         await asyncio.sleep(SECONDS)

@@ -140,6 +140,7 @@ class Receiver:
         self._ending: set[asyncio.Task[None]] = set()
         self._past: deque[ShownSender] = deque(maxlen=PAST)
         self._number = 0
+        self._told_at = float("-inf")
         self._models: dict[tuple[object, ...], SplitModel] = {}
         self._opening = threading.Lock()
         self.listener: Listener | None = None
@@ -217,7 +218,10 @@ class Receiver:
     def _send_away(self, connection: Connection, error: LinkError) -> None:
         connection.send([], [Door.refusal(error)])
         connection.refuse(str(error))
-        self.tell(f"refused {connection.address}: {error}")
+        now = time.monotonic()
+        if now - self._told_at >= TICK:  # whoever guesses tokens fills no disk with this
+            self._told_at = now
+            self.tell(f"refused {connection.address}: {error}")
 
     def greet(self, connection: Connection, number: int, content: bytes) -> Channel | None:
         """Let the sender of a first message in, or send it away."""
@@ -461,8 +465,11 @@ class Channel:
         except FeatureCodecError as error:  # this sender's stream cannot be taken
             self._receiver.tell(f"sender {self.number}: {one_line(error)}")
             self._refuse(one_line(error))
-        except Exception as error:  # whatever it is, it is told
+        except OSError as error:  # results or recordings cannot be written
             self._receiver.fail(error)
+        except Exception as error:  # a fault of ours ends this sender's session, and no other
+            self._receiver.tell(f"sender {self.number}: a fault of this program: {error!r}")
+            self._refuse("a fault of the receiver")
 
     async def _take(self, event: ReceiverEvent) -> None:
         match event:
@@ -647,12 +654,16 @@ class _Work:
 
     def account(self) -> str:
         """Say what became of the frames."""
-        counts = self.counts
-        return (
+        counts, middle = self.counts, self.latencies.quantile(0.5)
+        most = self.latencies.quantile(0.95)
+        text = (
             f"{counts.decoded} frames decoded, {counts.concealed} concealed, "
             f"{counts.skipped} skipped by the sender, {counts.lost} lost, "
             f"{counts.dropped} without a result"
         )
+        if middle is not None and most is not None:
+            text += f"; latency {middle * 1e3:.0f} ms, of 95 % at most {most * 1e3:.0f} ms"
+        return text
 
     def close(self) -> None:
         """Finish the recording."""
