@@ -12,6 +12,7 @@ __all__ = [
     "FeatureCodecError",
     "FeatureError",
     "LimitExceededError",
+    "LinkError",
     "ModelError",
     "TaskError",
     "TruncatedBitstreamError",
@@ -52,6 +53,10 @@ class VideoError(FeatureCodecError):
 
 class FeatureError(FeatureCodecError, ValueError):
     """Feature tensors cannot be coded: another shape or number than stated, values out of range."""
+
+
+class LinkError(FeatureCodecError):
+    """The other end of a link is not let in, does not let us in, or is not the one expected."""
 
 
 class ModelError(FeatureCodecError):

@@ -21,6 +21,7 @@ PACKAGES = [
     "limits",
     "descriptions",
     "format",
+    "link",
     "normative",
     "metrics",
     "encoding",
@@ -62,7 +63,7 @@ MODULES = modules()
 WITHOUT_TORCH = [
     name
     for name in MODULES
-    if name.partition(".")[0] in {"errors", "limits", "format", "inspection"}
+    if name.partition(".")[0] in {"errors", "limits", "format", "link", "inspection"}
     or name
     in {
         "normative.contexts",
@@ -142,6 +143,11 @@ def test_source_names_no_torch(name):
 @pytest.mark.parametrize("name", ["constants", "primitives", "header", "packets"])
 def test_headers_and_packets_need_the_standard_library_only(name):
     assert imports(MODULES[f"format.{name}"])[1] <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("link")])
+def test_the_link_needs_the_standard_library_only(name):
+    assert imports(MODULES[name])[1] <= sys.stdlib_module_names - {"socket", "threading", "time"}
 
 
 def loaded_by(code: str) -> set[str]:

@@ -18,6 +18,7 @@ PACKAGES = {
     "contenders": set(),
     "rate_distortion": {"running", "report", "contenders"},
     "motion_study": {"running", "report"},
+    "link_study": {"running", "report", "contenders"},
     "make": {"running"},
     "sweep": {"running"},
     "anatomy": {"running"},

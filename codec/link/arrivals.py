@@ -1,0 +1,81 @@
+"""The datagrams of one connection as they arrive: counted, timed, told from repetitions."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from codec.link.least import Least
+from codec.link.wire import TICKS
+
+__all__ = ["AHEAD", "Arrivals"]
+
+AHEAD: Final = 1 << 20
+"""How far a number may lie above those before; half a day of frames at 25 a second."""
+REMEMBERED: Final = 1024
+"""Sequence numbers below the highest that are told apart from repetitions."""
+ORDERED: Final = 64
+"""Newest datagrams by which it is measured how late others come."""
+BASE_WINDOW: Final = 20.0
+"""Seconds over which the least delay is sought."""
+FIRST_PATIENCE: Final = 0.02
+LEAST_PATIENCE: Final = 0.005
+MARGIN: Final = 1.25
+
+
+class Arrivals:
+    """What feedback says of datagrams, and how long one is worth waiting for.
+
+    Args:
+        most_patience: seconds that are never exceeded.
+    """
+
+    def __init__(self, most_patience: float) -> None:
+        self.highest: int | None = None
+        """Sequence number."""
+        self.arrived = 0.0
+        """When that one did."""
+        self.datagrams = 0
+        self.size = 0
+        self.patience = FIRST_PATIENCE
+        """Seconds that a datagram is waited for once a later one has arrived."""
+        self._most_patience = most_patience
+        self._least_delay = Least(BASE_WINDOW)
+        self._known: set[int] = set()
+        self._newest: deque[tuple[int, float]] = deque(maxlen=ORDERED)
+
+    def add(self, sequence: int, sent: int, size: int, now: float) -> str | None:
+        """Take an arrival, sent at ticks of the sender's clock; return why it is refused, None if
+        it is not.
+        """
+        highest = -1 if self.highest is None else self.highest
+        if sequence in self._known or sequence <= highest - REMEMBERED:
+            return "repeated"
+        if sequence > highest + AHEAD:
+            return "out of range"
+        self._known.add(sequence)
+        self.datagrams += 1
+        self.size += size
+        self._least_delay.add(now - sent / TICKS, now)
+        if sequence > highest:
+            self.highest, self.arrived = sequence, now
+            self._newest.append((sequence, now))
+            self.patience = max(self.patience * 0.999, LEAST_PATIENCE)
+            if len(self._known) > 2 * REMEMBERED:
+                self._known = {known for known in self._known if known > sequence - REMEMBERED}
+        else:
+            overtaken = next((at for later, at in self._newest if later > sequence), now)
+            lateness = min(MARGIN * (now - overtaken), self._most_patience)
+            self.patience = max(self.patience, lateness)
+        return None
+
+    @property
+    def offset(self) -> float | None:
+        """What to add to the sender's clock for the earliest arrival on ours, None at first."""
+        offset = self._least_delay.value
+        return offset if offset < float("inf") else None
+
+    @property
+    def loss(self) -> float:
+        """Share of the datagrams up to the highest that have not arrived."""
+        return 0.0 if self.highest is None else max(0.0, 1 - self.datagrams / (self.highest + 1))

@@ -1,0 +1,346 @@
+"""The sending end: frames planned, packetised and paced; feedback followed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from codec.errors import BitstreamError
+from codec.link.downstream import (
+    Feedback,
+    FrameReport,
+    Importance,
+    Quality,
+    Refusal,
+    Welcome,
+    read_from_receiver,
+)
+from codec.link.events import (
+    Acked,
+    FramePlan,
+    ImportanceMap,
+    Lost,
+    Outgoing,
+    QualityRequest,
+    Refused,
+    SenderEvent,
+    SenderStatus,
+    Welcomed,
+)
+from codec.link.pacing import Pacer, Part
+from codec.link.rate import RateControl
+from codec.link.references import References
+from codec.link.upstream import Bye, Fragment, FrameHead, Header, Hello, WholeFrame
+from codec.link.wire import (
+    DATAGRAM_OVERHEAD,
+    LINK_VERSION,
+    MAX_FRAGMENTS,
+    SESSION_BYTES,
+    TICKS,
+)
+
+__all__ = ["SenderSession"]
+
+HEAD_BYTES: Final = 40
+"""The most that stands before the content of a fragment."""
+KEY_PAUSE: Final = 1.0
+"""Seconds between key frames that a receiver may ask for."""
+LEAST_SHARE: Final = 0.25
+"""Of a frame's budget; with less left, the frame is skipped rather than coded worse still."""
+WAITING: Final = 0.6
+"""Of the latency allowed, what a new frame may be expected to wait: a queue that has begun to grow
+shows only a round trip later.
+"""
+CHAINS_OFTEN: Final = 0.10
+CHAINS_SELDOM: Final = 0.04
+"""Share of frames that broken chains would take: where to change the way of predicting."""
+BREAK_MEMORY: Final = 64
+"""Frames over which broken chains are counted."""
+SILENCE: Final = 0.25
+"""Seconds without feedback, beside two round trips, after which the link is only probed."""
+
+
+class SenderSession:
+    """One source sent to one receiver, over one connection after another.
+
+    `connect` begins each connection; until `Welcomed`, no frame is wanted.  For each frame of the
+    source, by its number: `next_frame`; if it returns a plan, `frame` with the packet (or
+    `abandon`).  Send what `pull` returns, again at `next_time` and after every other call.
+
+    Args:
+        token: shown to the receiver.
+        session: 16 random bytes that name this session.
+        header: sequence header of the stream.
+        references: slots of the stream, 2 … 16; from 4 on, links of any length are followed well.
+        max_latency: seconds that a frame may wait on its way.
+        bitrate: most bit/s, None for what the link carries.
+        frame_rate: nominal frames a second.
+        datagram_bytes: most bytes of a datagram.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: bytes,
+        session: bytes,
+        header: bytes,
+        references: int,
+        max_latency: float,
+        bitrate: float | None,
+        frame_rate: float,
+        datagram_bytes: int = 1150,
+    ) -> None:
+        if len(session) != SESSION_BYTES:
+            raise ValueError(f"a session is named by {SESSION_BYTES} bytes, found {len(session)}")
+        if datagram_bytes <= HEAD_BYTES:
+            raise ValueError(f"datagrams of {datagram_bytes} bytes: more than {HEAD_BYTES} needed")
+        self.status = SenderStatus()
+        self._token, self._session, self._header = token, session, header
+        self._max_latency, self._frame_rate = max_latency, frame_rate
+        self._part_bytes = datagram_bytes - HEAD_BYTES
+        self._pacer = Pacer(self._part_bytes)
+        self._references = References(references)
+        self._rate = RateControl(bitrate=bitrate, max_latency=max_latency, frame_rate=frame_rate)
+        self._origin: float | None = None
+        self._welcomed = False
+        self._next_number = 0
+        self._last_sent = -1
+        self._messages: list[bytes] = []
+        self._sequence = 0
+        self._reported_time = -1
+        self._credit = 0.0
+        self._credit_at: float | None = None
+        self._planned_at = float("-inf")
+        self._key_at = float("-inf")
+        self._breaks = 0.0
+        self._broken = False
+
+    # --- connection -------------------------------------------------------------------------------
+
+    def connect(self, now: float) -> None:
+        """Begin a connection, the first or another: what the one before had queued is void."""
+        if self._origin is None:
+            self._origin = now
+        self.disconnect()
+        self._sequence = 0
+        self._reported_time = -1
+        self._rate.restarted()
+        interval = max(round(TICKS / self._frame_rate), 1)
+        hello = Hello(LINK_VERSION, self._token, self._session, interval, self._next_number)
+        self._messages = [hello.to_bytes()]
+
+    def disconnect(self) -> None:
+        """Note that the connection is gone."""
+        self._welcomed = False
+        self._messages = []
+        for number in self._pacer.clear():
+            self._references.abandoned(number)
+
+    def finish(self) -> None:
+        """Say that the source has ended."""
+        if self._welcomed:
+            self._messages.append(Bye(self._next_number).to_bytes())
+
+    # --- frames -----------------------------------------------------------------------------------
+
+    def next_frame(self, now: float, number: int, *, key: bool = False) -> FramePlan | None:
+        """Plan a frame before anything of it is computed; None: skip it.
+
+        Args:
+            now: when it was captured.
+            number: of the frame, larger than any before; numbers left out count as skipped.
+            key: ask for a key frame, where the scene changes.
+        """
+        if number < self._next_number:
+            raise ValueError(f"frame {number} follows frame {self._next_number - 1}")
+        self.status.frames_skipped += number - self._next_number
+        self._next_number = number + 1
+        room = self._room(now)
+        if room is None:
+            self.status.frames_skipped += 1
+            return None
+        choice = self._references.choose(acknowledged_only=self._doubtful(now), key=key)
+        self._references.sent(number, choice, reliable=choice.slots is None)
+        if choice.slots is None:
+            self._key_at = now
+            self.status.key_frames += 1
+        self.status.frames_sent += 1
+        self._planned_at = now
+        return FramePlan(number, choice.slots is None, choice.slots, choice.reference, room, now)
+
+    def _room(self, now: float) -> float | None:
+        """Tell how many bytes the link will carry of a frame captured now; None: none."""
+        budget = self._rate.rate / 8 / self._frame_rate
+        if self._credit_at is None:
+            self._credit = budget
+        else:
+            self._credit += (now - self._credit_at) * self._rate.rate / 8
+        self._credit = min(self._credit, 2 * budget)
+        self._credit_at = now
+        if not self._welcomed or self._credit < LEAST_SHARE * budget:
+            return None
+        if self._silent(now) and now - self._planned_at < max(SILENCE, self._max_latency):
+            return None
+        queue = self._rate.queue(now, self._pacer.waiting)
+        left = (WAITING * self._max_latency - queue) * self._rate.rate / 8
+        if left < LEAST_SHARE * budget:
+            return None
+        room = min(self._credit, left)
+        datagrams = -(-room // (self._part_bytes + DATAGRAM_OVERHEAD))
+        return max(room - datagrams * (DATAGRAM_OVERHEAD + HEAD_BYTES / 2), 1.0)
+
+    def _doubtful(self, now: float) -> bool:
+        """Tell whether to predict from acknowledged frames only: chains break often, or the
+        receiver has long been silent.
+        """
+        share = self._breaks * (1 + (self._rate.rtt or 0.0) * self._frame_rate)
+        if share > CHAINS_OFTEN:
+            self.status.acknowledged_only = True
+        elif share < CHAINS_SELDOM:
+            self.status.acknowledged_only = False
+        return self.status.acknowledged_only or self._silent(now)
+
+    def _silent(self, now: float) -> bool:
+        heard = self._rate.feedback_at
+        return heard is not None and now - heard > 2 * (self._rate.rtt or 0.0) + SILENCE
+
+    def frame(self, plan: FramePlan, packet: bytes, now: float) -> None:
+        """Queue a planned frame, coded."""
+        number = plan.number
+        if not (self._welcomed and self._references.alive(number)):
+            # while it was coded, its reference was lost or the connection went
+            self.abandon(plan)
+            return
+        head = FrameHead(
+            number, plan.reference_number, number - self._last_sent - 1, self._ticks(plan.captured)
+        )
+        self._last_sent = number
+        count = self._pacer.parts(packet)
+        if plan.key or count > MAX_FRAGMENTS:
+            self._references.reliable(number)
+            self._messages.append(WholeFrame(head, packet).to_bytes())
+            self._rate.sent_reliably(len(self._messages[-1]), now)
+        else:
+            self._pacer.add(head, packet, now)
+        if not plan.key:
+            self._credit -= len(packet) + count * (DATAGRAM_OVERHEAD + HEAD_BYTES / 2)
+
+    def abandon(self, plan: FramePlan) -> None:
+        """Note that a planned frame will not come."""
+        self.status.frames_dropped += 1
+        self._references.abandoned(plan.number)
+
+    # --- bytes out --------------------------------------------------------------------------------
+
+    def pull(self, now: float) -> Outgoing:
+        """Return what is to be sent now."""
+        out = Outgoing([], self._messages)
+        self._messages = []
+        for part in self._pacer.take(now, self._rate.rate, lambda part: self._wanted(part, now)):
+            datagram = Fragment(
+                self._sequence, self._ticks(now), part.head, part.index, part.count, part.content
+            ).to_bytes()
+            self._rate.sent(self._sequence, len(datagram) + DATAGRAM_OVERHEAD, now)
+            self._sequence += 1
+            out.datagrams.append(datagram)
+        return out
+
+    def _wanted(self, part: Part, now: float) -> bool:
+        """Tell whether a part is still worth sending: in time, and of a frame that can be used."""
+        number = part.head.number
+        if now - part.queued <= self._max_latency and self._references.alive(number):
+            return True
+        if part.index == part.count - 1:
+            self.status.frames_dropped += 1
+        self._references.abandoned(number)
+        return False
+
+    def next_time(self, now: float) -> float | None:
+        """Tell when to pull again at the latest, if nothing else happens."""
+        if self._messages:
+            return now
+        return self._pacer.next_time(now, self._rate.rate)
+
+    def _ticks(self, now: float) -> int:
+        return max(round((now - (self._origin or 0.0)) * TICKS), 0)
+
+    # --- bytes in ---------------------------------------------------------------------------------
+
+    def datagram(self, content: bytes, now: float) -> list[SenderEvent]:
+        """Take a datagram of the receiver."""
+        return self._take(content, now, datagram=True)
+
+    def message(self, content: bytes, now: float) -> list[SenderEvent]:
+        """Take a message of the receiver."""
+        return self._take(content, now, datagram=False)
+
+    def _take(self, content: bytes, now: float, *, datagram: bool) -> list[SenderEvent]:
+        try:
+            read = read_from_receiver(content, datagram=datagram)
+        except BitstreamError:
+            return self._refuse("malformed")
+        events: list[SenderEvent] = []
+        match read:
+            case Refusal():
+                self._welcomed = False
+                events = [Refused(read.reason)]
+            case Welcome():
+                events = self._welcome(read)
+            case _ if not self._welcomed:
+                events = self._refuse("before the welcome")
+            case Importance():
+                events = [ImportanceMap(read.content)]
+            case Quality():
+                events = [QualityRequest(read.content)]
+            case Feedback():
+                events = self._feedback(read, now)
+        return events
+
+    def _refuse(self, reason: str) -> list[SenderEvent]:
+        self.status.refused[reason] += 1
+        return []
+
+    def _welcome(self, welcome: Welcome) -> list[SenderEvent]:
+        if self._welcomed:
+            return self._refuse("a second welcome")
+        if not self._possible(welcome.report):
+            return self._refuse("frames never sent")
+        self._welcomed = True
+        events: list[SenderEvent] = [Welcomed(welcome.resumed)]
+        if welcome.resumed:
+            events += self._reported(welcome.report)
+            self._references.doubted()
+        else:
+            self._references.forgotten()
+            self._messages.append(Header(self._header).to_bytes())
+        return events
+
+    def _possible(self, report: FrameReport) -> bool:
+        return report.decoded is None or report.decoded < self._next_number
+
+    def _feedback(self, feedback: Feedback, now: float) -> list[SenderEvent]:
+        if feedback.time <= self._reported_time:
+            return self._refuse("outdated")
+        sequence = -1 if feedback.sequence is None else feedback.sequence
+        if sequence >= self._sequence or not self._possible(feedback.report):
+            return self._refuse("frames never sent")
+        self._reported_time = feedback.time
+        self._rate.feedback(feedback, now)
+        events = self._reported(feedback.report)
+        asked = feedback.wants_key and now - self._key_at > KEY_PAUSE + 2 * (self._rate.rtt or 0)
+        if asked and not self._references.pending_key():
+            self._references.forgotten()
+        status, rate = self.status, self._rate
+        status.rate, status.goodput, status.loss = rate.rate, rate.goodput or 0.0, rate.loss
+        status.rtt, status.queue_delay = rate.rtt, rate.queue(now, self._pacer.waiting)
+        return events
+
+    def _reported(self, report: FrameReport) -> list[SenderEvent]:
+        acked, lost = self._references.reported(report)
+        self.status.frames_acked += len(acked)
+        self.status.frames_lost += len(lost)
+        for _, broke in sorted([(n, False) for n in acked] + [(n, True) for n in lost]):
+            # of a burst of losses, or of a chain, the first
+            breaks = broke and not self._broken
+            self._broken = broke
+            self._breaks += (breaks - self._breaks) / BREAK_MEMORY
+        return [*(Acked(number) for number in acked), *(Lost(number) for number in lost)]

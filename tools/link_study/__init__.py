@@ -1,0 +1,1 @@
+"""What a live link loses, and what that costs: links simulated in virtual time."""
