@@ -29,7 +29,7 @@ from codec import cli
 from codec.encoding import encoder
 from codec.files.streams import StreamReader
 from codec.format.profile import Profile
-from codec.pipeline.encoding import VideoEncoder
+from codec.pipeline.edge import EdgeSource
 
 pytestmark = [pytest.mark.video, pytest.mark.weights]
 
@@ -428,7 +428,7 @@ def test_errors_say_which_limit_will_do(made, calibrated, here):
 
 
 def test_too_much_is_refused_before_the_network_runs(calibrated, here, monkeypatch):
-    monkeypatch.setattr(VideoEncoder, "_features", lambda *_: pytest.fail("the network runs"))
+    monkeypatch.setattr(EdgeSource, "features", lambda *_: pytest.fail("the network runs"))
     encode = ["encode", CLIP, "-o", "x.lmc", *RANDOM]
     for more in ([], ["--profile", calibrated]):
         message = fail(*encode, *more, "--limits", "elements=1000")

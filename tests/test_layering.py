@@ -30,6 +30,7 @@ PACKAGES = [
     "tasks",
     "files",
     "pipeline",
+    "live",
     "inspection",
     "cli",
 ]
@@ -47,6 +48,8 @@ SOLE_IMPORTERS = {
     "efficientnet_lite_pytorch": {"models"},
     "pycocotools": {"tasks"},
     "PIL": {"tasks"},
+    "aioquic": {"live"},
+    "cryptography": {"live"},
 }
 
 

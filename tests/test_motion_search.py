@@ -173,3 +173,18 @@ def test_vectors_are_searched_in_the_units_asked_for(finest):
 def test_every_effort_is_a_level_of_its_own():
     assert len(set(EFFORTS)) == len(EFFORTS) == MAX_EFFORT + 1
     assert EFFORTS[DEFAULT_EFFORT] == Decisions()
+
+
+def test_a_search_goes_on_from_any_picture_seen():
+    pictures = [texture(0, shift / 4) for shift in (0, 6, 12)]
+    straight, turned = (MotionSearch(header(), qp=2) for _ in range(2))
+    assert straight.seen is None
+    straight.estimate(pictures[0])
+    expected = straight.estimate(pictures[2])
+    turned.estimate(pictures[0])
+    first = turned.seen
+    turned.estimate(pictures[1])
+    turned.go_on_from(first)
+    assert np.array_equal(turned.estimate(pictures[2]), expected)
+    turned.go_on_from(None)
+    assert turned.estimate(pictures[1]) is None

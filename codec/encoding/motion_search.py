@@ -10,6 +10,7 @@ above the quantisation noise.  The precision of a field, quarter to whole pixels
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from codec.format.header import SequenceHeader
 
 __all__ = [
     "MotionSearch",
+    "Seen",
     "field_of_blocks",
     "luma",
     "median",
@@ -73,8 +75,18 @@ def luma(rgb: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(rgb.astype(np.float32, order="C")) @ torch.tensor(LUMA_WEIGHTS, **FLOAT)
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a search remembers of a picture, for the next one to be predicted from."""
+
+    picture: Tensor
+    field: NDArray[np.int32]
+    coded: bool
+    """Whether the field was, so that vectors are predicted from it."""
+
+
 class MotionSearch:
-    """Estimates the motion field between consecutive pictures.
+    """Estimates the motion field between consecutive pictures, or from any that was `seen`.
 
     Args:
         header: frame size and grid.
@@ -120,6 +132,20 @@ class MotionSearch:
     def forget(self) -> None:
         """Take note that the last field was not coded, so that nothing is predicted from it."""
         self._coded = False
+
+    @property
+    def seen(self) -> Seen | None:
+        """The picture of the last call to `estimate`; None before the first."""
+        if self._picture is None:
+            return None
+        return Seen(self._picture, self._field, self._coded)
+
+    def go_on_from(self, seen: Seen | None) -> None:
+        """Have the next field lead to a picture seen before; None: to none."""
+        if seen is None:
+            self._picture, self._field, self._coded = None, np.zeros_like(self._field), True
+        else:
+            self._picture, self._field, self._coded = seen.picture, seen.field, seen.coded
 
     @as_written()
     def estimate(self, picture: Tensor) -> NDArray[np.int32] | None:

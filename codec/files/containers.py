@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import sys
 from contextlib import nullcontext
@@ -19,20 +20,42 @@ from av.video.stream import VideoStream
 from codec.errors import VideoError
 from codec.files.boundary import reason
 
-__all__ = ["Source", "frame_rate", "name_of", "open_container", "pipe_remedy", "video_stream"]
+__all__ = [
+    "Source",
+    "frame_rate",
+    "is_live",
+    "name_of",
+    "open_container",
+    "pipe_remedy",
+    "video_stream",
+]
 
 Source = str | Path | BinaryIO
 """A file name, "-" for standard input, or a binary file object."""
 
 DEFAULT_FRAME_RATE: Final = Fraction(25)
 MOST_BOXES: Final = 1000
+URL: Final = re.compile("[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+SECRET: Final = re.compile("(?<=://)[^/]*@")
+"""A name and a password, which are nobody's business in a message."""
+PATIENCE: Final = (10.0, 10.0)
+"""Seconds that a camera may take to open, and to send something."""
 
 
 def name_of(source: Source) -> str:
     """Name a source in messages."""
     if isinstance(source, str | Path):
-        return "standard input" if str(source) == "-" else str(source)
+        return "standard input" if str(source) == "-" else SECRET.sub("", str(source))
     return str(getattr(source, "name", "video"))
+
+
+def is_live(source: Source) -> bool:
+    """Tell whether frames come when they come: from a URL, a device or a pipe."""
+    if not isinstance(source, str | Path):
+        return not source.seekable()
+    if str(source) == "-":
+        return True
+    return bool(URL.match(str(source))) or Path(source).is_char_device()
 
 
 def pipe_remedy(source: Source) -> str:
@@ -44,8 +67,12 @@ def pipe_remedy(source: Source) -> str:
     return "" if seekable else "; from a pipe, an MP4 needs its index in front (+faststart)"
 
 
-def open_container(source: Source, name: str) -> InputContainer:
-    """Opens a container; every failure is a `VideoError` of one line."""
+def open_container(source: Source, name: str, *, live: bool = False) -> InputContainer:
+    """Opens a container, with `live` a URL or a device too; every failure is a `VideoError` of one
+    line.
+    """
+    if live and isinstance(source, str | Path) and str(source) != "-" and is_live(source):
+        return _open_live(str(source), name)
     file: str | BinaryIO
     if not isinstance(source, str | Path):
         file = source
@@ -77,6 +104,23 @@ def open_container(source: Source, name: str) -> InputContainer:
         container.close()
         raise VideoError(f"{name}: is a text file, not a video")
     return container
+
+
+def _open_live(source: str, name: str) -> InputContainer:
+    options = {"fflags": "nobuffer"}
+    if source.lower().startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"  # half of a picture is of no use to a network
+    try:
+        return av.open(
+            source,
+            "r",
+            format=None if URL.match(source) else "v4l2",
+            options=options,
+            metadata_errors="replace",
+            timeout=PATIENCE,
+        )
+    except Exception as error:  # whatever PyAV makes of it
+        raise VideoError(f"{name}: cannot be opened ({reason(error)})") from error
 
 
 def _lacks_index(source: Source) -> bool:

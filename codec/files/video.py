@@ -129,6 +129,7 @@ class VideoReader:
         frames: tuple[int, int | None] | None = None,
         export_motion: bool = False,
         damaged: DamagePolicy = "stop",
+        live: bool = False,
     ) -> None:
         """Opens a video.
 
@@ -144,6 +145,7 @@ class VideoReader:
                 `VideoError` that names the frame; "skip" leaves damaged frames out, and all that
                 depend on them, and goes on at the next key frame; "conceal" gives whatever a
                 tolerant decoder makes of damage, and counts only what gave no frame at all.
+            live: The name may be a URL or a device too.
         """
         check_preprocessing(preprocessing)
         if damaged not in DAMAGE_POLICIES:
@@ -161,7 +163,7 @@ class VideoReader:
         self.damage = Damage()
 
         remedy = pipe_remedy(source)
-        self._container = open_container(source, self._name)
+        self._container = open_container(source, self._name, live=live)
         try:
             with as_video_error(f"{self._name}: cannot be read"):
                 self._stream = video_stream(self._container, self._name)
