@@ -39,6 +39,10 @@ GROWTH_NEAR: Final = 0.06
 """Per second: before the link was ever full, far below where it was, and near that."""
 USED: Final = 0.7
 """Share of the rate that has to be in use for it to grow: what is not tried is not known."""
+MOST_LOST: Final = 2.0
+"""How many times what arrives may be sent: a full queue too short to be seen is no random loss."""
+FEEDBACK_PAUSE: Final = 0.1
+"""Seconds without a report that mean nothing: it may have been lost."""
 MOVED_BASE: Final = 4
 """Decreases in vain after which the delay is taken for the link's own."""
 
@@ -50,6 +54,19 @@ class _Sent:
     total: int
     """Bytes up to and including this datagram."""
     at: float
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """What a report says of the newest datagram."""
+
+    at: float
+    """On the receiver's clock."""
+    received: int
+    """Bytes until then."""
+    sent: int
+    """Bytes up to that datagram, lost ones included."""
+    queue: float
 
 
 class RateControl:
@@ -67,8 +84,7 @@ class RateControl:
         self.goodput: float | None = None
         self.rtt: float | None = None
         self.loss = 0.0
-        self._random_loss = 0.0
-        self._recent = 0.0
+        self._passed = 0.0
         self.capacity: float | None = None
         self.high = min(HIGH, max_latency / 4)
         self._interval = 1 / frame_rate
@@ -88,7 +104,7 @@ class RateControl:
         self._times: dict[int, float] = {}
         self._bytes_in_flight = self._total = 0
         self._reliable: tuple[float, float] = (0.0, 0.0)
-        self._arrivals: deque[tuple[float, int, int]] = deque()
+        self._arrivals: deque[_Arrival] = deque()
         self._sendings: deque[tuple[float, int]] = deque()
         self._reported = (0, 0)
         self._newest.clear()
@@ -115,29 +131,28 @@ class RateControl:
         return max(0.0, left - (now - since) * self._drain() / 8)
 
     def _drain(self) -> float:
-        """Tell what the link carries: what arrives if there is a queue, else at least the rate."""
-        if self.goodput is None or self._queue < self.high / 2:
-            return max(self.rate, self.goodput or 0.0)
-        return max(min(self._carried(self.goodput), self._recent), LEAST_RATE)
-
-    def _carried(self, goodput: float) -> float:
-        """Tell what has to be sent for so much to arrive, where losses are none of the queue's."""
-        return goodput / (1 - min(self._random_loss, 0.5))
+        """Tell what the link carries: what passed while there was a queue, else at least the
+        rate.
+        """
+        if self._queue < self.high / 2:
+            return max(self.rate, self._passed)
+        return max(self._passed, LEAST_RATE)
 
     def queue(self, now: float, local: int = 0) -> float:
         """Estimate how long a frame sent now would wait, with `local` bytes still here.
 
-        That is the time to drain what is in flight, less what the round trip explains; and what
-        the newest datagram is known to have waited, less what has drained since.
+        That is the time to drain what is in flight, less what the round trip and the pause since
+        the last report explain; and what the newest datagram is known to have waited, less what
+        has drained since.
         """
         stale = now - (self.rtt or 1.0) - 2 * self._max_latency
         while self._flight and self._flight[0].at < stale:
             self._bytes_in_flight -= self._flight.popleft().size
         drain = self._drain() / 8
         waiting = (self._bytes_in_flight + local + self._reliable_left(now)) / drain
-        if self.rtt is not None:
-            waiting -= min(self._least_rtt.value, waiting)
-        return max(waiting, local / drain + self._queue - (now - self._queue_at))
+        if self.feedback_at is not None and self.rtt is not None:
+            waiting -= self._least_rtt.value + min(now - self.feedback_at, FEEDBACK_PAUSE)
+        return max(waiting, local / drain + self._queue - (now - self._queue_at), 0.0)
 
     def feedback(self, report: Feedback, now: float) -> None:
         """Take a report on the datagrams of this connection, newer than those before."""
@@ -151,14 +166,18 @@ class RateControl:
         self._measure_loss(report.sequence, report.datagrams)
         if newest is None or newest.sequence != report.sequence:
             return
-        self._measure_goodput(report, newest.total)
         held = (report.time - report.arrived) / TICKS
         rtt = max(now - newest.at - held, 0.0)
         self.rtt = rtt if self.rtt is None else self.rtt + (rtt - self.rtt) / 8
         self._least_rtt.add(rtt, now)
         delay = report.arrived / TICKS - newest.at
         self._base.add(delay, now)
-        self._queue, self._queue_at = delay - self._base.value, now - held
+        # a datagram's own time on a slow link is no queue
+        own = min(newest.size * 8 / max(self.rate, self._passed), self._interval / 2)
+        self._queue, self._queue_at = max(delay - self._base.value - own, 0.0), now - held
+        self._measure_passed(
+            _Arrival(report.arrived / TICKS, report.size, newest.total, self._queue)
+        )
         if newest.at > self._decreased_at:  # what was sent before says nothing of the new rate
             self._newest.append(self._queue)
         self._adapt(now, min(now - before, 0.5) if before is not None else 0.0)
@@ -166,25 +185,30 @@ class RateControl:
     def _measure_loss(self, sequence: int, received: int) -> None:
         before, received_before = self._reported
         sent = sequence + 1 - before
-        if sent < LOSS_DATAGRAMS:
-            return
-        lost = max(0.0, 1 - (received - received_before) / sent)
-        self.loss += (lost - self.loss) / 4
-        self._reported = (sequence + 1, received)
-        if self._queue < self.high / 2:
-            self._random_loss += (lost - self._random_loss) / 8
+        if sent >= LOSS_DATAGRAMS:
+            lost = max(0.0, 1 - (received - received_before) / sent)
+            self.loss += (lost - self.loss) / 4
+            self._reported = (sequence + 1, received)
 
-    def _measure_goodput(self, report: Feedback, total: int) -> None:
-        arrived = report.arrived / TICKS
-        self._arrivals.append((arrived, report.size, total))
-        while len(self._arrivals) > 2 and arrived - self._arrivals[1][0] > self._window:
-            self._arrivals.popleft()
-        since, size, _ = self._arrivals[0]
-        if arrived - since >= self._window / 2:
-            self.goodput = (report.size - size) * 8 / (arrived - since)
-        for since, _, before in reversed(self._arrivals):
-            if arrived - since >= self._window / 3:
-                self._recent = (total - before) * 8 / (arrived - since)
+    def _measure_passed(self, newest: _Arrival) -> None:
+        """Measure what arrives, and what the link carries: while there is a queue, all that it can.
+
+        Lost datagrams count in what it carries, since most are lost behind the queue.
+        """
+        arrivals = self._arrivals
+        arrivals.append(newest)
+        while len(arrivals) > 2 and newest.at - arrivals[1].at > self._window:
+            arrivals.popleft()
+        span = newest.at - arrivals[0].at
+        if span >= self._window / 2:
+            self.goodput = (newest.received - arrivals[0].received) * 8 / span
+            self._passed = (newest.sent - arrivals[0].sent) * 8 / span
+        for before in arrivals:
+            span = newest.at - before.at
+            if span >= self._interval and all(
+                later.queue >= self.high / 4 for later in arrivals if later.at >= before.at
+            ):
+                self._passed = (newest.sent - before.sent) * 8 / span
                 break
 
     def _adapt(self, now: float, elapsed: float) -> None:
@@ -201,14 +225,13 @@ class RateControl:
             self._increase(now, elapsed)
 
     def _decrease(self, now: float, queue: float) -> None:
-        assert self.goodput is not None  # noqa: S101 -- asked by the only caller
         if self._in_vain == 0:
             self._run = (self.rate, queue)
         self._in_vain += 1
         self._decreased_at = now
         self._newest.clear()
         share = min(max(1 - (queue - self.high / 2) / DRAIN, 0.7), 0.95)
-        self.capacity = self._carried(self.goodput)
+        self.capacity = self._passed
         self.rate = max(min(self.rate, self.capacity * share), LEAST_RATE)
         if self._in_vain >= MOVED_BASE:
             rate, delay = self._run
@@ -220,7 +243,7 @@ class RateControl:
     def _increase(self, now: float, elapsed: float) -> None:
         since = now - self._window
         used = sum(size for at, size in self._sendings if at >= since) * 8 / self._window
-        if used < USED * self.rate:
+        if used < USED * self.rate or self.rate > MOST_LOST * (self.goodput or 0.0):
             return
         if self.capacity is not None and self.rate > 1.1 * self.capacity:
             self.capacity = None
