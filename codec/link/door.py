@@ -53,6 +53,7 @@ class Door:
         self._knocked: dict[int, float] = {}
         self._count = 0
         self._away: dict[bytes, float] = {}
+        self._silent: list[int] = []
 
     def knock(self, now: float) -> int:
         """Note a connection; return its number for `greet`.
@@ -60,7 +61,7 @@ class Door:
         Raises:
             LinkError: too many are waiting; close it.
         """
-        self.poll(now)
+        self._expire(now)
         if len(self._knocked) >= self._waiting:
             raise self._refusal(
                 "waiting", f"{self._waiting} connections have not said hello; try again later"
@@ -82,9 +83,9 @@ class Door:
         Raises:
             LinkError: not let in; send `refusal` of it, and close.
         """
+        self._expire(now)
         if self._knocked.pop(connection, None) is None:
             raise self._refusal("late", f"no hello within {PATIENCE:g} seconds")
-        self.poll(now)
         hello = self._hello(content)
         known = self.sessions.get(hello.session)
         if known is not None and known.ended:
@@ -140,9 +141,14 @@ class Door:
         """Let go of sessions that stayed away too long; return the connections that said nothing
         in time, to be closed.
         """
+        self._expire(now)
+        silent, self._silent = self._silent, []
+        return silent
+
+    def _expire(self, now: float) -> None:
         for session in [kept for kept, since in self._away.items() if now - since > self._memory]:
             self.forget(session)
-        silent = [number for number, since in self._knocked.items() if now - since > PATIENCE]
-        for number in silent:
+        for number in [kept for kept, since in self._knocked.items() if now - since > PATIENCE]:
             del self._knocked[number]
-        return silent
+            self._silent.append(number)
+            self.refused["silent"] += 1

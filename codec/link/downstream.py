@@ -1,4 +1,4 @@
-"""What a receiver sends <-> bytes: bitstreams/LINK.md 4."""
+"""What a receiver sends <-> bytes: bitstreams/LINK.md 3."""
 
 from __future__ import annotations
 

@@ -130,7 +130,9 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Frames first … last that the sender never sent."""
+    """Frames first … last that the sender never sent, or that are missing in a gap so long that
+    nothing is left to conceal them from.
+    """
 
     first: int
     last: int

@@ -28,9 +28,14 @@ BASE_WINDOW: Final = 20.0
 GOODPUT_WINDOW: Final = 0.25
 NEWEST: Final = 4
 """Reports whose least queueing delay counts: one late datagram is no queue."""
+DRAIN_INTERVALS: Final = 2
+CAPACITY_INTERVALS: Final = 4
+"""Frame intervals over which it is measured what a queue drains at, to tell how long it is and to
+fall below that.
+"""
 LOSS_DATAGRAMS: Final = 20
 """Datagrams from one measurement of losses to the next."""
-HIGH: Final = 0.04
+HIGH: Final = 0.03
 DRAIN: Final = 0.5
 """Seconds in which a queue is to be gone."""
 GROWTH_UNKNOWN: Final = 1.0
@@ -84,7 +89,7 @@ class RateControl:
         self.goodput: float | None = None
         self.rtt: float | None = None
         self.loss = 0.0
-        self._passed = 0.0
+        self._passed = self._recent = 0.0
         self.capacity: float | None = None
         self.high = min(HIGH, max_latency / 4)
         self._interval = 1 / frame_rate
@@ -134,9 +139,9 @@ class RateControl:
         """Tell what the link carries: what passed while there was a queue, else at least the
         rate.
         """
-        if self._queue < self.high / 2:
+        if self._queue < self.high / 4:
             return max(self.rate, self._passed)
-        return max(self._passed, LEAST_RATE)
+        return max(min(self._passed, self._recent), LEAST_RATE)
 
     def queue(self, now: float, local: int = 0) -> float:
         """Estimate how long a frame sent now would wait, with `local` bytes still here.
@@ -203,13 +208,23 @@ class RateControl:
         if span >= self._window / 2:
             self.goodput = (newest.received - arrivals[0].received) * 8 / span
             self._passed = (newest.sent - arrivals[0].sent) * 8 / span
-        for before in arrivals:
-            span = newest.at - before.at
-            if span >= self._interval and all(
-                later.queue >= self.high / 4 for later in arrivals if later.at >= before.at
-            ):
-                self._passed = (newest.sent - before.sent) * 8 / span
+        self._recent = self._busy(DRAIN_INTERVALS) or self._passed
+
+    def _busy(self, intervals: float) -> float | None:
+        """Measure what passed in the newest so many frame intervals, or the newest at all, with a
+        queue throughout; None if there was none.
+        """
+        newest = self._arrivals[-1]
+        passed = None
+        for before in reversed(self._arrivals):
+            if before.queue < self.high / 4:
                 break
+            span = newest.at - before.at
+            if span >= self._interval:
+                passed = (newest.sent - before.sent) * 8 / span
+            if span >= intervals * self._interval:
+                break
+        return passed
 
     def _adapt(self, now: float, elapsed: float) -> None:
         if self.goodput is None or not self._newest:
@@ -231,7 +246,8 @@ class RateControl:
         self._decreased_at = now
         self._newest.clear()
         share = min(max(1 - (queue - self.high / 2) / DRAIN, 0.7), 0.95)
-        self.capacity = self._passed
+        measured = self._busy(CAPACITY_INTERVALS) or self._passed
+        self.capacity = max(measured, self.rate / 2)
         self.rate = max(min(self.rate, self.capacity * share), LEAST_RATE)
         if self._in_vain >= MOVED_BASE:
             rate, delay = self._run

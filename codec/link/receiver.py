@@ -53,6 +53,8 @@ DELIVERED: Final = 1024
 FEEDBACK_GAP: Final = 0.01
 FEEDBACK_PAUSE: Final = 0.1
 """Seconds between reports, at least and at most."""
+LONG_GAP: Final = 64
+"""Frames in a row that may be missing; more were not meant to be seen."""
 SILENCE: Final = 1.0
 """Seconds of silence after which no more frames are expected."""
 
@@ -104,9 +106,8 @@ class ReceiverSession:
         self._held.clear()
         self._interval = hello.frame_interval / TICKS
         events: list[ReceiverEvent] = []
-        first = min(hello.first, self._due + AHEAD)
-        if first > self._due:
-            events.append(self._skip(self._due, first - 1))
+        if hello.first > self._due:
+            events.append(self._skip(self._due, hello.first - 1))
         self._connect(resumed=True)
         return events
 
@@ -246,6 +247,8 @@ class ReceiverSession:
                 return self._skip(due, last)
         deadline = self._deadline()
         if deadline is not None and deadline <= now:
+            if self._heard and self._heard[-1][0] - due > LONG_GAP:
+                return self._skip(due, self._heard[-1][0] - LONG_GAP - 1)
             self._due += 1
             self.status.missing += 1
             if due in self._held.whole:

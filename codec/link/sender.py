@@ -46,7 +46,7 @@ KEY_PAUSE: Final = 1.0
 """Seconds between key frames that a receiver may ask for."""
 LEAST_SHARE: Final = 0.25
 """Of a frame's budget; with less left, the frame is skipped rather than coded worse still."""
-WAITING: Final = 0.5
+WAITING: Final = 0.45
 """Of the latency allowed, what a new frame may be expected to wait: a queue that has begun to grow
 shows only a round trip later.
 """

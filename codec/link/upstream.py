@@ -1,4 +1,4 @@
-"""What a sender sends <-> bytes: bitstreams/LINK.md 3."""
+"""What a sender sends <-> bytes: bitstreams/LINK.md 2."""
 
 from __future__ import annotations
 

@@ -1,0 +1,127 @@
+"""The wire of the link: both directions round trip, and any bytes give a message or our error."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from codec.errors import BitstreamError, UnsupportedBitstreamError
+from codec.link import downstream, upstream
+from codec.link.wire import MAX_COUNT, MAX_FRAGMENTS, REPORTED
+
+counts = st.one_of(st.integers(0, 300), st.integers(0, MAX_COUNT))
+contents = st.binary(min_size=1, max_size=40)
+
+
+@st.composite
+def heads(draw):
+    number = draw(counts)
+    reference = draw(st.none() | st.integers(0, number - 1)) if number else None
+    return upstream.FrameHead(number, reference, draw(st.integers(0, number)), draw(counts))
+
+
+@st.composite
+def fragments(draw):
+    head = draw(heads())
+    count = draw(st.integers(1, MAX_FRAGMENTS))
+    sent = draw(st.integers(head.captured, MAX_COUNT))
+    index = draw(st.integers(0, count - 1))
+    return upstream.Fragment(draw(counts), sent, head, index, count, draw(contents))
+
+
+@st.composite
+def reports(draw):
+    decoded = draw(st.none() | counts.filter(lambda count: count < MAX_COUNT))
+    before = draw(st.integers(0, (1 << min(decoded or 0, REPORTED)) - 1))
+    return downstream.FrameReport(draw(counts), decoded, before)
+
+
+@st.composite
+def feedbacks(draw):
+    sequence = draw(st.none() | st.integers(0, MAX_COUNT - 1))
+    time = draw(counts)
+    return downstream.Feedback(
+        time,
+        sequence,
+        draw(st.integers(0, time)),
+        draw(st.integers(0, 0 if sequence is None else sequence + 1)),
+        draw(counts),
+        draw(st.booleans()),
+        draw(reports()),
+    )
+
+
+hellos = st.builds(
+    upstream.Hello,
+    st.just(1),
+    st.binary(max_size=128),
+    st.binary(min_size=16, max_size=16),
+    st.integers(1, 36_000_000),
+    counts,
+)
+sent = st.one_of(
+    hellos,
+    heads().flatmap(lambda head: st.builds(upstream.WholeFrame, st.just(head), contents)),
+    fragments(),
+    st.builds(upstream.Header, contents),
+    st.builds(upstream.Bye, counts),
+)
+returned = st.one_of(
+    st.builds(downstream.Welcome, st.booleans(), reports()),
+    st.builds(downstream.Refusal, st.text(max_size=60)),
+    st.builds(downstream.Importance, contents),
+    st.builds(downstream.Quality, contents),
+    feedbacks(),
+)
+
+
+@given(sent)
+def test_what_a_sender_sends_round_trips(message):
+    datagram = isinstance(message, upstream.Fragment)
+    content = message.to_bytes()
+    assert upstream.read_from_sender(content, datagram=datagram) == message
+    with pytest.raises(BitstreamError, match="came as a"):
+        upstream.read_from_sender(content, datagram=not datagram)
+
+
+@given(returned)
+def test_what_a_receiver_sends_round_trips(message):
+    datagram = isinstance(message, downstream.Feedback)
+    content = message.to_bytes()
+    assert downstream.read_from_receiver(content, datagram=datagram) == message
+
+
+@given(st.binary(max_size=60), st.booleans())
+@example(b"", True)
+@example(b"\x41" + b"\xff" * 20, True)
+@example(b"\x03\x00\x00\x00\x00", False)
+def test_any_bytes_are_a_message_or_our_error(content, datagram):
+    for read in (upstream.read_from_sender, downstream.read_from_receiver):
+        try:
+            message = read(content, datagram=datagram)
+        except BitstreamError:
+            continue
+        assert message.to_bytes() == content
+
+
+@given(st.one_of(sent, returned), st.data())
+def test_a_changed_or_cut_message_is_a_message_or_our_error(message, data):
+    content = bytearray(message.to_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(0, len(content))) :]
+    test_any_bytes_are_a_message_or_our_error.hypothesis.inner_test(bytes(content), True)
+    test_any_bytes_are_a_message_or_our_error.hypothesis.inner_test(bytes(content), False)
+
+
+def test_another_version_is_named():
+    hello = upstream.Hello(1, b"", bytes(16), 400, 0).to_bytes()
+    with pytest.raises(UnsupportedBitstreamError, match="link version 7, this receiver speaks 1"):
+        upstream.read_from_sender(hello[:1] + b"\x07" + hello[2:], datagram=False)
+
+
+def test_a_report_tells_of_the_frames_before_the_newest():
+    report = downstream.FrameReport(10, 9, 0b101)
+    assert [number for number in range(-70, 20) if report.has(number)] == [6, 8, 9]
+    assert not downstream.FrameReport(3).has(0)
