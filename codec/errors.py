@@ -47,12 +47,6 @@ class LimitExceededError(BitstreamError):
     """The stream asks for more memory or work than `Limits` allows."""
 
 
-class LinkError(FeatureCodecError):
-    """A live link: its other end is another one than was named, refuses this one, or says what
-    nobody may.
-    """
-
-
 class VideoError(FeatureCodecError):
     """A video cannot be opened, has no video stream, or lacks what was asked of it."""
 

@@ -10,10 +10,15 @@ import click
 from codec.cli.group import main
 from codec.cli.parameters import (
     DEVICE,
+    EFFORT,
     FORCE,
     LIMITS,
     MODEL,
+    NATIVE,
     PREPROCESSING,
+    PROFILE,
+    QP,
+    QUALITY,
     SPLIT,
     TASK,
     TRUTH,
@@ -27,7 +32,7 @@ from codec.cli.parameters import (
     weight_file,
 )
 from codec.cli.terminal import check_files, print_report, progress, refuse_terminal, say, write_json
-from codec.encoding.config import DEFAULT_QUALITY, MAX_EFFORT, QUALITIES, EncoderConfig
+from codec.encoding.config import DEFAULT_QUALITY, QUALITIES, EncoderConfig
 from codec.encoding.rate_control import SETTLED
 from codec.files.damage import DAMAGE_POLICIES, DamagePolicy
 from codec.files.outputs import open_output, standard_stream
@@ -49,12 +54,7 @@ CONFIG: EncoderConfig = OPTIONS.config
 @MODEL
 @SPLIT
 @WEIGHTS
-@click.option(
-    "--profile",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A file of `lmc calibrate`, which travels in the stream, 0.1 to 1.5 MB, unless it is one "
-    "of the shipped; default: the shipped profile, or one measured on the first frames.",
-)
+@PROFILE
 @click.option(
     "--profile-apart",
     is_flag=True,
@@ -63,11 +63,7 @@ CONFIG: EncoderConfig = OPTIONS.config
 )
 @PREPROCESSING
 @TASK
-@click.option(
-    "--native",
-    is_flag=True,
-    help="Whole frames at their own size instead of the crop that the weights were made for.",
-)
+@NATIVE
 @click.option("--frames", type=FrameRange(), help="N: the first N; A:B: from A to B - 1.")
 @click.option(
     "--damaged",
@@ -78,20 +74,8 @@ CONFIG: EncoderConfig = OPTIONS.config
     "depends on it, up to the next key frame, and say how much was lost; or conceal: take what a "
     "lenient decoder makes of it.",
 )
-@click.option(
-    "--quality",
-    type=click.Choice(list(QUALITIES)),
-    default=None,
-    show_default=DEFAULT_QUALITY,
-    help=f"qp {', '.join(map(str, QUALITIES.values()))}: with the first, the cloud of a classifier "
-    "nearly always comes to the answer of the uncoded network; of other tasks see --evaluate.",
-)
-@click.option(
-    "--qp",
-    type=click.IntRange(0, MAX_QP),
-    default=None,
-    help="Quantiser in place of a named quality; 6 more double the step.",
-)
+@QUALITY
+@QP
 @click.option(
     "--bitrate",
     type=Target("bitrate"),
@@ -113,14 +97,7 @@ CONFIG: EncoderConfig = OPTIONS.config
     show_default=True,
     help="Most frames between key frames.",
 )
-@click.option(
-    "--effort",
-    type=click.IntRange(0, MAX_EFFORT),
-    default=CONFIG.effort,
-    show_default=True,
-    help="From fast to thorough; 0 searches no motion; 5 to 9 also run the cloud sub-model to "
-    "lower the task loss, of classifiers only.",
-)
+@EFFORT
 @click.option("--no-scene-cut", is_flag=True, help="No key frames but those of --keyint.")
 @click.option(
     "--motion",

@@ -9,34 +9,48 @@ from typing import Any, Final
 
 import click
 
+from codec.encoding.config import DEFAULT_EFFORT, DEFAULT_QUALITY, MAX_EFFORT, QUALITIES
 from codec.encoding.rate_control import TARGET_RANGES
-from codec.format.constants import MAX_EXTENT
+from codec.format.constants import MAX_EXTENT, MAX_QP
 from codec.limits import Limits
 from codec.models import DEFAULT_MODEL
 from codec.pipeline.options import DEFAULT_SPLIT
 
 __all__ = [
     "DEVICE",
+    "EFFORT",
     "FORCE",
     "LIMITS",
+    "MAX_LATENCY",
     "MODEL",
+    "NATIVE",
     "PREPROCESSING",
+    "PROFILE",
     "PROFILE_APART",
+    "QP",
+    "QUALITY",
     "SPLIT",
     "TASK",
+    "TOKEN",
     "TRUTH",
     "TRUTH_FRAMES",
     "WEIGHTS",
+    "Address",
+    "Duration",
     "FrameRange",
     "FrameSize",
     "Target",
     "own_files",
     "split_or_default",
+    "token_of",
     "usable_device",
     "weight_file",
 ]
 
 
+LEAST_LATENCY, MOST_LATENCY = 1e-3, 60.0
+"""Seconds."""
+MOST_TOKEN_BYTES: Final = 128
 MOST_DIGITS: Final = 18
 """Of a limit: none needs more, and Python refuses to read a number of thousands."""
 
@@ -86,6 +100,49 @@ class FrameSize(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as a
         ):
             self.fail(f"{value!r} is not WxH, from 1x1 to {MAX_EXTENT}x{MAX_EXTENT}", param, ctx)
         return int(sides[0]), int(sides[1])
+
+
+class Address(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
+    """`HOST:PORT`, of IPv6 `[HOST]:PORT`."""
+
+    name = "address"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, int]:
+        """Return host and port."""
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        if not (port.isascii() and port.isdigit() and int(port[:6]) < 1 << 16 and host):
+            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
+    """`200ms` or `0.2s`: seconds."""
+
+    name = "time"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Return seconds."""
+        text = str(value)
+        unit = 1e-3 if text.endswith("ms") else 1.0
+        try:
+            number = float(text.removesuffix("ms").removesuffix("s")) * unit
+        except ValueError:
+            number = math.nan
+        if not LEAST_LATENCY <= number <= MOST_LATENCY or not text.endswith("s"):
+            self.fail(f"{value!r} is not a time from 1ms to 60s", param, ctx)
+        return number
 
 
 class Numbering(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
@@ -178,6 +235,55 @@ TASK = click.option(
 )
 
 
+PROFILE = click.option(
+    "--profile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file of `lmc calibrate`, which travels in the stream, 0.1 to 1.5 MB, unless it is one "
+    "of the shipped; default: the shipped profile, or one measured on the first frames.",
+)
+NATIVE = click.option(
+    "--native",
+    is_flag=True,
+    help="Whole frames at their own size instead of the crop that the weights were made for.",
+)
+QUALITY = click.option(
+    "--quality",
+    type=click.Choice(list(QUALITIES)),
+    default=None,
+    show_default=DEFAULT_QUALITY,
+    help=f"qp {', '.join(map(str, QUALITIES.values()))}: with the first, the cloud of a classifier "
+    "nearly always comes to the answer of the uncoded network; of other tasks see --evaluate.",
+)
+QP = click.option(
+    "--qp",
+    type=click.IntRange(0, MAX_QP),
+    default=None,
+    help="Quantiser in place of a named quality; 6 more double the step.",
+)
+EFFORT = click.option(
+    "--effort",
+    type=click.IntRange(0, MAX_EFFORT),
+    default=DEFAULT_EFFORT,
+    show_default=True,
+    help="From fast to thorough; 0 searches no motion; 5 to 9 also run the cloud sub-model to "
+    "lower the task loss, of classifiers only.",
+)
+MAX_LATENCY = click.option(
+    "--max-latency",
+    type=Duration(),
+    default="200ms",
+    show_default=True,
+    help="How long a frame may take beyond the least delay of the link; what would take longer is "
+    "not sent, and not waited for.",
+)
+TOKEN = click.option(
+    "--token",
+    metavar="FILE|TEXT",
+    help="What senders show to be let in: a file that holds it, or the token itself, which other "
+    "users of the machine may see.",
+)
+
+
 def _limits(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> Limits:
     """Read NAME=NUMBER, several joined by commas, or the option given several times."""
     names = [field.name for field in fields(Limits)]
@@ -250,6 +356,25 @@ def weight_file(weights: str | None) -> str | None:
     """Return --weights if it names a file."""
     named_otherwise = weights is None or weights == "default" or weights.startswith("random:")
     return None if named_otherwise else weights
+
+
+def token_of(given: str) -> str:
+    """Return the token that a file holds, or that is given itself.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    path = Path(given)
+    try:
+        token = path.read_text(encoding="utf-8").strip() if path.is_file() else given
+    except ValueError as error:
+        raise click.BadParameter(f"{given}: holds no text", param_hint="--token") from error
+    if not 0 < len(token.encode()) <= MOST_TOKEN_BYTES:
+        raise click.BadParameter(
+            f"a token of {len(token.encode())} bytes, expected 1 to {MOST_TOKEN_BYTES}",
+            param_hint="--token",
+        )
+    return token
 
 
 def own_files(model: str, task: str | None) -> list[tuple[str, str | Path | None]]:

@@ -14,7 +14,15 @@ import click
 
 from codec.files.outputs import STANDARD_OUTPUT, check_outputs, naming, open_output
 
-__all__ = ["check_files", "print_report", "progress", "refuse_terminal", "say", "write_json"]
+__all__ = [
+    "check_files",
+    "json_line",
+    "print_report",
+    "progress",
+    "refuse_terminal",
+    "say",
+    "write_json",
+]
 
 
 def say(text: str, *, nl: bool = True, err: bool = False) -> None:
@@ -81,6 +89,11 @@ def write_json(path: str, content: object, *, force: bool) -> None:
     text = json.dumps(_finite(content), indent=1, allow_nan=False)
     with open_output(path, force=force) as file:
         file.write(f"{text}\n".encode())
+
+
+def json_line(row: object) -> bytes:
+    """Return JSON in one line; what is no finite number becomes null."""
+    return f"{json.dumps(_finite(row), allow_nan=False)}\n".encode()
 
 
 def _finite(content: object) -> object:

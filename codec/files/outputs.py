@@ -3,6 +3,7 @@
     check_outputs ─► before any work: may all outputs be written, is none of them an input?
     open_output   ─► a hidden file beside the output, renamed when all went well
     ended_by_signals ─► around a command: a signal ends it, and no hidden file stays
+    told_of_signals  ─► around what a signal may ask to come to its end by itself
 
 Knows names and bytes, nothing of what is written.  `open_output` alone leaves signals as they are,
 which are a program's own affair; so a process that is killed outright leaves the hidden file.
@@ -17,7 +18,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
@@ -35,6 +36,7 @@ __all__ = [
     "one_line",
     "open_output",
     "standard_stream",
+    "told_of_signals",
 ]
 
 STANDARD_OUTPUT = "standard output"
@@ -43,6 +45,8 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU")
 PATIENCE = 1.0
 """Seconds that an ending waits for a temporary file that is just being made."""
 
+_told: list[Callable[[], object]] = []
+"""Who is told of the next signal, in place of an end."""
 _temporaries: set[Path] = set()
 _making = threading.Lock()
 """Held while a temporary file comes into being or gets its final name."""
@@ -311,11 +315,27 @@ def ended_by_signals() -> Iterator[None]:
         writing.close()  # at which the thread ends
 
 
+@contextmanager
+def told_of_signals(tell: Callable[[], object]) -> Iterator[None]:
+    """Within `ended_by_signals`, let the first signal call `tell`, from another thread; the next
+    one ends the process.
+    """
+    _told.append(tell)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # it has been told
+            _told.remove(tell)
+
+
 def _watch(reading: socket, ends: frozenset[int]) -> None:
     with reading:
         while number := reading.recv(1):
-            if number[0] in ends:
+            if number[0] not in ends:
+                continue
+            if not _told:
                 _end(number[0])
+            _told.pop()()
 
 
 def _end(number: int) -> NoReturn:

@@ -88,6 +88,8 @@ class ReceiverSession:
         self._delivered = hello.first - 1
         self._started = False
         self._usable: OrderedDict[int, None] = OrderedDict()
+        self._decoding: set[int] = set()
+        """Delivered, and nothing said of what became of them."""
         self._decoded: deque[int] = deque(maxlen=REPORTED + 1)
         self._unsent: deque[tuple[int, int]] = deque(maxlen=HELD_FRAMES)
         self._heard: deque[tuple[int, float]] = deque(maxlen=4 * HELD_FRAMES)
@@ -270,6 +272,7 @@ class ReceiverSession:
         self._started = True
         self._wants_key = self._wants_key and not key
         self._usable[number] = None
+        self._decoding.add(number)
         if len(self._usable) > DELIVERED:
             self._usable.popitem(last=False)
         self.status.frames += 1
@@ -307,6 +310,7 @@ class ReceiverSession:
 
     def decoded(self, number: int, ok: bool, now: float) -> list[ReceiverEvent]:
         """Take what became of a delivered frame; return what has become due."""
+        self._decoding.discard(number)
         if ok:
             self._decoded.append(number)
         else:
@@ -375,14 +379,15 @@ class ReceiverSession:
         )
 
     def _report(self) -> FrameReport:
+        due = min(self._decoding, default=self._due)  # what is being decoded is not given up
         if not self._decoded:
-            return FrameReport(self._due)
+            return FrameReport(due)
         newest = self._decoded[-1]
         before = 0
         for number in self._decoded:
             if 0 < newest - number <= REPORTED:
                 before |= 1 << (newest - 1 - number)
-        return FrameReport(self._due, newest, before)
+        return FrameReport(due, newest, before)
 
     def _ticks(self, now: float) -> int:
         return max(round((now - self._origin) * TICKS), 0)

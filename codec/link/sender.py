@@ -154,7 +154,7 @@ class SenderSession:
             raise ValueError(f"frame {number} follows frame {self._next_number - 1}")
         self.status.frames_skipped += number - self._next_number
         self._next_number = number + 1
-        room = self._room(now)
+        room = self.room(now)
         if room is None:
             self.status.frames_skipped += 1
             return None
@@ -167,7 +167,7 @@ class SenderSession:
         self._planned_at = now
         return FramePlan(number, choice.slots is None, choice.slots, choice.reference, room, now)
 
-    def _room(self, now: float) -> float | None:
+    def room(self, now: float) -> float | None:
         """Tell how many bytes the link will carry of a frame captured now; None: none."""
         budget = self._rate.rate / 8 / self._frame_rate
         if self._credit_at is None:

@@ -7,3 +7,10 @@
 
 What is sent when, and what becomes of losses, is decided in `codec.link`.
 """
+
+from importlib.util import find_spec
+
+from codec.errors import LinkError
+
+if find_spec("aioquic") is None:
+    raise LinkError("the live link needs aioquic; pip install 'latent-motion-codec[live]'")

@@ -39,9 +39,9 @@ STREAM: Final = 0
 """The first bidirectional stream of a client, and the only one."""
 WINDOW: Final = 1 << 21
 """Most bytes in flight."""
-IDLE_SECONDS: Final = 10.0
+IDLE_SECONDS: Final = 5.0
 HANDSHAKE_SECONDS: Final = 5.0
-ALIVE_SECONDS: Final = 3.0
+ALIVE_SECONDS: Final = 1.5
 """A connection with nothing to say says that it is there, as routers forget silent ones."""
 MOST_OPENING: Final = 32
 """Connections of which nothing is known yet."""
@@ -183,7 +183,8 @@ class Connection(QuicConnectionProtocol):
             if self._ended is not None:
                 self._ended(self)
             if self.end is not None:
-                self.end.closed(event.reason_phrase)
+                told = event.error_code == REFUSED and event.frame_type is None
+                self.end.closed(event.reason_phrase if told else "")
         elif self._over or self.end is None:
             pass
         elif isinstance(event, events.DatagramFrameReceived):

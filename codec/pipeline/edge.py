@@ -16,6 +16,9 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from codec.encoding.config import EncoderConfig
+from codec.encoding.encoder import Encoder
+from codec.encoding.refinement import CloudFunction
 from codec.errors import LimitExceededError, ModelError, VideoError
 from codec.files.video import Frame, VideoReader
 from codec.format.constants import HASH_BYTES
@@ -24,7 +27,7 @@ from codec.format.profile import Profile
 from codec.models.networks import Network, open_network
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
 from codec.models.submodels import SplitModel, split_model
-from codec.pipeline.network_tasks import described, task_of
+from codec.pipeline.network_tasks import class_logits, described, task_of
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import (
     MEASURED_FRAMES,
@@ -48,15 +51,21 @@ class EdgeSource:
         source: a file name, "-" for standard input, or a binary file object.
         options: what `lmc encode` is asked for.
         live: the name may be a URL or a device too.
+        references: how many frames the stream keeps.
 
     Raises:
         FeatureCodecError: the video, the network, the split or the task are none, or do not fit.
     """
 
     def __init__(
-        self, source: str | Path | BinaryIO, options: VideoOptions, *, live: bool = False
+        self,
+        source: str | Path | BinaryIO,
+        options: VideoOptions,
+        *,
+        live: bool = False,
+        references: int = 1,
     ) -> None:
-        self._options = options
+        self._options, self._references = options, references
         self.seconds: dict[str, float] = defaultdict(float)
         self._preprocessing = _preprocessing_of(options)
         self.task = described(options.task)
@@ -143,6 +152,7 @@ class EdgeSource:
             weights_hash=network.hash,
             preprocessing=self._preprocessing,
             task=self.task,
+            references=self._references,
         )
 
     def _profile_at_hand(self, network: Network) -> Profile | None:
@@ -188,6 +198,26 @@ class EdgeSource:
                 f"{self._options.split} that are not finite"
             )
         return features
+
+    def encoder(self, config: EncoderConfig) -> Encoder:
+        """Return an encoder for the features, which asks the cloud sub-model where the effort is
+        for it.
+
+        Raises:
+            ModelError: the effort asks for a classifier, and this is none.
+        """
+        cloud: CloudFunction = self.split.cloud
+        if config.decided_by().rounds:
+            cloud = class_logits(cloud, self.task, self.model_name)
+        with self.blaming_the_split():
+            return Encoder(
+                self.header,
+                config,
+                cloud=cloud,
+                device=self._options.device,
+                limits=self._options.limits,
+                profile=self.profile,
+            )
 
     def close(self) -> None:
         """Close the video."""

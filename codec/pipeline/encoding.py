@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from codec.encoding.config import EncoderConfig
-from codec.encoding.encoder import EncodedFrame, Encoder
+from codec.encoding.encoder import EncodedFrame
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
 from codec.encoding.rate_control import TOLERANCE, BitrateControl, NrmseControl, RateControl
-from codec.encoding.refinement import CloudFunction
 from codec.errors import ModelError
 from codec.files.video import Frame
 from codec.format.packets import FramePacket
@@ -32,7 +31,7 @@ from codec.models.submodels import SplitModel
 from codec.pipeline.edge import EdgeSource
 from codec.pipeline.evaluation import Evaluation, refuse_lost
 from codec.pipeline.metering import Meter
-from codec.pipeline.network_tasks import class_logits, task_of
+from codec.pipeline.network_tasks import task_of
 from codec.pipeline.options import VideoOptions
 from codec.tasks.truth import Truth
 
@@ -66,19 +65,8 @@ class VideoEncoder:
         self.header = self._source.header
         self._reader = self._source.reader
         try:
-            cloud: CloudFunction = self.split.cloud
-            if options.config.decided_by().rounds:
-                cloud = class_logits(cloud, self._source.task, self._source.model_name)
             evaluation = self._evaluation()
-            with self._source.blaming_the_split():
-                self._encoder = Encoder(
-                    self.header,
-                    _config_of(options),
-                    cloud=cloud,
-                    device=options.device,
-                    limits=options.limits,
-                    profile=self._source.profile,
-                )
+            self._encoder = self._source.encoder(_config_of(options))
         except BaseException:
             self._source.close()
             raise

@@ -1,0 +1,514 @@
+"""The sending end: a source, its edge sub-model and encoder, and the session of one receiver.
+
+    reader (a thread) ─► newest frame ─► plan ─► edge, search, coding (a thread) ─► packet ─► link
+                                          │
+                                          └─ None: skipped before anything is computed
+
+Everything but the two threads runs in one event loop, which never waits for a network to compute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Final
+
+import torch
+
+from codec.encoding.config import EncoderConfig
+from codec.encoding.motion_search import Seen, luma, search_by
+from codec.errors import LinkError
+from codec.files.streams import StreamWriter
+from codec.files.video import Frame
+from codec.format.packets import FramePacket
+from codec.format.slots import Slots
+from codec.limits import DEFAULT_LIMITS, Limits
+from codec.link.events import Acked, FramePlan, Lost, Refused, SenderEvent, SenderStatus, Welcomed
+from codec.link.sender import SenderSession
+from codec.link.wire import MAX_REQUEST_BYTES, SESSION_BYTES
+from codec.live.figures import Latencies
+from codec.live.transport import DATAGRAM_BYTES, Connection, connect
+from codec.pipeline.edge import EdgeSource
+
+__all__ = ["DEFAULT_REFERENCES", "SendOptions", "Sender"]
+
+DEFAULT_REFERENCES: Final = 8
+LARGEST_MESSAGE: Final = MAX_REQUEST_BYTES + 1
+"""Of a receiver."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
+"""Seconds between attempts to connect again."""
+LAST_SECONDS: Final = 5.0
+"""How long the last frames may take to arrive."""
+PATIENT: Final = 60.0
+"""Seconds that a frame may wait where every frame counts."""
+WINDOW: Final = 8
+"""Frames on their way where every frame is to arrive: more would wait at the other end."""
+OPENING_SECONDS: Final = 30.0
+"""How long a receiver may take to get its network ready."""
+POLL: Final = 0.005
+NEVER: Final = 1 << 30
+"""Frames: key frames come where the session plans them."""
+ROOMY: Final = 0.75
+"""Share of the bytes that a frame may have under which the next one may be finer."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """Where to, and how.
+
+    `bitrate` is in kbit/s, a ceiling; `max_latency` in seconds.  `every_frame`: of a file, all
+    frames, as fast as the link and the other end take them, none skipped and none coded coarser
+    than asked.  `frame_rate`: that of a file, in place of its own.
+    """
+
+    address: tuple[str, int]
+    fingerprint: str
+    token: str
+    max_latency: float
+    bitrate: float | None = None
+    references: int = DEFAULT_REFERENCES
+    every_frame: bool = False
+    frame_rate: float | None = None
+    live: bool = False
+    """The source gives its frames when they come; a file is read at its frame rate."""
+
+
+class Sender:
+    """Sends one source to one receiver, connecting again as long as the source goes on.
+
+    Args:
+        source: opened, its header keeping `options.references` frames.
+        config: how to code it.
+        options: where to.
+        record: also write the stream there.
+        limits: those of the decoders that the stream is for.
+    """
+
+    def __init__(
+        self,
+        source: EdgeSource,
+        config: EncoderConfig,
+        options: SendOptions,
+        *,
+        record: BinaryIO | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._source, self._options = source, options
+        self._frame_rate = options.frame_rate or float(source.reader.frame_rate)
+        self._session = SenderSession(
+            token=options.token.encode(),
+            session=os.urandom(SESSION_BYTES),
+            header=source.header.to_bytes(),
+            references=options.references,
+            max_latency=PATIENT if options.every_frame else options.max_latency,
+            bitrate=None if options.bitrate is None else options.bitrate * 1000,
+            frame_rate=self._frame_rate,
+            datagram_bytes=DATAGRAM_BYTES,
+        )
+        self._coding = _Coding(source, config, record, limits)
+        self._qp = _Quality(config.qp)
+        self._connection: Connection | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._gone = asyncio.Event()
+        self._welcomed = asyncio.Event()
+        self._refusal: str | None = None
+        self._ready = False
+        self._captured: deque[tuple[int, float]] = deque(maxlen=1000)
+        self.latencies = Latencies()
+        self.connections = 0
+
+    @property
+    def status(self) -> SenderStatus:
+        """How the link does."""
+        return self._session.status
+
+    # --- the connection ---------------------------------------------------------------------------
+
+    def datagram(self, content: bytes) -> None:
+        """Take a datagram of the receiver."""
+        self._take(self._session.datagram(content, time.monotonic()))
+
+    def message(self, content: bytes) -> None:
+        """Take a message of the receiver."""
+        self._take(self._session.message(content, time.monotonic()))
+
+    def closed(self, reason: str) -> None:
+        """Take note that the connection is gone."""
+        if reason and self._refusal is None:
+            self._refusal = reason
+        self._gone.set()
+
+    def _take(self, events: list[SenderEvent]) -> None:
+        now = time.monotonic()
+        for event in events:
+            match event:
+                case Welcomed():
+                    self.connections += 1
+                    self._ready = event.resumed
+                    self._welcomed.set()
+                case Refused():
+                    self._refusal = event.reason
+                    self._gone.set()
+                case Acked():
+                    self._ready = True
+                    self._measure(event.number, now)
+                case Lost():
+                    pass
+                case _:  # wishes of the receiver: nothing here grants them yet
+                    pass
+        self._pump()
+
+    def _measure(self, number: int, now: float) -> None:
+        """Estimate when a frame was decoded: half a round trip before its report arrived."""
+        while self._captured and self._captured[0][0] <= number:
+            found, captured = self._captured.popleft()
+            if found == number:
+                back = (self.status.rtt or 0.0) / 2
+                self.latencies.add(max(now - captured - back, 0.0))
+
+    def _pump(self) -> None:
+        """Send what is to be sent now, and come back when there is more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._connection is None:
+            return
+        now = time.monotonic()
+        out = self._session.pull(now)
+        if out.datagrams or out.messages:
+            self._connection.send(out.datagrams, out.messages)
+        when = self._session.next_time(now)
+        if when is not None:
+            delay = max(when - now, 0.001)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
+
+    async def _stay_connected(self) -> None:
+        """Connect, and again whenever the connection goes.
+
+        Raises:
+            LinkError: nobody answers the first time; somebody else answers; we are refused.
+        """
+        options, pause = self._options, FIRST_PAUSE
+        while True:
+            self._gone.clear()
+            try:
+                async with connect(
+                    options.address, options.fingerprint, largest=LARGEST_MESSAGE
+                ) as connection:
+                    self._connection = connection
+                    connection.end = self
+                    self._session.connect(time.monotonic())
+                    self._pump()
+                    await self._gone.wait()
+            except ConnectionError as error:
+                if not self.connections:
+                    raise LinkError(str(error)) from error
+            finally:
+                self._connection = None
+                self._session.disconnect()
+            if self._refusal is not None:
+                raise LinkError(f"the receiver refuses: {self._refusal}")
+            pause = FIRST_PAUSE if self._welcomed.is_set() else min(2 * pause, LONGEST_PAUSE)
+            self._welcomed.clear()
+            await asyncio.sleep(pause)
+
+    # --- the frames -------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until the source ends, or `stop` is set.
+
+        Raises:
+            LinkError: the receiver refuses, is another one, or does not answer.
+            FeatureCodecError: the source or the network fails.
+        """
+        connecting = asyncio.create_task(self._stay_connected())
+        sending = asyncio.create_task(self._send_all(stop))
+        try:
+            await asyncio.wait({connecting, sending}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (sending, connecting):
+                if task.done():
+                    await task
+        finally:
+            for task in (connecting, sending):
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
+            self._coding.close()
+
+    async def _send_all(self, stop: asyncio.Event) -> None:
+        stopping = asyncio.create_task(stop.wait())
+        loop, options = asyncio.get_running_loop(), self._options
+        welcome = asyncio.create_task(self._welcomed.wait())
+        await asyncio.wait({welcome, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        pace = None if options.live or options.every_frame else self._pace
+        frames = _Frames(self._source, pace, every_frame=options.every_frame)
+        with ThreadPoolExecutor(1, "lmc-coding") as pool:
+            try:
+                while not stop.is_set():
+                    getting = asyncio.create_task(frames.next())
+                    await asyncio.wait({getting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    if not getting.done():
+                        getting.cancel()
+                        break
+                    taken = getting.result()
+                    if taken is None:
+                        break
+                    number, frame, captured = taken
+                    if options.every_frame:
+                        await self._room_for_one()
+                        captured = time.monotonic()
+                    elif self._behind():
+                        continue
+                    plan = self._session.next_frame(captured, number)
+                    if plan is None:
+                        frames.go_on()
+                        continue
+                    qp, most_bytes = self._qp.next(plan)
+                    if options.every_frame:
+                        qp, most_bytes = None, None
+                    packet, content = await loop.run_in_executor(
+                        pool, self._coding.encode, frame, plan, qp, most_bytes
+                    )
+                    self._qp.note(plan, packet)
+                    self._captured.append((number, captured))
+                    self._session.frame(plan, content, time.monotonic())
+                    self._pump()
+                    await self._opened(stopping)
+                    frames.go_on()
+                self._session.finish()
+                self._pump()
+                await self._arrived()
+            finally:
+                frames.close()
+                stopping.cancel()
+                welcome.cancel()
+
+    def _pace(self, frame: Frame, number: int) -> float:
+        """Return when a frame of a file is due, in seconds from the first one."""
+        if self._options.frame_rate is not None:
+            return number / self._options.frame_rate
+        return float(frame.pts * self._source.header.time_base)
+
+    async def _opened(self, stopping: asyncio.Task[bool]) -> None:
+        """Wait until a receiver that did not know us has decoded a frame: it opens its network
+        first, and would be given what it can only be late with.
+        """
+        until = time.monotonic() + OPENING_SECONDS
+        while (
+            self._welcomed.is_set()
+            and not (self._ready or stopping.done())
+            and time.monotonic() < until
+        ):
+            await asyncio.sleep(POLL)
+
+    def _behind(self) -> bool:
+        """Tell whether the other end decodes more slowly than frames come."""
+        status = self.status
+        under_way = status.frames_sent - status.frames_acked - status.frames_lost
+        delay = (status.rtt or 0.0) + 2 * self._options.max_latency
+        return under_way > WINDOW + delay * self._frame_rate
+
+    async def _room_for_one(self) -> None:
+        """Wait until the link and the other end take another frame."""
+        while True:
+            status = self.status
+            under_way = status.frames_sent - status.frames_acked - status.frames_lost
+            if under_way < WINDOW and self._session.room(time.monotonic()) is not None:
+                return
+            await asyncio.sleep(POLL)
+
+    async def _arrived(self) -> None:
+        """Wait for the last frames to arrive.
+
+        Raises:
+            LinkError: all were to, and some have not.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_SECONDS + self._options.max_latency):
+                while self._connection is not None and self._left():
+                    await asyncio.sleep(POLL)
+        missing = self.status.frames_sent - self.status.frames_acked
+        if self._options.every_frame and missing:
+            raise LinkError(
+                f"of {self.status.frames_sent} frames {missing} are not known to have arrived"
+            )
+
+    def _left(self) -> bool:
+        status = self.status
+        return status.frames_acked + status.frames_lost < status.frames_sent
+
+
+class _Quality:
+    """Which qp to try first: the one asked for, or where the link carries less, the one that the
+    frames before came to, so that few are planned twice.
+    """
+
+    def __init__(self, qp: int) -> None:
+        self._asked, self._qp = qp, qp
+
+    def next(self, plan: FramePlan) -> tuple[int | None, float | None]:
+        """Return the qp of a frame, and its most bytes."""
+        return self._qp, plan.most_bytes
+
+    def note(self, plan: FramePlan, packet: FramePacket) -> None:
+        """Take note of what became of it."""
+        if packet.key or packet.repeat:
+            return
+        self._qp = max(packet.qp, self._asked)
+        if len(packet.payload) < ROOMY * plan.most_bytes:
+            self._qp = max(self._qp - 1, self._asked)
+
+
+class _Coding:
+    """Frames -> packets, by the slots that the session plans with; in a thread of its own."""
+
+    def __init__(
+        self,
+        source: EdgeSource,
+        config: EncoderConfig,
+        record: BinaryIO | None,
+        limits: Limits,
+    ) -> None:
+        config = replace(config, keyint=NEVER, scene_cut=False)
+        self._source = source
+        self._encoder = source.encoder(config)
+        self._search = search_by(source.header, config)
+        self._seen = Slots[Seen](source.header.references)
+        self._packets = Slots[FramePacket](source.header.references)
+        self._writer = None if record is None else StreamWriter(record, source.header, limits)
+
+    def encode(
+        self, frame: Frame, plan: FramePlan, qp: int | None, most_bytes: float | None
+    ) -> tuple[FramePacket, bytes]:
+        """Return the packet of a frame, and its bytes."""
+        reference = None if plan.slots is None else plan.slots[0]
+        vectors = None
+        with torch.no_grad():
+            features = self._source.features(frame)
+            if self._search is not None:
+                # vectors lead to the frame that this one is predicted from
+                seen = None if reference is None else self._seen[reference]
+                self._search.go_on_from(seen)
+                vectors = self._search.estimate(luma(frame.rgb))
+            packet = self._encoder.encode(
+                features,
+                vectors,
+                pts=frame.pts,
+                key=plan.key,
+                qp=qp,
+                most_bytes=most_bytes,
+                slots=plan.slots,
+            ).packet
+        if self._search is not None:
+            if not packet.has_vectors:
+                self._search.forget()
+            self._seen.keep(self._search.seen, packet.slots, key=packet.key)
+        content = packet.to_bytes(None if packet.key else self._packets[packet.predicted_from])
+        self._packets.keep(packet, packet.slots, key=packet.key)
+        if self._writer is not None:
+            self._writer.write(packet)
+        return packet, content
+
+    def close(self) -> None:
+        """Finish the recording."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _Frames:
+    """Reads a source in a thread of its own, and holds the newest frame only; or, where every frame
+    counts, waits until the last one is taken.
+
+    A file with a pace stops behind its first frame, until it may `go_on`.
+    """
+
+    def __init__(
+        self,
+        source: EdgeSource,
+        pace: Callable[[Frame, int], float] | None,
+        *,
+        every_frame: bool,
+    ) -> None:
+        self._source, self._pace = source, pace
+        self._loop = asyncio.get_running_loop()
+        self._ready = asyncio.Event()
+        self._held: tuple[int, Frame, float] | None = None
+        self._ended = False
+        self._error: BaseException | None = None
+        self._stop, self._go = threading.Event(), threading.Event()
+        self._room = threading.Semaphore(1) if every_frame else None
+        threading.Thread(target=self._read, name="lmc-reader", daemon=True).start()
+
+    async def next(self) -> tuple[int, Frame, float] | None:
+        """Return the number of the newest frame, itself, and when it was captured; None at the end.
+
+        Raises:
+            VideoError: the source fails.
+        """
+        while self._held is None and not self._ended:
+            self._ready.clear()
+            await self._ready.wait()
+        if self._held is None:
+            if self._error is not None:
+                raise self._error
+            return None
+        taken, self._held = self._held, None
+        if self._room is not None:
+            self._room.release()
+        return taken
+
+    def go_on(self) -> None:
+        """Read on behind the first frame."""
+        self._go.set()
+
+    def close(self) -> None:
+        """Have the thread end; a source that gives nothing is left to its own time limits."""
+        self._stop.set()
+        self._go.set()
+        if self._room is not None:
+            self._room.release()
+
+    def _read(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._read_all()
+        except BaseException as caught:
+            error = caught
+        self._tell(self._end, error)
+
+    def _read_all(self) -> None:
+        start = first = 0.0
+        for number, frame in enumerate(self._source.frames):
+            if self._pace is not None:
+                due = self._pace(frame, number)
+                if number == 0:
+                    first = due
+                elif number == 1:
+                    self._go.wait()
+                    start = time.monotonic() - first
+                if number:
+                    self._stop.wait(max(start + due - time.monotonic(), 0.0))
+            if self._room is not None:
+                self._room.acquire()
+            if self._stop.is_set():
+                return
+            self._tell(self._put, (number, frame, time.monotonic()))
+
+    def _tell(self, call: Callable[..., None], what: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(call, what)
+
+    def _put(self, taken: tuple[int, Frame, float]) -> None:
+        self._held = taken
+        self._ready.set()
+
+    def _end(self, error: BaseException | None) -> None:
+        self._ended, self._error = True, error
+        self._ready.set()

@@ -1,0 +1,144 @@
+"""Both ends of a live link in one process, for the tests of `codec.live`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from small_detector import write_detector
+from videos import moving, write_video
+
+from codec.encoding.config import EncoderConfig
+from codec.live.identity import Identity
+from codec.live.receiving import ReceiveOptions, Receiver
+from codec.live.sending import Sender, SendOptions
+from codec.pipeline.edge import EdgeSource
+from codec.pipeline.options import VideoOptions
+
+FRAMES = 12
+TOKEN = "open sesame"
+LATENCY = 2.0
+"""Seconds: the machines of tests are slow, and what they check is not that."""
+
+
+def write_inputs(folder: Path) -> Path:
+    """Write small.pt2, small.toml, detection.toml and clip.mkv."""
+    write_detector(folder)
+    write_video(folder / "clip.mkv", moving(FRAMES, (1, 2), 64, 64))
+    return folder
+
+
+def network_options(folder: Path) -> list[str]:
+    """What `lmc encode` and `lmc send` are told of the network."""
+    known = {"--model": "small.pt2", "--preprocessing": "small.toml", "--task": "detection.toml"}
+    named = [word for option, name in known.items() for word in (option, str(folder / name))]
+    return [*named, "--split", "relu"]
+
+
+class Served:
+    """A receiver in a thread of its own."""
+
+    def __init__(self, options: ReceiveOptions, identity: Identity, **more: Any) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.lines: list[str] = []
+        self.fingerprint = identity.fingerprint
+        self._options, self._identity, self._more = options, identity, more
+        self._listening = threading.Event()
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, daemon=True)
+        self._thread.start()
+        assert self._listening.wait(30)
+
+    def _main(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except BaseException as error:
+            self.error = error
+        self._listening.set()
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        more = {"write": self.rows.extend, **self._more}
+        self.receiver = Receiver(self._options, self._identity, tell=self.lines.append, **more)
+        self.address = await self.receiver.open()
+        self._listening.set()
+        await self.receiver.run(self._stop)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def serving(
+    folder: Path, identity: Identity | None = None, record: Any = None, **options: Any
+) -> Iterator[Served]:
+    settings = {
+        "address": ("127.0.0.1", 0),
+        "token": TOKEN,
+        "max_latency": LATENCY,
+        "finish": True,
+        "model": str(folder / "small.pt2"),
+        **options,
+    }
+    served = Served(ReceiveOptions(**settings), identity or Identity.make(), record=record)
+    try:
+        yield served
+    finally:
+        served.stop()
+
+
+def send(
+    folder: Path,
+    served: Served | None,
+    *,
+    clip: str = "clip.mkv",
+    record: Any = None,
+    stop: asyncio.Event | None = None,
+    **options: Any,
+) -> Sender:
+    """Send the clip, and return the sender when it is done."""
+    made = sender(folder, served, clip=clip, record=record, **options)
+
+    async def run() -> None:
+        await made.run(stop or asyncio.Event())
+
+    asyncio.run(run())
+    return made
+
+
+def sender(
+    folder: Path, served: Served | None, *, clip: str = "clip.mkv", record: Any = None, **more: Any
+) -> Sender:
+    settings: dict[str, Any] = {
+        "token": TOKEN,
+        "max_latency": LATENCY,
+        "bitrate": None,
+        "references": 4,
+        **more,
+    }
+    if served is not None:
+        settings = {"address": served.address, "fingerprint": served.fingerprint, **settings}
+    options = SendOptions(**settings)
+    source = EdgeSource(
+        folder / clip, replace(video_options(folder)), references=options.references
+    )
+    return Sender(source, EncoderConfig(qp=16), options, record=record)
+
+
+def video_options(folder: Path) -> VideoOptions:
+    return VideoOptions(
+        model=str(folder / "small.pt2"),
+        split="relu",
+        preprocessing=folder / "small.toml",
+        task=str(folder / "detection.toml"),
+        config=EncoderConfig(qp=16, scene_cut=False),
+    )

@@ -1,0 +1,221 @@
+"""The live link from end to end on the loopback: results, refusals, reconnection, recordings."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("aioquic")
+
+from live_ends import FRAMES, send, sender, serving, video_options, write_inputs
+
+from codec.errors import LinkError
+from codec.files.streams import StreamReader, StreamWriter
+from codec.live.identity import Identity
+from codec.pipeline.decoding import TaskOutput, decode_frames, model_of
+from codec.pipeline.encoding import VideoEncoder
+
+pytestmark = [pytest.mark.video]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_inputs(tmp_path_factory.mktemp("live"))
+
+
+def decoded(folder: Path, stream: bytes) -> tuple[list[dict[str, object]], list[str]]:
+    """The rows and the MD5s of a stream."""
+    reader = StreamReader(io.BytesIO(stream))
+    split = model_of(
+        reader.header,
+        model=str(folder / "small.pt2"),
+        weights=None,
+        any_weights=False,
+        device="cpu",
+    )
+    output = TaskOutput(reader.header, split)
+    rows, sums = [], []
+    for number, frame in decode_frames(reader):
+        result = output.result(output.outputs(frame.features))
+        rows += output.rows(number, frame, result)
+        sums.append(frame.md5())
+    return rows, sums
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> tuple[list[dict[str, object]], list[str]]:
+    """What `lmc encode | lmc decode` makes of the clip."""
+    encoder, file = VideoEncoder(folder / "clip.mkv", video_options(folder)), io.BytesIO()
+    writer = StreamWriter(file, encoder.header)
+    for encoded in encoder:
+        writer.write(encoded.packet)
+    writer.close()
+    return decoded(folder, file.getvalue())
+
+
+class Recordings:
+    """Streams recorded in memory, by the number of their sender."""
+
+    def __init__(self) -> None:
+        self.files: dict[int, io.BytesIO] = {}
+
+    def __call__(self, number: int):
+        @contextmanager
+        def opened():
+            yield self.files.setdefault(number, io.BytesIO())
+
+        return opened()
+
+
+def test_every_frame_gives_the_results_of_files(folder, expected):
+    recordings, sent = Recordings(), io.BytesIO()
+    with serving(folder, every_frame=True, record=recordings) as served:
+        status = send(folder, served, every_frame=True, record=sent).status
+    rows, sums = expected
+    assert rows
+    assert served.rows == rows
+    assert (status.frames_sent, status.frames_acked, status.key_frames) == (FRAMES, FRAMES, 1)
+    for stream in (sent, recordings.files[1]):
+        assert decoded(folder, stream.getvalue()) == (rows, sums)
+    assert any("12 frames decoded, 0 concealed, 0 skipped" in line for line in served.lines)
+
+
+def test_a_file_at_its_own_pace(folder):
+    recordings, sent = Recordings(), io.BytesIO()
+    with serving(folder, record=recordings) as served:
+        start = time.monotonic()
+        made = send(folder, served, frame_rate=10, record=sent)
+    status = made.status
+    assert time.monotonic() - start >= (FRAMES - 2) / 10
+    assert status.frames_sent + status.frames_skipped == FRAMES
+    assert status.frames_acked == status.frames_sent >= FRAMES / 2
+    assert decoded(folder, sent.getvalue())[1] == decoded(folder, recordings.files[1].getvalue())[1]
+    assert 0 < made.latencies.quantile(0.5) < 5
+
+
+def test_wrong_token(folder):
+    with (
+        serving(folder) as served,
+        pytest.raises(LinkError, match=r"^the receiver refuses: wrong token; the receiver prints"),
+    ):
+        send(folder, served, token="open barley")
+    assert any("wrong token" in line for line in served.lines)
+    assert served.rows == []
+
+
+def test_wrong_fingerprint(folder):
+    other = Identity.make().fingerprint
+    with serving(folder) as served, pytest.raises(LinkError) as caught:
+        send(folder, served, fingerprint=other)
+    assert served.fingerprint in str(caught.value)
+    assert other in str(caught.value)
+
+
+def test_a_network_that_the_receiver_is_not_given(folder):
+    with (
+        serving(folder, model=None) as served,
+        pytest.raises(
+            LinkError, match="the receiver refuses: the stream was made with the network"
+        ),
+    ):
+        send(folder, served)
+    assert any("pass it with --model FILE" in line for line in served.lines)
+
+
+def test_one_sender_more_than_there_may_be(folder):
+    with serving(folder, every_frame=True) as served:
+        first = threading.Thread(target=send, args=(folder, served), kwargs={"frame_rate": 3})
+        first.start()
+        while not served.rows:
+            time.sleep(0.01)
+        with pytest.raises(LinkError, match="the receiver refuses: 1 senders are connected"):
+            send(folder, served, every_frame=True)
+        first.join()
+    assert not any("sender" in row for row in served.rows)
+
+
+def test_several_senders(folder, expected):
+    with serving(folder, every_frame=True, senders=2) as served:
+        senders = [
+            threading.Thread(target=send, args=(folder, served), kwargs={"every_frame": True})
+            for _ in range(2)
+        ]
+        for each in senders:
+            each.start()
+        for each in senders:
+            each.join()
+    for number in (1, 2):
+        rows = [row for row in served.rows if row["sender"] == number]
+        assert [{k: v for k, v in row.items() if k != "sender"} for row in rows] == expected[0]
+
+
+def test_garbage_at_the_port_changes_nothing(folder, expected):
+    with serving(folder, every_frame=True) as served:
+        over = threading.Event()
+
+        def disturb() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                while not over.is_set():
+                    stranger.sendto(os.urandom(1200), served.address)
+                    stranger.sendto(b"\xc3\0\0\0\1\x08" + os.urandom(1300), served.address)
+                    time.sleep(0.005)
+
+        disturbing = threading.Thread(target=disturb)
+        disturbing.start()
+        send(folder, served, every_frame=True)
+        over.set()
+        disturbing.join()
+    assert served.rows == expected[0]
+
+
+def test_the_receiver_restarts(folder):
+    identity, sent = Identity.make(), io.BytesIO()
+    with serving(folder, identity) as served:
+        address = served.address
+        made = sender(folder, served, frame_rate=4, record=sent)
+        thread = threading.Thread(target=lambda: asyncio.run(made.run(asyncio.Event())))
+        thread.start()
+        while not served.rows:
+            time.sleep(0.01)
+    with serving(folder, identity, address=address) as again:
+        thread.join()
+    assert again.rows
+    assert not any("concealed" in row for row in again.rows)
+    assert made.connections == 2
+    assert made.status.key_frames == 2
+    assert made.status.frames_skipped > 0
+    decoded(folder, sent.getvalue())
+
+
+def test_a_stop_ends_both(folder):
+    sent, recordings = io.BytesIO(), Recordings()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        running = asyncio.create_task(made.run(stop))
+        while not served.rows:
+            await asyncio.sleep(0.01)
+        stop.set()
+        await running
+
+    with serving(folder, record=recordings) as served:
+        made = sender(folder, served, frame_rate=2, record=sent)
+        asyncio.run(run())
+    assert 0 < made.status.frames_sent < FRAMES
+    assert decoded(folder, sent.getvalue())[1] == decoded(folder, recordings.files[1].getvalue())[1]
+
+
+def test_nobody_listens(folder, monkeypatch):
+    monkeypatch.setattr("codec.live.transport.HANDSHAKE_SECONDS", 0.3)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        with pytest.raises(LinkError, match="no receiver answers"):
+            send(folder, None, address=silent.getsockname(), fingerprint="0" * 64)
