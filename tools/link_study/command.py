@@ -290,7 +290,9 @@ def _anchors(
         rates = [
             row["kbit_per_s"]
             for row in rows
-            if row["clip"] == setting.path.name and row["loss"] == 0 and row["qp"] == terms.qp
+            if row["clip"] == setting.path.name
+            and row["loss"] == 0
+            and row["qp"] == terms.qp
             and row["strategy"] != "acknowledged"
         ]
         if rates:
@@ -300,9 +302,7 @@ def _anchors(
 
 
 def _rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {**row, "commit": result["commit"]} for result in results for row in result["rows"]
-    ]
+    return [{**row, "commit": result["commit"]} for result in results for row in result["rows"]]
 
 
 def _frame_rate(rows: Sequence[Mapping[str, Any]]) -> float:
@@ -319,9 +319,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     return file.getvalue()
 
 
-def _tell(
-    found: Sequence[Mapping[str, Any]], parity: Sequence[Mapping[str, Any]], qp: int
-) -> None:
+def _tell(found: Sequence[Mapping[str, Any]], parity: Sequence[Mapping[str, Any]], qp: int) -> None:
     lead = lead_of(found)
     click.echo(f"{'strategy':14}{'concealment':12}{'loss':>6}{lead:>16}{'kbit/s':>9}{'keys':>6}")
     for row in found:

@@ -67,9 +67,10 @@ PATIENCE: Final = 5.0
 STEP: Final = 1e-4
 """Seconds, below which nobody is called again."""
 
-STRATEGIES = ("key-frames", "reference", "acknowledged", "live")
+STRATEGIES = ("key-frames", "reference", "acknowledged", "live", "stream")
 """How a loss is mended: by a key frame; by predicting from the newest frame that may still be
-decoded; from decoded ones only, always; or from these where chains break often, as `lmc send` does.
+decoded; from decoded ones only, always; from these where chains break often, as `lmc send` does; or
+by sending it again: all frames in order on one reliable stream, each waiting for those before it.
 """
 CONCEALMENTS = ("motion", "repeat", "zeros")
 """What the cloud gets in place of a frame that is missing: the last one moved on, itself, zeros."""
@@ -175,11 +176,18 @@ class _Acknowledged(_Session):
     acknowledged_only = True
 
 
+class _Stream(_Session):
+    def frame(self, plan: FramePlan, packet: bytes, now: float) -> None:
+        """Queue it as key frames are: reliably."""
+        super().frame(replace(plan, key=True), packet, now)
+
+
 SESSIONS: dict[str, type[SenderSession]] = {
     "key-frames": _Session,
     "reference": _Session,
     "acknowledged": _Acknowledged,
     "live": SenderSession,
+    "stream": _Stream,
 }
 
 
@@ -463,18 +471,30 @@ class _Run:
                 case Opened():
                     self.cloud.open(event.header)
                 case Frame():
-                    self.cloud.decode(event, late=event.late)
-                    course.late += event.late
-                    if not event.late:
+                    in_time = now <= self._deadline(event.number) + STEP
+                    late = event.late or (event.number > 0 and not in_time)  # before it, nothing
+                    if late and not event.late:
+                        self._conceal(event.number, self._deadline(event.number))
+                    self.cloud.decode(event, late=late)
+                    course.late += late
+                    if not late:
                         course.latency[event.number] = now - self.captured[event.number]
                     left += self.receiver.decoded(event.number, True, now)
                 case Missing() if event.number < course.frames:  # it expects more of the source
-                    self.cloud.conceal(event.number)
-                    course.latency[event.number] = now - self.captured[event.number]
+                    self._conceal(event.number, now)
                 case Skipped():
                     course.skipped.update(range(event.first, event.last + 1))
                 case _:
                     pass
+
+    def _deadline(self, number: int) -> float:
+        """Tell when the result of a frame is wanted, whether or not the session waits longer."""
+        terms = self.terms
+        return self.captured[number] + terms.condition.delay + terms.max_latency
+
+    def _conceal(self, number: int, at: float) -> None:
+        self.cloud.conceal(number)
+        self.course.latency[number] = at - self.captured[number]
 
 
 def send(source: Source, terms: Terms) -> Course:

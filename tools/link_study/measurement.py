@@ -120,11 +120,7 @@ class _Judging:
 
 
 def _summed(figures: Mapping[str, float | None], count: int) -> dict[str, float]:
-    return {
-        name: figure * count
-        for name in FIGURES
-        if (figure := figures.get(name)) is not None
-    }
+    return {name: figure * count for name in FIGURES if (figure := figures.get(name)) is not None}
 
 
 def _mean(parts: Sequence[Mapping[str, float]], count: int) -> dict[str, float]:
@@ -138,9 +134,7 @@ def _link_fields(condition: Condition, seed: int) -> dict[str, Any]:
         "burst": condition.burst,
         "rtt_ms": 2000 * condition.delay,
         "jitter_ms": 1000 * condition.jitter,
-        "bandwidth_kbit_per_s": None
-        if condition.bandwidth is None
-        else condition.bandwidth / 1000,
+        "bandwidth_kbit_per_s": None if condition.bandwidth is None else condition.bandwidth / 1000,
         "seed": seed,
     }
 
@@ -205,14 +199,11 @@ class LinkJob:
         decoded_sums = judging.sums(course.decoded)
         ways = CONCEALMENTS if course.missing else CONCEALMENTS[:1]
         found = {
-            way: _mean(
-                [decoded_sums, judging.sums(_made_up(course, way))], course.frames
-            )
+            way: _mean([decoded_sums, judging.sums(_made_up(course, way))], course.frames)
             for way in ways
         }
         rows = [
-            {**common, "concealment": way, **found.get(way, found[ways[0]])}
-            for way in CONCEALMENTS
+            {**common, "concealment": way, **found.get(way, found[ways[0]])} for way in CONCEALMENTS
         ]
         return {"rows": rows, **provenance.stamp()}
 
