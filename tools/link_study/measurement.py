@@ -162,8 +162,8 @@ class LinkJob:
         """Say which clip, strategy and loss."""
         terms = self.terms
         return (
-            f"{self.setting.path.name} {terms.strategy} qp {terms.qp} loss {terms.condition.loss:g} "
-            f"burst {terms.condition.burst:g} seed {terms.seed}"
+            f"{self.setting.path.name} {terms.strategy} qp {terms.qp} "
+            f"loss {terms.condition.loss:g} burst {terms.condition.burst:g} seed {terms.seed}"
         )
 
     @property

@@ -1,9 +1,9 @@
 """What forward error correction would be worth: an estimate, nothing is coded.
 
-Of `data` frames, a datagram each, `parity` more are made (Reed-Solomon, as `zfec` does): any `data`
-of all these give all.  What an erasure code restores and what it misses depends on the losses alone:
+Of `data` frames, a datagram each, `parity` more are made (Reed-Solomon, as `zfec` does): any
+`data` of all these give all.  What such a code restores depends on the losses alone:
 
-    0 1 2 3 P P │ 4 5 6 7 P P │        parity behind its frames, a datagram per 1/fps of it too
+    0 1 2 3 P P │ 4 5 6 7 P P │        parity together with the last frame of its group
 
 A frame that is lost is restored when enough of its group is there, in time only if that is within
 the latency allowed: so groups are short, while losses come in bursts.
