@@ -47,7 +47,7 @@ from tools.running.options import job_options
 from tools.running.outputs import guarded, write_text
 
 SPLIT = "blocks.10"
-COARSER = (2, 4, 6, 8)
+COARSER = (3, 6)
 """By how many qp the lossless runs are that tell what rate is worth, for the estimate of parity."""
 FILES = ("results.csv", "means.csv", "parity.csv", "study.json", "loss.svg", "loss.png")
 LIVE = "live"

@@ -178,7 +178,7 @@ def decoded(packets: Sequence[bytes], there: Sequence[bool]) -> NDArray[np.float
         [frame.to_ndarray(format=PIXEL_FORMAT) for frame in frames], PIXEL_FORMAT
     )
     newest = np.cumsum(there) - 1
-    return pictures[newest]
+    return np.asarray(pictures[newest], np.float32)
 
 
 def renumbered(packet: bytes, number: int) -> bytes:
