@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from small_detector import write_detector
 from videos import moving, write_video
@@ -142,3 +143,50 @@ def video_options(folder: Path) -> VideoOptions:
         task=str(folder / "detection.toml"),
         config=EncoderConfig(qp=16, scene_cut=False),
     )
+
+
+class LossyRelay:
+    """Stands between the ends and drops the packets that `drop` says, by their count."""
+
+    def __init__(self, address: tuple[str, int], drop: Callable[[int], bool]) -> None:
+        self._far, self._drop = address, drop
+        self._near_side, self._far_side = (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)
+        )
+        for each in (self._near_side, self._far_side):
+            each.bind(("127.0.0.1", 0))
+            each.settimeout(0.05)
+        self.address: tuple[str, int] = self._near_side.getsockname()
+        self._near: tuple[str, int] | None = None
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=each, daemon=True) for each in (self._there, self._back)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        self._near_side.close()
+        self._far_side.close()
+
+    def _there(self) -> None:
+        count = 0
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                content, self._near = self._near_side.recvfrom(65536)
+                if not self._drop(count):
+                    self._far_side.sendto(content, self._far)
+                count += 1
+
+    def _back(self) -> None:
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                content, _ = self._far_side.recvfrom(65536)
+                if self._near is not None:
+                    self._near_side.sendto(content, self._near)

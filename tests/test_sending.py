@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("aioquic")
 
-from live_ends import FRAMES, send, sender, serving, video_options, write_inputs
+from live_ends import FRAMES, LossyRelay, send, sender, serving, video_options, write_inputs
 
 from codec.errors import LinkError
 from codec.files.streams import StreamReader, StreamWriter
@@ -211,6 +211,32 @@ def test_a_stop_ends_both(folder):
         asyncio.run(run())
     assert 0 < made.status.frames_sent < FRAMES
     assert decoded(folder, sent.getvalue())[1] == decoded(folder, recordings.files[1].getvalue())[1]
+
+
+def test_lost_frames_are_concealed_and_no_key_frame_comes(folder):
+    recordings, sent = Recordings(), io.BytesIO()
+    with (
+        serving(folder, record=recordings, max_latency=1.0) as served,
+        LossyRelay(served.address, lambda count: count > 12 and count % 6 == 0) as relay,
+    ):
+        made = send(
+            folder, served, address=relay.address, frame_rate=8, record=sent, max_latency=1.0
+        )
+    status = made.status
+    assert status.frames_lost > 0
+    assert status.key_frames == 1
+    concealed = {row["image_id"] for row in served.rows if "concealed" in row}
+    good = {row["image_id"] for row in served.rows if "concealed" not in row}
+    assert concealed
+    assert not concealed & good
+    assert [row["image_id"] for row in served.rows] == sorted(
+        row["image_id"] for row in served.rows
+    )
+    # what has arrived is decoded as it was sent, and nothing else
+    theirs = decoded(folder, recordings.files[1].getvalue())[1]
+    ours = decoded(folder, sent.getvalue())[1]
+    assert len(theirs) == status.frames_acked
+    assert set(theirs) <= set(ours)
 
 
 def test_nobody_listens(folder, monkeypatch):

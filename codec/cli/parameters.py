@@ -37,6 +37,7 @@ __all__ = [
     "WEIGHTS",
     "Address",
     "Duration",
+    "Fingerprint",
     "FrameRange",
     "FrameSize",
     "Target",
@@ -50,6 +51,7 @@ __all__ = [
 
 LEAST_LATENCY, MOST_LATENCY = 1e-3, 60.0
 """Seconds."""
+FINGERPRINT_DIGITS: Final = 64
 MOST_TOKEN_BYTES: Final = 128
 MOST_DIGITS: Final = 18
 """Of a limit: none needs more, and Python refuses to read a number of thousands."""
@@ -120,6 +122,26 @@ class Address(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as abo
         if not (port.isascii() and port.isdigit() and int(port[:6]) < 1 << 16 and host):
             self.fail(f"{value!r} is not HOST:PORT", param, ctx)
         return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Fingerprint(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
+    """SHA-256 in hexadecimal digits, with colons between them or not."""
+
+    name = "fingerprint"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str:
+        """Return 64 digits."""
+        digits = str(value).replace(":", "").lower()
+        if len(digits) != FINGERPRINT_DIGITS or set(digits) - set("0123456789abcdef"):
+            self.fail(
+                f"{value!r} is no fingerprint, {FINGERPRINT_DIGITS} hexadecimal digits", param, ctx
+            )
+        return digits
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above

@@ -27,6 +27,7 @@ from codec.cli.parameters import (
     TOKEN,
     WEIGHTS,
     Address,
+    Fingerprint,
     Target,
     own_files,
     split_or_default,
@@ -62,6 +63,7 @@ SECONDS = 0.5
 )
 @click.option(
     "--fingerprint",
+    type=Fingerprint(),
     required=True,
     metavar="HEX",
     help="Of the receiver's certificate, as it prints it; nothing is sent to another one.",
@@ -186,7 +188,7 @@ def send(
     )
     sending = SendOptions(
         address=address,
-        fingerprint=fingerprint.replace(":", "").lower(),
+        fingerprint=fingerprint,
         token=token_of(token),
         max_latency=max_latency,
         bitrate=bitrate,

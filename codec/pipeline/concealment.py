@@ -35,11 +35,6 @@ class Concealer:
     Args:
         header: of the stream.
         profile: the one that the decoder has.
-
-    Example:
-        >>> concealer = Concealer(decoder.header, decoder.profile)
-        >>> concealer.note(decoder.decode(packet))
-        >>> missing = concealer.conceal(pts=1)
     """
 
     def __init__(self, header: SequenceHeader, profile: Profile) -> None:
