@@ -34,6 +34,7 @@ class Joined:
         coding: float = 0.0,
         back: Condition | None = None,
         offset: float = 1000.0,
+        start: float = 0.0,
     ) -> None:
         self.clock = Clock()
         self.most_bytes, self.least_bytes, self.key_bytes = most_bytes, least_bytes, key_bytes
@@ -62,19 +63,23 @@ class Joined:
         self.connections = 0
         self._timers: set[tuple[str, float]] = set()
         self.connect()
-        self.clock.at(0.0, self.capture)
+        self.start = start
+        self.clock.at(start, self.capture)
 
     @property
     def receiver_now(self) -> float:
         return self.clock.now + self.offset
 
-    def connect(self) -> None:
-        for path in (getattr(self, "up", None), getattr(self, "down", None)):
-            if path is not None:
-                path.closed = True
+    def drop(self) -> None:
+        """Let the connection vanish."""
+        self.up.closed = self.down.closed = True
         if self.receiver is not None:
             self.door.left(self.receiver, self.receiver_now)
-        self.receiver = None
+        self.sender.disconnect()
+        self.greeted = False
+
+    def connect(self) -> None:
+        self.greeted = False
         self.connections += 1
         seed = self.seed + 1000 * self.connections
         self.up = Path(self.clock, self.condition, self.up_datagram, self.up_message, seed)
@@ -97,7 +102,7 @@ class Joined:
             packet = self.packets[plan.number] = packet[: max(size, 4)]
             self.clock.at(self.clock.now + self.coding, lambda: self.coded(plan, packet))
         self.number += 1
-        self.clock.at(self.number / self.frame_rate, self.capture)
+        self.clock.at(self.start + self.number / self.frame_rate, self.capture)
 
     def coded(self, plan: FramePlan, packet: bytes) -> None:
         self.sender.frame(plan, packet, self.clock.now)
@@ -133,7 +138,8 @@ class Joined:
     # --- receiver ---------------------------------------------------------------------------------
 
     def up_message(self, content: bytes) -> None:
-        if self.receiver is None:
+        if not self.greeted:
+            self.greeted = True
             self.receiver, events = self.door.greet(self.connection, content, self.receiver_now)
             self.take(events)
         else:
@@ -141,7 +147,7 @@ class Joined:
         self.pull_receiver()
 
     def up_datagram(self, content: bytes) -> None:
-        if self.receiver is not None:
+        if self.greeted:
             self.take(self.receiver.datagram(content, self.receiver_now))
             self.pull_receiver()
 

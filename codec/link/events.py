@@ -140,7 +140,9 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The source has ended; all frames below `end` have had their event."""
+    """The source has ended; all frames below `end` have had their event.  What was `Missing` from
+    `end` on, before this was known, never was.
+    """
 
     end: int
 

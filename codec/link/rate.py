@@ -22,6 +22,8 @@ __all__ = ["RateControl"]
 
 FIRST_RATE: Final = 300e3
 """bit/s, until something is known of the link."""
+FIRST_TRIP: Final = 0.25
+"""Seconds that the round trip is taken for until it is known."""
 LEAST_RATE: Final = 8e3
 BASE_WINDOW: Final = 20.0
 """Seconds over which the least delay is sought: clocks drift, routes change."""
@@ -36,6 +38,9 @@ fall below that.
 LOSS_DATAGRAMS: Final = 20
 """Datagrams from one measurement of losses to the next."""
 HIGH: Final = 0.03
+"""Seconds of queue that are too long, beside what delays vary by."""
+JITTER_MEMORY: Final = 64
+"""Reports over which it is measured how delays vary."""
 DRAIN: Final = 0.5
 """Seconds in which a queue is to be gone."""
 GROWTH_UNKNOWN: Final = 1.0
@@ -89,6 +94,7 @@ class RateControl:
         self.goodput: float | None = None
         self.rtt: float | None = None
         self.loss = 0.0
+        self._jitter = 0.0
         self._passed = self._recent = 0.0
         self.capacity: float | None = None
         self.high = min(HIGH, max_latency / 4)
@@ -155,7 +161,9 @@ class RateControl:
             self._bytes_in_flight -= self._flight.popleft().size
         drain = self._drain() / 8
         waiting = (self._bytes_in_flight + local + self._reliable_left(now)) / drain
-        if self.feedback_at is not None and self.rtt is not None:
+        if self.feedback_at is None or self.rtt is None:
+            waiting -= FIRST_TRIP
+        else:
             waiting -= self._least_rtt.value + min(now - self.feedback_at, FEEDBACK_PAUSE)
         return max(waiting, local / drain + self._queue - (now - self._queue_at), 0.0)
 
@@ -179,7 +187,10 @@ class RateControl:
         self._base.add(delay, now)
         # a datagram's own time on a slow link is no queue
         own = min(newest.size * 8 / max(self.rate, self._passed), self._interval / 2)
-        self._queue, self._queue_at = max(delay - self._base.value - own, 0.0), now - held
+        queue = max(delay - self._base.value - own, 0.0)
+        self._jitter += (abs(queue - self._queue) - self._jitter) / JITTER_MEMORY
+        self.high = min(HIGH + 1.5 * self._jitter, self._max_latency / 4)
+        self._queue, self._queue_at = queue, now - held
         self._measure_passed(
             _Arrival(report.arrived / TICKS, report.size, newest.total, self._queue)
         )

@@ -176,7 +176,7 @@ class ReceiverSession:
         return [Opened(header.content), *self.poll(now)]
 
     def _bye(self, bye: Bye, now: float) -> list[ReceiverEvent]:
-        if not self._due <= bye.end <= self._due + AHEAD:
+        if not self._delivered < bye.end <= self._due + AHEAD:
             return self._refuse("out of range")
         self._end = bye.end
         return self.poll(now)
@@ -224,7 +224,7 @@ class ReceiverSession:
     def poll(self, now: float) -> list[ReceiverEvent]:
         """Return what has become due."""
         events: list[ReceiverEvent] = []
-        if not self._opened or not self.connected:
+        if not self._opened or not self.connected or self.ended:
             return events
         while True:
             event = self._next_event(now)
