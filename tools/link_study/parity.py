@@ -18,7 +18,7 @@ from tools.link_study.link import Clock, Condition, Path
 
 __all__ = ["GROUPS", "Parity"]
 
-TRIALS: Final = 20000
+TRIALS: Final = 3000
 """Groups sent."""
 
 

@@ -4,13 +4,14 @@ network at the cloud.
     pictures ─► x265, intra refresh ─► packets of 1200 bytes ═ link ═► pictures, in time or lost
 
 Instead of key frames, a column of intra blocks walks over the pictures, once in `REFRESH` frames;
-nobody asks for anything, nothing is sent again but the first picture.
+nobody asks for anything, nothing is sent again but the first pictures.
 
 A picture that is lost is replaced by the one before it, as result and as reference: that is what
 decoders do that conceal at all.  FFmpeg's decoder of HEVC conceals nothing: after a loss it gives
 no more pictures.  It is brought to go on by the numbers of pictures (picture order counts): those
 that arrive are numbered anew, so that each predicts from the one that arrived before it.  With one
-reference picture and no B-frames, that is all that tells what is predicted from what.
+reference picture and no B-frames, that is all that tells what is predicted from what; but from the
+third picture on x265 wants two to be there.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ REFRESH: Final = 32
 """Frames in which all of the picture is refreshed."""
 PACKET_BYTES: Final = 1200
 RTP_HEADER: Final = bytes(12)
+FIRST: Final = 2
+"""Pictures without which there is nothing."""
 PIXEL_FORMAT: Final = "yuv420p"
 CODER = x265(
     f"{LOW_DELAY}:{X265_PLAIN}:ref=1:intra-refresh=1:scenecut=0:keyint={REFRESH}:min-keyint=1"
@@ -100,12 +103,13 @@ def arrived(
     max_latency: float,
     seed: int,
 ) -> Arrived:
-    """Send packets, one each 1 / `frame_rate` seconds; the first, without which there is nothing,
-    again until it is there, and the others once.
+    """Send packets, one each 1 / `frame_rate` seconds; the first ones again until they are there,
+    the others once.
     """
     clock = Clock()
     parts = [-(-len(packet) // PACKET_BYTES) for packet in packets]
     missing = list(parts)
+    reliable = iter(range(FIRST))
     complete: dict[int, float] = {}
     first_of: dict[int, float] = {}
     sent_bytes = arrived_bytes = 0
@@ -121,14 +125,14 @@ def arrived(
 
     def take_first(content: bytes) -> None:
         del content
-        complete[0] = clock.now
+        complete[next(reliable)] = clock.now
 
     path = Path(clock, replace(condition, duplicated=0.0), take, take_first, seed)
 
     def send(number: int) -> None:
         nonlocal sent_bytes
         packet = packets[number]
-        if number == 0:
+        if number < FIRST:
             path.send_message(packet)
             return
         for start in range(0, len(packet), PACKET_BYTES):
@@ -146,7 +150,7 @@ def arrived(
         captured = number / frame_rate
         deadline = captured + condition.delay + max_latency
         found = complete.get(number)
-        in_time = number == 0 or (found is not None and found <= deadline)
+        in_time = number < FIRST or (found is not None and found <= deadline)
         if not in_time:  # told by a later one, or by the deadline
             later = [at for other, at in first_of.items() if other > number]
             found = min([deadline, *later])
