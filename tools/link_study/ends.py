@@ -64,13 +64,20 @@ PLENTY: Final = 1e9
 """bit/s, where qp is fixed and the session's rate is to keep out of it."""
 PATIENCE: Final = 5.0
 """Seconds in which everything has to be over after the last frame."""
+NOTICED: Final = 0.02
+"""Seconds over a round trip after which a transport knows that a datagram is lost."""
+PATIENT: Final = 1.5
+"""Times `max_latency`: half of what a session is told is the longest that it waits for datagrams
+that others overtook.
+"""
 STEP: Final = 1e-4
 """Seconds, below which nobody is called again."""
 
-STRATEGIES = ("key-frames", "reference", "acknowledged", "live", "stream")
+STRATEGIES = ("key-frames", "reference", "acknowledged", "live", "stream", "again")
 """How a loss is mended: by a key frame; by predicting from the newest frame that may still be
-decoded; from decoded ones only, always; from these where chains break often, as `lmc send` does; or
-by sending it again: all frames in order on one reliable stream, each waiting for those before it.
+decoded; from decoded ones only, always; from these where chains break often, as `lmc send` does; by
+sending it again, all frames in order on one reliable stream, each waiting for those before it; or,
+what would be, frames predicted from decoded ones, and lost datagrams sent again while in time.
 """
 CONCEALMENTS = ("motion", "repeat", "zeros")
 """What the cloud gets in place of a frame that is missing: the last one moved on, itself, zeros."""
@@ -188,7 +195,20 @@ SESSIONS: dict[str, type[SenderSession]] = {
     "acknowledged": _Acknowledged,
     "live": SenderSession,
     "stream": _Stream,
+    "again": _Acknowledged,
 }
+
+
+class _Again(Path):
+    """A link whose transport sends a lost datagram again, once."""
+
+    def send(self, content: bytes) -> None:
+        """Send a datagram."""
+        lost = self.lost
+        super().send(content)
+        if self.lost > lost:
+            known = self.clock.now + 2 * self.condition.delay + NOTICED
+            self.clock.at(known, lambda: Path.send(self, content))
 
 
 @dataclass(slots=True)
@@ -326,10 +346,13 @@ class _Run:
             bitrate=PLENTY if terms.bitrate is None else terms.bitrate,
             frame_rate=source.frame_rate,
         )
-        self.door = Door(TOKEN, max_latency=terms.max_latency)
+        again = terms.strategy == "again"
+        patience = PATIENT if again else 1.0
+        self.door = Door(TOKEN, max_latency=patience * terms.max_latency)
         self.receiver: ReceiverSession | None = None
         condition, seed = terms.condition, 2 * terms.seed
-        self.up = Path(self.clock, condition, self._up_datagram, self._up_message, seed)
+        link = _Again if again else Path
+        self.up = link(self.clock, condition, self._up_datagram, self._up_message, seed)
         back = replace(condition, bandwidth=None)
         self.down = Path(self.clock, back, self._down_datagram, self._down_message, seed + 1)
         self.coding, self.cloud = _Coding(source, terms), _Cloud(source, self.course)

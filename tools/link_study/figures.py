@@ -22,6 +22,8 @@ CURVES = (
     ("live", "zeros", "as lmc send, zeros", PALETTE["blue"], ":", "v"),
     ("reference", "motion", "reference choice, by motion", PALETTE["violet"], "-", "D"),
     ("acknowledged", "motion", "acknowledged only, by motion", PALETTE["sky"], "-", "^"),
+    ("again", "motion", "acknowledged only, sent again once", PALETTE["teal"], "-", "v"),
+    ("stream", "motion", "one reliable stream", PALETTE["grey"], "-", "s"),
     ("key-frames", "motion", "key frames, by motion", PALETTE["orange"], "-", "P"),
     ("key-frames", "repeat", "key frames, repeated", PALETTE["orange"], "--", "X"),
     (ANCHOR, "repeat", "x265 on pixels, intra refresh", PALETTE["green"], "-", "^"),
@@ -73,6 +75,6 @@ def link_figure(found: Sequence[Row], *, qp: int, title: str) -> Figure:
                 )
             panel.set_ylim(bottom=0)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        figure.legend(handles, labels, loc="outside lower center", ncols=5)
         figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=9.5)
     return figure
