@@ -5,6 +5,7 @@ bytes as it is allowed, a decoder that knows which slots it holds.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from codec.link.door import Door
 from codec.link.events import Frame, FramePlan, Missing, Opened, Skipped
@@ -32,13 +33,16 @@ class Joined:
         key_bytes: int = 4000,
         seed: int = 0,
         coding: float = 0.0,
+        decoding: float = 0.0,
         back: Condition | None = None,
         offset: float = 1000.0,
         start: float = 0.0,
     ) -> None:
         self.clock = Clock()
         self.most_bytes, self.least_bytes, self.key_bytes = most_bytes, least_bytes, key_bytes
-        self.frame_rate, self.coding, self.offset = frame_rate, coding, offset
+        self.frame_rate, self.offset = frame_rate, offset
+        self.coding, self.decoding = coding, decoding
+        self.decoder_free_at = 0.0
         self.max_latency, self.seed = max_latency, seed
         self.sender = SenderSession(
             token=TOKEN,
@@ -170,7 +174,20 @@ class Joined:
             self.events.append(event)
             if isinstance(event, Frame):
                 self.delivered.append((self.clock.now, event))
-                events += self.receiver.decoded(event.number, self.decode(event), self.receiver_now)
+                ok = self.decode(event)
+                if self.decoding:
+                    self.decoder_free_at = max(self.decoder_free_at, self.clock.now) + self.decoding
+                    self.clock.at(
+                        self.decoder_free_at, partial(self.decoded, self.receiver, event.number, ok)
+                    )
+                else:
+                    events += self.receiver.decoded(event.number, ok, self.receiver_now)
+
+    def decoded(self, receiver: ReceiverSession, number: int, ok: bool) -> None:
+        events = receiver.decoded(number, ok, self.receiver_now)
+        if receiver is self.receiver:
+            self.take(events)
+            self.pull_receiver()
 
     def decode(self, frame: Frame) -> bool:
         """Decode as a codec with slots does; a slot that does not hold what it should is a bug."""
@@ -204,7 +221,8 @@ class Joined:
             for number in numbers:
                 assert number not in found, number
                 found[number] = outcome
-        assert list(found) == list(range(len(found)))
+        first = min(found, default=0)  # of a receiver that came later, not 0
+        assert list(found) == list(range(first, first + len(found)))
         return found
 
 

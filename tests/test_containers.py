@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -13,6 +16,7 @@ from videos import (
     Pipe,
     needs_h264,
     noise,
+    numbers,
     packets_of,
     ramp,
     read,
@@ -22,6 +26,7 @@ from videos import (
 )
 
 from codec.errors import VideoError
+from codec.files.containers import is_live, name_of
 from codec.files.video import VideoReader
 
 pytestmark = pytest.mark.video
@@ -81,3 +86,44 @@ def test_an_mp4_without_its_index_is_called_unfinished(tmp_path: Path) -> None:
     for source in (path, io.BytesIO(path.read_bytes())):
         with pytest.raises(VideoError, match=r"without its index .* cut off or is not finished"):
             VideoReader(source, NATIVE)
+
+
+@pytest.mark.parametrize(
+    ("source", "live"),
+    [
+        ("-", True),
+        ("rtsp://camera/1", True),
+        ("HTTP://host/clip.mp4", True),
+        ("clip.mp4", False),
+        ("a:b.mp4", False),
+        ("c:/clip.mp4", False),
+        ("/dev/null", True),
+        (Pipe(b""), True),
+        (io.BytesIO(), False),
+    ],
+)
+def test_what_gives_frames_when_they_come(source, live):
+    assert is_live(source) is live
+
+
+def test_secrets_of_a_camera_are_in_no_message():
+    assert name_of("rtsp://user:secret@camera/1?x=a@b") == "rtsp://camera/1?x=a@b"
+    with pytest.raises(VideoError, match=r"^http://127\.0\.0\.1:9/: cannot be opened") as caught:
+        VideoReader("http://user:secret@127.0.0.1:9/", NATIVE, live=True)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_camera_on_the_network(tmp_path: Path) -> None:
+    write_video(tmp_path / "camera.mkv", ramp(5))
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}/camera.mkv"
+        assert numbers(read(place, live=True)) == [0, 1, 2, 3, 4]
+        with pytest.raises(VideoError, match="no such file"):  # a file is what is asked for
+            read(place)
+        server.shutdown()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from links import HEADER, TOKEN, Joined
 
 from codec.link.door import Door
+from codec.link.downstream import read_from_receiver
 from codec.link.events import Acked, Ended, Frame, Lost, Missing, Opened, Skipped, Welcomed
 from codec.link.receiver import HELD_BYTES, HELD_FRAMES, ReceiverSession
 from codec.link.sender import SenderSession
@@ -54,6 +55,15 @@ def test_a_frame_is_told_when_it_was_captured_on_the_receivers_clock():
         captured = link.plans[frame.number].captured
         assert frame.captured_at == pytest.approx(captured + 0.05 + link.offset, abs=0.002)
         assert at == pytest.approx(captured + 0.08, abs=0.01)
+
+
+def test_what_is_being_decoded_is_not_given_up():
+    link = Joined(QUIET, start=0.5, coding=0.02, decoding=0.035)
+    link.run(10)
+    assert set(link.outcomes().values()) == {"frame"}
+    assert link.sender.status.frames_lost == 0
+    for plan in link.plans.values():
+        assert plan.reference_number == (plan.number - 1 if plan.number else None)
 
 
 @pytest.mark.parametrize("lost", [1, 3])
@@ -136,6 +146,15 @@ def test_a_sender_that_vanishes_resumes_without_a_key_frame():
     away = [outcomes[number] for number in range(80, 110)]
     assert set(away) == {"skipped"}
     assert [outcomes[number] for number in range(125, 180)].count("frame") > 20
+
+
+def test_a_connection_that_goes_before_the_header_came_begins_anew():
+    receiver = ReceiverSession(Hello(1, TOKEN, bytes(16), 400, 0), 0.0, max_latency=0.2)
+    receiver.disconnect()
+    receiver.resume(Hello(1, TOKEN, bytes(16), 400, 3), 1.0)
+    (welcome,) = receiver.pull(1.0).messages
+    assert not read_from_receiver(welcome, datagram=False).resumed
+    assert receiver.message(Header(HEADER).to_bytes(), 1.1) == [Opened(HEADER)]
 
 
 def test_a_restarted_receiver_gets_the_header_and_a_key_frame():
@@ -254,12 +273,12 @@ def test_any_bytes_are_events_or_counted_refusals(pieces, side):
     receiver, link = said(), Joined(QUIET)
     link.run(0.4)
     sender: SenderSession = link.sender
-    for number, (datagram, content) in enumerate(pieces):
+    for number, (datagram, piece) in enumerate(pieces):
         now = 0.5 + 0.01 * number
         session = receiver if side else sender
         before = session.status.refused.total()
         kinds = b"\x41\xc1\x03\x04\x81\x83"
-        content = kinds[number % 6 :][:1] + content if number % 2 else content
+        content = kinds[number % 6 :][:1] + piece if number % 2 else piece
         events = (session.datagram if datagram else session.message)(content, now)
         assert events or session.status.refused.total() in (before, before + 1)
         session.pull(now)
@@ -284,6 +303,16 @@ def test_a_flood_is_held_in_bounded_memory():
     assert receiver._held.size <= HELD_BYTES
     assert len(receiver._arrivals._known) <= 4096
     assert len(receiver._heard) <= 256
+
+
+def test_a_key_frame_finds_room_among_what_waits_for_it():
+    receiver = said()
+    for content in datagrams(HELD_FRAMES + 10, 1):
+        receiver.datagram(content, 0.1)
+    events = receiver.message(WholeFrame(FrameHead(0, None, 0, 0), b"key").to_bytes(), 0.2)
+    assert isinstance(events[0], Frame)
+    assert events[0].key
+    assert len(receiver._held.whole) <= HELD_FRAMES
 
 
 def test_claims_of_any_size_are_refused():
@@ -358,3 +387,47 @@ def test_random_bytes_in_great_number_stop_nothing():
         content = bytes([0x41]) + noise.randbytes(noise.randrange(24))
         receiver.datagram(content, 0.1 + number * 1e-4)
     assert receiver._held.size <= HELD_BYTES
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_every_frame_has_one_outcome(seed):
+    """Links that change, connections that vanish, receivers that restart; the decoder of `Joined`
+    checks that each delivered frame finds its reference in its slot."""
+    chance = random.Random(seed)
+    link = Joined(
+        QUIET,
+        start=0.5,
+        references=chance.choice((2, 3, 4, 16)),
+        decoding=chance.choice((0.0, 0.03)),
+        seed=seed,
+    )
+    restarts = 0
+    for second in range(1, 41):
+        link.up.condition = Condition(
+            delay=chance.choice((0.005, 0.05, 0.2)),
+            bandwidth=chance.choice((None, 5e4, 5e5, 5e6)),
+            queue_bytes=chance.choice((5_000, 1 << 20)),
+            loss=chance.choice((0.0, 0.05, 0.3)),
+            burst=chance.choice((1, 3, 8)),
+            jitter=chance.choice((0.0, 0.03)),
+            duplicated=chance.choice((0.0, 0.1)),
+        )
+        link.down.condition = replace(link.up.condition, bandwidth=None)
+        link.run(second)
+        if chance.random() < 0.15:
+            link.drop()
+            link.run(second + 0.3)
+            if chance.random() < 0.3:
+                link.outcomes()
+                restarts += 1
+                link.door = Door(TOKEN, max_latency=0.2)
+                link.receiver, link.events, link.slots = None, [], {}
+            link.connect()
+    assert link.outcomes()
+    assert len(link.delivered) > 100
+    status = link.sender.status
+    assert status.frames_sent + status.frames_skipped == link.number
+    assert status.key_frames <= 1 + restarts + link.connections
+    assert len(link.sender._references._sent) <= 512 + 16
+    assert link.sender.status.refused.keys() <= {"outdated", "before the welcome"}
+    assert link.receiver.status.refused.keys() <= {"repeated", "outdated"}

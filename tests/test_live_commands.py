@@ -7,9 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner, Result
@@ -113,6 +115,29 @@ def test_from_file_to_results(folder, tmp_path):
     ]
 
 
+def test_the_page_shows_what_came(folder):
+    with receiving(folder, "--page", "0", "--every-frame") as receiver:
+        page = re.search("^page at (http://127.0.0.1:[0-9]+/)$", receiver.printed, re.MULTILINE)
+        assert page
+        result = sent(folder, receiver.told, "--every-frame", "-q")
+        assert result.exit_code == 0, result.output
+        for _ in range(100):
+            with urlopen(f"{page[1]}status?sender=1") as answer:
+                status = json.load(answer)
+            if status["senders"] and not status["senders"][0]["connected"]:
+                break
+            time.sleep(0.1)
+        receiver.end()
+    (sender,), shown = status["senders"], status["selected"]
+    assert (sender["decoded"], sender["concealed"], sender["split"]) == (FRAMES, 0, "relu")
+    assert [frame[:2] for frame in shown["frames"]] == [
+        [number, "key" if number == 0 else "decoded"] for number in range(FRAMES)
+    ]
+    assert all(size > 0 and latency >= 0 for _, _, size, latency in shown["frames"])
+    assert "bbox" in shown["columns"]
+    assert len(shown["thumbnails"]) == 6
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_both_ends_and_leaves_whole_files(folder, tmp_path, number):
     ours, theirs = tmp_path / "sent.lmc", tmp_path / "received.lmc"
@@ -211,6 +236,15 @@ def test_without_aioquic(command):
     assert finished.returncode == 1
     message = "lmc: the live link needs aioquic; pip install 'latent-motion-codec[live]'\n"
     assert finished.stderr == message
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_results_that_cannot_be_written_end_the_receiver(folder):
+    with receiving(folder, "--task", "/dev/full") as receiver:
+        sent(folder, receiver.told, "--fps", 5)
+        _, told = receiver.process.communicate(timeout=30)
+        assert receiver.process.returncode == 1
+    assert told.splitlines()[-1] == "lmc: /dev/full: no space left on device"
 
 
 def test_a_source_that_is_none(folder):

@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -198,3 +200,24 @@ def test_signals_are_left_alone_by_a_file_and_restored_by_a_command(tmp_path):
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, previous)
+
+
+def test_the_first_signal_tells_and_the_second_ends():
+    code = (
+        "import os, signal, threading, time\n"
+        "from codec.files.outputs import ended_by_signals, told_of_signals\n"
+        "told = threading.Event()\n"
+        "with ended_by_signals():\n"
+        "    with told_of_signals(told.set):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        assert told.wait(10)\n"
+        "        print('told', flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        time.sleep(10)\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 128 + signal.SIGTERM
+    assert finished.stdout == "told\n"
+    assert finished.stderr == "lmc: ended by SIGTERM\n"

@@ -20,6 +20,7 @@ from live_ends import FRAMES, LossyRelay, send, sender, serving, video_options, 
 from codec.errors import LinkError
 from codec.files.streams import StreamReader, StreamWriter
 from codec.live.identity import Identity
+from codec.live.sending import Sender
 from codec.pipeline.decoding import TaskOutput, decode_frames, model_of
 from codec.pipeline.encoding import VideoEncoder
 
@@ -88,17 +89,19 @@ def test_every_frame_gives_the_results_of_files(folder, expected):
     assert any("12 frames decoded, 0 concealed, 0 skipped" in line for line in served.lines)
 
 
-def test_a_file_at_its_own_pace(folder):
+def test_a_file_at_its_own_pace(folder, expected):
     recordings, sent = Recordings(), io.BytesIO()
     with serving(folder, record=recordings) as served:
         start = time.monotonic()
-        made = send(folder, served, frame_rate=10, record=sent)
+        made = send(folder, served, frame_rate=10, bitrate=4000, record=sent)
     status = made.status
     assert time.monotonic() - start >= (FRAMES - 2) / 10
     assert status.frames_sent + status.frames_skipped == FRAMES
     assert status.frames_acked == status.frames_sent >= FRAMES / 2
     assert decoded(folder, sent.getvalue())[1] == decoded(folder, recordings.files[1].getvalue())[1]
     assert 0 < made.latencies.quantile(0.5) < 5
+    if not status.frames_skipped:  # as on a machine with time to spare
+        assert served.rows == expected[0]
 
 
 def test_wrong_token(folder):
@@ -142,16 +145,15 @@ def test_one_sender_more_than_there_may_be(folder):
     assert not any("sender" in row for row in served.rows)
 
 
+async def both(*senders: Sender) -> None:
+    await asyncio.gather(*(each.run(asyncio.Event()) for each in senders))
+
+
 def test_several_senders(folder, expected):
     with serving(folder, every_frame=True, senders=2) as served:
-        senders = [
-            threading.Thread(target=send, args=(folder, served), kwargs={"every_frame": True})
-            for _ in range(2)
-        ]
-        for each in senders:
-            each.start()
-        for each in senders:
-            each.join()
+        # one after another: torch does not trace in two threads at once
+        senders = [sender(folder, served, every_frame=True) for _ in range(2)]
+        asyncio.run(both(*senders))
     for number in (1, 2):
         rows = [row for row in served.rows if row["sender"] == number]
         assert [{k: v for k, v in row.items() if k != "sender"} for row in rows] == expected[0]

@@ -105,9 +105,12 @@ class FrameSize(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as a
 
 
 class Address(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above
-    """`HOST:PORT`, of IPv6 `[HOST]:PORT`."""
+    """`HOST:PORT`, of IPv6 `[HOST]:PORT`; where there is a usual host, `PORT` too."""
 
     name = "address"
+
+    def __init__(self, host: str | None = None) -> None:
+        self._host = host
 
     def convert(
         self,
@@ -119,8 +122,13 @@ class Address(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as abo
         if isinstance(value, tuple):
             return value
         host, _, port = str(value).rpartition(":")
+        host = host or self._host or ""
         if not (port.isascii() and port.isdigit() and int(port[:6]) < 1 << 16 and host):
-            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+            self.fail(
+                f"{value!r} is not {'HOST:PORT' if self._host is None else 'PORT or HOST:PORT'}",
+                param,
+                ctx,
+            )
         return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shlex
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -29,17 +28,23 @@ from codec.cli.parameters import (
     weight_file,
 )
 from codec.cli.terminal import check_files, json_line, progress, say
-from codec.files.outputs import STANDARD_OUTPUT, named, open_output, standard_stream
-from codec.files.outputs import told_of_signals as told
+from codec.files.outputs import (
+    STANDARD_OUTPUT,
+    named,
+    open_output,
+    standard_stream,
+    told_of_signals,
+)
 from codec.limits import Limits
 
 if TYPE_CHECKING:
+    from codec.live.page import LivePage
     from codec.live.receiving import Receiver
 
 __all__ = ["receive"]
 
 ANYWHERE = {"0.0.0.0", "::"}
-SECONDS = 0.5
+SECONDS = 0.25
 """Between two looks at how it goes."""
 
 
@@ -82,6 +87,13 @@ SECONDS = 0.5
     show_default=True,
     help='Most senders at once; with more than one, results have a "sender", counted from 1 on.',
 )
+@click.option(
+    "--page",
+    type=Address("127.0.0.1"),
+    metavar="[HOST:]PORT",
+    help="Show what comes in on a page at this port, to browsers of this machine unless a host is "
+    "named.",
+)
 @MAX_LATENCY
 @click.option(
     "--every-frame",
@@ -104,6 +116,7 @@ def receive(
     source_size: tuple[int, int] | None,
     record: str | None,
     senders: int,
+    page: tuple[str, int] | None,
     max_latency: float,
     every_frame: bool,
     profile: Path | None,
@@ -122,6 +135,7 @@ def receive(
     """
     from codec.format.profile import Profile
     from codec.live.identity import Identity, made_token
+    from codec.live.page import LivePage
     from codec.live.receiving import ReceiveOptions, Receiver
 
     check_files(
@@ -145,6 +159,7 @@ def receive(
         senders=senders,
         every_frame=every_frame,
         finish=task is not None,
+        look=page is not None,
         model=model,
         weights=weights,
         any_weights=any_weights,
@@ -163,8 +178,12 @@ def receive(
             record=None if record is None else _recordings(record, force=force),
             tell=lambda line: say(f"lmc: {line}", err=True),
         )
-        shown = secret if token is None else token
-        asyncio.run(_run(receiver, known.fingerprint, shown, quiet=quiet))
+        shown = None
+        if page is not None:
+            shown = stack.enter_context(LivePage(page[1], page[0]))
+            say(f"page at {shown.address}", err=True)
+        told = secret if token is None else token
+        asyncio.run(_run(receiver, known.fingerprint, told, shown, quiet=quiet))
 
 
 @contextmanager
@@ -175,8 +194,9 @@ def _rows(path: str, *, force: bool) -> Iterator[Callable[[list[dict[str, Any]]]
         if path == "-":
             file = named(standard_stream("stdout"), STANDARD_OUTPUT)
         else:
-            opened: BinaryIO = Path(path).open("wb" if force else "xb")  # noqa: SIM115 - kept open
-            file = named(stack.enter_context(opened), path)
+            new = not (force or Path(path).exists())  # then it is a device, or it was refused
+            opened: BinaryIO = Path(path).open("xb" if new else "wb")  # noqa: SIM115 - kept open
+            file = stack.enter_context(named(opened, path))
 
         def write(rows: list[dict[str, Any]]) -> None:
             content = b"".join(map(json_line, rows))
@@ -198,7 +218,9 @@ def _recordings(path: str, *, force: bool) -> Callable[[int], AbstractContextMan
     return record
 
 
-async def _run(receiver: Receiver, fingerprint: str, token: str, *, quiet: bool) -> None:
+async def _run(
+    receiver: Receiver, fingerprint: str, token: str, page: LivePage | None, *, quiet: bool
+) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     host, port = await receiver.open()
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -210,31 +232,33 @@ async def _run(receiver: Receiver, fingerprint: str, token: str, *, quiet: bool)
         f"lmc send SOURCE --to {reach} --fingerprint {fingerprint} --token {shlex.quote(token)}",
         err=True,
     )
-    sys.stderr.flush()
     with (
-        told(lambda: loop.call_soon_threadsafe(stop.set)),
+        told_of_signals(lambda: loop.call_soon_threadsafe(stop.set)),
         progress(None, quiet=quiet) as advance,
     ):
-        watching = asyncio.create_task(_watch(receiver, advance))
+        watching = asyncio.create_task(_watch(receiver, advance, page))
         try:
             await receiver.run(stop)
         finally:
             watching.cancel()
 
 
-async def _watch(receiver: Receiver, advance: Any) -> None:  # noqa: ANN401 - tqdm's
+async def _watch(receiver: Receiver, advance: Any, page: LivePage | None) -> None:  # noqa: ANN401
     seen: dict[int, int] = {}
     while True:
         await asyncio.sleep(SECONDS)
+        status = receiver.status()
+        if page is not None:
+            page.update(status)
         frames, texts = 0, []
-        for channel in list(receiver.channels.values()):
-            counts = channel.counts
-            now = counts.decoded + counts.concealed
-            frames += now - seen.get(channel.number, 0)
-            seen[channel.number] = now
-            text = f"loss {channel.status.loss:.1%}, concealed {counts.concealed}"
-            middle, most = channel.latencies.quantile(0.5), channel.latencies.quantile(0.95)
-            if middle is not None and most is not None:
-                text += f", {middle * 1e3:.0f}/{most * 1e3:.0f} ms"
-            texts.append(text)
+        for sender in status.senders:
+            total = sender.decoded + sender.concealed
+            frames += total - seen.get(sender.number, 0)
+            seen[sender.number] = total
+            if not sender.connected:
+                continue
+            text = f"{sender.kbit_per_s:.0f} kbit/s, loss {sender.loss:.1%}"
+            if sender.latency_p50 is not None and sender.latency_p95 is not None:
+                text += f", {sender.latency_p50 * 1e3:.0f}/{sender.latency_p95 * 1e3:.0f} ms"
+            texts.append(f"{text}, concealed {sender.concealed}")
         advance("; ".join(texts), frames)

@@ -199,7 +199,6 @@ def send(
     )
     with ExitStack() as stack:
         opened = EdgeSource(source, options, live=live, references=references)
-        stack.callback(opened.close)
         file = None
         if record is not None:
             file = stack.enter_context(open_output(record, force=force))

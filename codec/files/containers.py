@@ -107,7 +107,7 @@ def open_container(source: Source, name: str, *, live: bool = False) -> InputCon
 
 
 def _open_live(source: str, name: str) -> InputContainer:
-    options = {"fflags": "nobuffer"}
+    options = {}
     if source.lower().startswith("rtsp"):
         options["rtsp_transport"] = "tcp"  # half of a picture is of no use to a network
     try:

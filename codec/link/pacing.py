@@ -1,4 +1,6 @@
-"""Datagrams in their turn: neither all at once nor spread over the frame's whole interval."""
+"""Datagrams in their turn: neither all at once nor, at usual frame rates, spread over the frame's
+whole interval.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ from codec.link.wire import DATAGRAM_OVERHEAD
 __all__ = ["Pacer", "Part"]
 
 SPEED: Final = 2.5
-"""Times the rate."""
+"""Times the rate, at most."""
+OWN_QUEUE: Final = 0.024
+"""Seconds that a frame's last datagram may wait for those before it, on a link that is just as fast
+as the rate: less than what is taken for a queue.
+"""
 LEAST_SPEED: Final = 64e3
 """bit/s."""
 BURST: Final = 4
@@ -41,9 +47,11 @@ class Pacer:
 
     Args:
         part_bytes: the most bytes of a part.
+        interval: seconds between frames.
     """
 
-    def __init__(self, part_bytes: int) -> None:
+    def __init__(self, part_bytes: int, interval: float) -> None:
+        self._times = min(SPEED, interval / max(interval - OWN_QUEUE, 1e-9))
         self._most = BURST * (part_bytes + DATAGRAM_OVERHEAD)
         self._part_bytes = part_bytes
         self._queue: deque[Part] = deque()
@@ -73,7 +81,7 @@ class Pacer:
 
     def take(self, now: float, rate: float, wanted: Callable[[Part], bool]) -> Iterator[Part]:
         """Return the parts that leave now; those that are not wanted any more vanish."""
-        self._allowed = min(self._allowed + (now - self._since) * _speed(rate), self._most)
+        self._allowed = min(self._allowed + (now - self._since) * self._speed(rate), self._most)
         self._since = now
         while self._queue and self._allowed > 0:
             part = self._queue.popleft()
@@ -86,8 +94,7 @@ class Pacer:
         """Tell when the next part leaves, None if there is none."""
         if not self._queue:
             return None
-        return max(now, self._since + max(0.0, 1 - self._allowed) / _speed(rate))
+        return max(now, self._since + max(0.0, 1 - self._allowed) / self._speed(rate))
 
-
-def _speed(rate: float) -> float:
-    return max(SPEED * rate, LEAST_SPEED) / 8
+    def _speed(self, rate: float) -> float:
+        return max(self._times * rate, LEAST_SPEED) / 8

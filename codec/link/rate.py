@@ -112,7 +112,6 @@ class RateControl:
     def restarted(self) -> None:
         """Begin a connection: sequence numbers start anew; what is known of the rate stays."""
         self._flight: deque[_Sent] = deque()
-        self._times: dict[int, float] = {}
         self._bytes_in_flight = self._total = 0
         self._reliable: tuple[float, float] = (0.0, 0.0)
         self._arrivals: deque[_Arrival] = deque()
@@ -122,11 +121,15 @@ class RateControl:
         self._queue = 0.0
         self._queue_at = 0.0
         self.feedback_at: float | None = None
+        self.unanswered: float | None = None
+        """Since when datagrams have been sent without news of any."""
         self._base.reset()
 
     def sent(self, sequence: int, size: int, now: float) -> None:
         """Note a datagram, overhead included."""
         self._total += size
+        if self.unanswered is None:
+            self.unanswered = now
         self._flight.append(_Sent(sequence, size, self._total, now))
         self._bytes_in_flight += size
         self._sendings.append((now, size))
@@ -136,6 +139,10 @@ class RateControl:
     def sent_reliably(self, size: int, now: float) -> None:
         """Note a message: it is not acknowledged here, but takes its time on the link."""
         self._reliable = (self._reliable_left(now) + size, now)
+
+    def reliable_arrived(self) -> None:
+        """Note that the messages have arrived: they take no more of the link's time."""
+        self._reliable = (0.0, 0.0)
 
     def _reliable_left(self, now: float) -> float:
         left, since = self._reliable
@@ -164,7 +171,10 @@ class RateControl:
         if self.feedback_at is None or self.rtt is None:
             waiting -= FIRST_TRIP
         else:
-            waiting -= self._least_rtt.value + min(now - self.feedback_at, FEEDBACK_PAUSE)
+            trip = self._least_rtt.value
+            waiting -= trip + min(now - self.feedback_at, FEEDBACK_PAUSE)
+            if self._flight:
+                waiting = max(waiting, now - self._flight[0].at - trip - 2 * FEEDBACK_PAUSE)
         return max(waiting, local / drain + self._queue - (now - self._queue_at), 0.0)
 
     def feedback(self, report: Feedback, now: float) -> None:
@@ -176,6 +186,8 @@ class RateControl:
         while self._flight and self._flight[0].sequence <= report.sequence:
             newest = self._flight.popleft()
             self._bytes_in_flight -= newest.size
+        if newest is not None:
+            self.unanswered = self._flight[0].at if self._flight else None
         self._measure_loss(report.sequence, report.datagrams)
         if newest is None or newest.sequence != report.sequence:
             return
@@ -265,6 +277,7 @@ class RateControl:
             if queue >= 0.9 * delay and self.rate <= 0.8 * rate:
                 # no queue stays as long as it was while less is sent than drains
                 self._base.reset()
+                self.capacity = None
             self._in_vain = 0
 
     def _increase(self, now: float, elapsed: float) -> None:

@@ -40,8 +40,8 @@ class Reassembly:
         self.whole: dict[int, Whole] = {}
         self.size = 0
 
-    def _room(self, number: int, size: int) -> str | None:
-        """Make room for `size` bytes more of a frame, by dropping older ones; or say why not."""
+    def _room(self, number: int, size: int, *, whole: bool) -> str | None:
+        """Make room for `size` bytes more of a frame, by dropping others; or say why not."""
         if size > self._frame_bytes:
             return "oversize"
         known = number in self._partial
@@ -49,11 +49,17 @@ class Reassembly:
             len(self._partial) + len(self.whole) + (not known) > self._most_frames
             or self.size + size > self._most_bytes
         ):
-            # what is complete is worth more than what is not; of that, the newest
-            others = [other for other in self._partial if other < number]
-            if not others:
+            # incomplete older frames go first, then complete ones, which wait for what may never
+            # come; a whole frame is on the stream, and worth more than what follows it
+            older = [other for other in self._partial if other < number]
+            older = older or [other for other in self.whole if other < number]
+            later = [other for other in (*self._partial, *self.whole) if other > number]
+            if older:
+                self.drop(min(older))
+            elif whole and later:
+                self.drop(max(later))
+            else:
                 return "full"
-            self.drop(min(others))
         return None
 
     def fragment(self, fragment: Fragment) -> str | None:
@@ -70,7 +76,7 @@ class Reassembly:
             held = sum(map(len, partial.parts.values()))
             if held + len(fragment.content) > self._frame_bytes:
                 return "oversize"
-        refused = self._room(number, len(fragment.content))
+        refused = self._room(number, len(fragment.content), whole=False)
         if refused is not None:
             return refused
         partial = self._partial.setdefault(number, _Partial(fragment.head, fragment.count))
@@ -87,7 +93,7 @@ class Reassembly:
         number = frame.head.number
         if number in self.whole:
             return "repeated"
-        refused = self._room(number, len(frame.packet))
+        refused = self._room(number, len(frame.packet), whole=True)
         if refused is not None:
             return refused
         self.drop(number)

@@ -96,6 +96,8 @@ class ReceiverSession:
         self._wants_key = False
         self._pending: list[bytes] = []
         self._end: int | None = None
+        self._ends_at = float("inf")
+        """When what nothing has been heard of counts as never sent, behind the last frame."""
         self.ended = False
         """The source has ended, and every frame has had its outcome."""
         self._connect(resumed=False)
@@ -110,7 +112,7 @@ class ReceiverSession:
         events: list[ReceiverEvent] = []
         if hello.first > self._due:
             events.append(self._skip(self._due, hello.first - 1))
-        self._connect(resumed=True)
+        self._connect(resumed=self._opened)
         return events
 
     def _connect(self, *, resumed: bool) -> None:
@@ -178,7 +180,7 @@ class ReceiverSession:
     def _bye(self, bye: Bye, now: float) -> list[ReceiverEvent]:
         if not self._delivered < bye.end <= self._due + AHEAD:
             return self._refuse("out of range")
-        self._end = bye.end
+        self._end, self._ends_at = bye.end, now + self._max_latency
         return self.poll(now)
 
     def _frame(self, frame: WholeFrame, size: int, now: float) -> list[ReceiverEvent]:
@@ -244,6 +246,8 @@ class ReceiverSession:
         if self._end is not None and due >= self._end and not self.ended:
             self.ended = True
             return Ended(self._end)
+        if self._end is not None and self._ends_at <= now and self._nothing_heard_from(due):
+            self._unsent.append((due, self._end - 1))
         for first, last in self._unsent:
             if first <= due <= last:
                 return self._skip(due, last)
@@ -287,6 +291,9 @@ class ReceiverSession:
         self.status.skipped += last + 1 - first
         return Skipped(first, last)
 
+    def _nothing_heard_from(self, number: int) -> bool:
+        return not self._heard or self._heard[-1][0] < number
+
     def _deadline(self) -> float | None:
         """Tell when the frame that is due will be missing: rule 2."""
         if not self._started:
@@ -309,7 +316,9 @@ class ReceiverSession:
         return self._newest_sent + offset + ahead + self._max_latency
 
     def decoded(self, number: int, ok: bool, now: float) -> list[ReceiverEvent]:
-        """Take what became of a delivered frame; return what has become due."""
+        """Take what became of a delivered frame, in the order of delivery; return what has become
+        due.
+        """
         self._decoding.discard(number)
         if ok:
             self._decoded.append(number)
@@ -322,6 +331,7 @@ class ReceiverSession:
         """Ask for a key frame: the decoder has lost its references."""
         self._wants_key = True
         self._usable.clear()
+        self._decoding.clear()
         self._news = True
 
     # --- bytes out --------------------------------------------------------------------------------
@@ -365,6 +375,8 @@ class ReceiverSession:
         times = [self._feedback_due()]
         if self.connected and self._opened and not self.ended:
             times.append(self._deadline())
+            if self._end is not None and self._nothing_heard_from(self._due):
+                times.append(self._ends_at)
         return max(now, min((time for time in times if time is not None), default=now + 1.0))
 
     def _feedback(self, now: float) -> Feedback:

@@ -121,6 +121,11 @@ class References:
         if number in self._sent:
             self._sent[number].reliable = True
 
+    def went_reliably(self, number: int) -> bool:
+        """Tell whether a frame went on the stream."""
+        sent = self._sent.get(number)
+        return sent is not None and sent.reliable
+
     def abandoned(self, number: int) -> None:
         """Note that a frame will never arrive."""
         if number in self._sent and self._sent[number].state is _State.PENDING:

@@ -40,13 +40,14 @@ from codec.link.wire import (
 
 __all__ = ["SenderSession"]
 
-HEAD_BYTES: Final = 40
+HEAD_BYTES: Final = 45
 """The most that stands before the content of a fragment."""
+USUAL_HEAD_BYTES: Final = 16
 KEY_PAUSE: Final = 1.0
 """Seconds between key frames that a receiver may ask for."""
 LEAST_SHARE: Final = 0.25
 """Of a frame's budget; with less left, the frame is skipped rather than coded worse still."""
-WAITING: Final = 0.45
+WAITING: Final = 0.4
 """Of the latency allowed, what a new frame may be expected to wait: a queue that has begun to grow
 shows only a round trip later.
 """
@@ -56,7 +57,9 @@ CHAINS_SELDOM: Final = 0.04
 BREAK_MEMORY: Final = 64
 """Frames over which broken chains are counted."""
 SILENCE: Final = 0.25
-"""Seconds without feedback, beside two round trips, after which the link is only probed."""
+"""Seconds in which nothing is known to arrive, beside two round trips, after which the link is only
+probed.
+"""
 
 
 class SenderSession:
@@ -97,9 +100,10 @@ class SenderSession:
         self._token, self._session, self._header = token, session, header
         self._max_latency, self._frame_rate = max_latency, frame_rate
         self._part_bytes = datagram_bytes - HEAD_BYTES
-        self._pacer = Pacer(self._part_bytes)
+        self._pacer = Pacer(self._part_bytes, 1 / frame_rate)
         self._references = References(references)
         self._rate = RateControl(bitrate=bitrate, max_latency=max_latency, frame_rate=frame_rate)
+        self.status.rate = self._rate.rate
         self._origin: float | None = None
         self._welcomed = False
         self._next_number = 0
@@ -174,19 +178,19 @@ class SenderSession:
             self._credit = budget
         else:
             self._credit += (now - self._credit_at) * self._rate.rate / 8
-        self._credit = min(self._credit, 2 * budget)
+        self._credit = min(self._credit, 1.5 * budget)
         self._credit_at = now
-        if not self._welcomed or self._credit < LEAST_SHARE * budget:
+        if not self._welcomed:
             return None
         if self._silent(now) and now - self._planned_at < max(SILENCE, self._max_latency):
             return None
         queue = self._rate.queue(now, self._pacer.waiting)
-        left = (WAITING * self._max_latency - queue) * self._rate.rate / 8
-        if left < LEAST_SHARE * budget:
+        left = max(WAITING * self._max_latency, 1 / self._frame_rate) - queue
+        room = min(self._credit, left * self._rate.rate / 8)
+        if room < LEAST_SHARE * budget:
             return None
-        room = min(self._credit, left)
         datagrams = -(-room // (self._part_bytes + DATAGRAM_OVERHEAD))
-        return max(room - datagrams * (DATAGRAM_OVERHEAD + HEAD_BYTES / 2), 1.0)
+        return max(room - datagrams * (DATAGRAM_OVERHEAD + USUAL_HEAD_BYTES), 1.0)
 
     def _doubtful(self, now: float) -> bool:
         """Tell whether to predict from acknowledged frames only: chains break often, or the
@@ -200,8 +204,8 @@ class SenderSession:
         return self.status.acknowledged_only or self._silent(now)
 
     def _silent(self, now: float) -> bool:
-        heard = self._rate.feedback_at
-        return heard is not None and now - heard > 2 * (self._rate.rtt or 0.0) + SILENCE
+        unanswered = self._rate.unanswered
+        return unanswered is not None and now - unanswered > 2 * (self._rate.rtt or 0.0) + SILENCE
 
     def frame(self, plan: FramePlan, packet: bytes, now: float) -> None:
         """Queue a planned frame, coded."""
@@ -222,7 +226,7 @@ class SenderSession:
         else:
             self._pacer.add(head, packet, now)
         if not plan.key:
-            self._credit -= len(packet) + count * (DATAGRAM_OVERHEAD + HEAD_BYTES / 2)
+            self._credit -= len(packet) + count * (DATAGRAM_OVERHEAD + USUAL_HEAD_BYTES)
 
     def abandon(self, plan: FramePlan) -> None:
         """Note that a planned frame will not come."""
@@ -336,6 +340,8 @@ class SenderSession:
 
     def _reported(self, report: FrameReport) -> list[SenderEvent]:
         acked, lost = self._references.reported(report)
+        if any(self._references.went_reliably(number) for number in acked):
+            self._rate.reliable_arrived()
         self.status.frames_acked += len(acked)
         self.status.frames_lost += len(lost)
         for _, broke in sorted([(n, False) for n in acked] + [(n, True) for n in lost]):

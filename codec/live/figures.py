@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-__all__ = ["Latencies"]
+__all__ = ["Latencies", "Speed"]
 
 REMEMBERED: Final = 250
+SECONDS: Final = 2.0
+"""Over which a speed is taken."""
 
 
 class Latencies:
@@ -26,3 +28,18 @@ class Latencies:
             return None
         ordered = sorted(self._newest)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+class Speed:
+    """How fast a total grows, a second, over the last few."""
+
+    def __init__(self) -> None:
+        self._totals: deque[tuple[float, float]] = deque()
+
+    def of(self, total: float, now: float) -> float:
+        """Take the total of now; return the speed."""
+        self._totals.append((now, total))
+        while len(self._totals) > 2 and now - self._totals[1][0] >= SECONDS:
+            self._totals.popleft()
+        since, before = self._totals[0]
+        return (total - before) / (now - since) if now > since else 0.0

@@ -14,16 +14,16 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final, TypeVar
 
 import torch
 from torch import Tensor
 
-from codec.errors import BitstreamError, FeatureCodecError, LinkError
+from codec.errors import BitstreamError, FeatureCodecError, LinkError, ModelError
 from codec.files.outputs import one_line
 from codec.files.streams import StreamWriter
 from codec.format.header import SequenceHeader
@@ -33,11 +33,13 @@ from codec.format.profile import Profile
 from codec.format.slots import Slots
 from codec.limits import DEFAULT_LIMITS, Limits
 from codec.link.door import Door
-from codec.link.events import Ended, Frame, Missing, Opened, ReceiverEvent, ReceiverStatus, Skipped
+from codec.link.events import Ended, Frame, Missing, Opened, ReceiverEvent, Skipped
 from codec.link.receiver import ReceiverSession
 from codec.link.wire import MAX_HELLO_BYTES
-from codec.live.figures import Latencies
+from codec.live.figures import Latencies, Speed
 from codec.live.identity import Identity
+from codec.live.page import FRAMES, FrameState, LiveStatus, ShownFrame, ShownSender
+from codec.live.thumbnails import thumbnails
 from codec.live.transport import Connection, Listener, listen
 from codec.models.submodels import SplitModel
 from codec.normative.decoder import DecodedFrame, Decoder
@@ -53,6 +55,12 @@ RESULT_SECONDS: Final = 0.5
 PATIENT: Final = 3600.0
 """Seconds that a frame may be late where every frame counts."""
 TICK: Final = 1.0
+MODELS: Final = 4
+"""Networks that are kept, for the senders that come next."""
+PAST: Final = 8
+"""Senders that are shown when they have gone."""
+PICTURES: Final = 6
+"""Channels to look at."""
 
 Rows = list[dict[str, Any]]
 Done = TypeVar("Done")
@@ -64,7 +72,8 @@ class ReceiveOptions:
 
     `max_latency` is in seconds.  `every_frame`: wait for every frame and every result, as senders
     of a whole file do.  `finish`: finish the task, for which `model` and `weights` name the files,
-    if the stream was made with some.
+    if the stream was made with some.  `look`: somebody looks at it, and at results, if there can be
+    some.
     """
 
     address: tuple[str, int]
@@ -73,6 +82,7 @@ class ReceiveOptions:
     senders: int = 1
     every_frame: bool = False
     finish: bool = False
+    look: bool = False
     model: str | None = None
     weights: str | None = None
     any_weights: bool = False
@@ -91,8 +101,10 @@ class Counts:
     skipped: int = 0
     dropped: int = 0
     """Decoded or concealed, but without a result, which would have been late."""
+    lost: int = 0
+    """Neither decoded nor concealed: there was none before."""
     damaged: int = 0
-    """Arrived, but not decodable; concealed."""
+    """Arrived, but not decodable, and so concealed or lost."""
 
 
 class Receiver:
@@ -126,6 +138,7 @@ class Receiver:
         )
         self.channels: dict[bytes, Channel] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._past: deque[ShownSender] = deque(maxlen=PAST)
         self._number = 0
         self._models: dict[tuple[object, ...], SplitModel] = {}
         self._opening = threading.Lock()
@@ -138,6 +151,18 @@ class Receiver:
         """Connections, packets and messages that were not taken."""
         strangers = 0 if self.listener is None else self.listener.refused
         return strangers + sum(self.door.refused.values())
+
+    def status(self) -> LiveStatus:
+        """Say how it goes."""
+        options = self.options
+        host, port = options.address if self.listener is None else self.listener.address
+        here = [channel.shown(pictures=options.look) for channel in self.channels.values()]
+        return LiveStatus(
+            senders=tuple(sorted((*here, *self._past), key=lambda sender: sender.number)),
+            listening=f"{host}:{port}",
+            refused=self.refused,
+            max_latency=None if options.every_frame else options.max_latency,
+        )
 
     async def open(self) -> tuple[str, int]:
         """Begin to listen; return where."""
@@ -226,7 +251,10 @@ class Receiver:
             self.tell(f"sender {channel.number} is gone, and may come back")
 
     def _end(self, channel: Channel) -> None:
-        self.channels.pop(channel.session.session, None)
+        if self.channels.pop(channel.session.session, None) is None:
+            return
+        shown = channel.shown(pictures=self.options.look)
+        self._past.append(replace(shown, connected=False, kbit_per_s=0.0, frames_per_s=0.0))
         self.door.forget(channel.session.session)
         task = asyncio.create_task(channel.close())
         self._ending.add(task)
@@ -245,6 +273,8 @@ class Receiver:
         )
         with self._opening:
             if key not in self._models:
+                while len(self._models) >= MODELS:
+                    self._models.pop(next(iter(self._models)))
                 self._models[key] = model_of(
                     header,
                     model=self.options.model,
@@ -265,14 +295,25 @@ class _Guest:
     def datagram(self, content: bytes) -> None:
         """Take a datagram."""
         if self._channel is not None:
-            self._channel.datagram(self._connection, content)
+            with self._contained():
+                self._channel.datagram(self._connection, content)
 
     def message(self, content: bytes) -> None:
         """Take a message: the first says who it is."""
-        if self._channel is None:
-            self._channel = self._receiver.greet(self._connection, self._number, content)
-        else:
-            self._channel.message(self._connection, content)
+        with self._contained():
+            if self._channel is None:
+                self._channel = self._receiver.greet(self._connection, self._number, content)
+            else:
+                self._channel.message(self._connection, content)
+
+    @contextmanager
+    def _contained(self) -> Iterator[None]:
+        """Let a fault of ours that a sender finds end its connection, and no other's."""
+        try:
+            yield
+        except Exception as error:
+            self._receiver.tell(f"{self._connection.address}: a fault of this program: {error!r}")
+            self._connection.refuse("a fault of the receiver")
 
     def closed(self, reason: str) -> None:
         """Take note that the connection is gone."""
@@ -296,35 +337,50 @@ class Channel:
         self._work = _Work(receiver, number)
         self._closing = False
         self._finished = float("-inf")
+        self._name = ""
+        self._bytes, self._results = Speed(), Speed()
+        self._frames: deque[ShownFrame] = deque(maxlen=FRAMES)
+        self._latest: Latest | None = None
         self.over = False
         """The source has ended, and all its frames are accounted for."""
         self._task = asyncio.create_task(self._run())
-
-    @property
-    def status(self) -> ReceiverStatus:
-        """How the link does."""
-        return self.session.status
 
     @property
     def counts(self) -> Counts:
         """What became of its frames."""
         return self._work.counts
 
-    @property
-    def latencies(self) -> Latencies:
-        """From capture to result, but for the least delay of the link."""
-        return self._work.latencies
-
-    @property
-    def connected(self) -> bool:
-        """Whether it is there."""
-        return self._connection is not None
+    def shown(self, *, pictures: bool) -> ShownSender:
+        """Say how it goes, with pictures of some channels if asked."""
+        now, counts, work, link = time.monotonic(), self.counts, self._work, self.session.status
+        frames, latest, header = tuple(self._frames), self._latest, work.header
+        return ShownSender(
+            number=self.number,
+            name=self._name,
+            model="" if header is None else header.model,
+            split="" if header is None else header.split,
+            connected=self._connection is not None,
+            decoded=counts.decoded,
+            concealed=counts.concealed,
+            skipped=counts.skipped,
+            lost=counts.lost,
+            kbit_per_s=self._bytes.of(link.received_bytes, now) * 8e-3,
+            frames_per_s=self._results.of(counts.decoded + counts.concealed, now),
+            loss=link.loss,
+            latency_p50=work.latencies.quantile(0.5),
+            latency_p95=work.latencies.quantile(0.95),
+            frames=frames,
+            result_of=None if latest is None else latest.frame,
+            result=() if latest is None else latest.rows,
+            thumbnails=thumbnails(latest.features, PICTURES) if latest and pictures else (),
+        )
 
     # --- the connection ---------------------------------------------------------------------------
 
     def attach(self, connection: Connection) -> None:
         """Go on over this connection; one before it is void."""
         before, self._connection = self._connection, connection
+        self._name = connection.address
         if before is not None:
             before.refuse("the sender has come back over another connection")
         self._pump()
@@ -415,26 +471,30 @@ class Channel:
             case Frame():
                 await self._take_frame(event)
             case Missing():
-                frame = await self._in_thread(self._work.conceal, event.number)
-                if frame is not None:
-                    await self._finish(event.number, frame, None)
+                await self._conceal(event.number)
             case Skipped():
                 self.counts.skipped += event.last + 1 - event.first
+                for number in range(max(event.first, event.last + 1 - FRAMES), event.last + 1):
+                    self._frames.append(ShownFrame(number, FrameState.SKIPPED))
             case Ended():
                 self.over = True
                 await self._in_thread(self._work.close)
                 self._receiver.tell(f"sender {self.number}: {self._work.account()}")
+                if self._connection is not None:  # now that the results are there
+                    self._connection.close()
 
     async def _take_frame(self, event: Frame) -> None:
         frame = await self._in_thread(self._work.decode, event)
         every_frame = self._receiver.options.every_frame
         if not every_frame:
             self._decoded(event, frame is not None)
-        captured: float | None = event.captured_at
-        if frame is None and not event.late:
-            frame, captured = await self._in_thread(self._work.conceal, event.number), None
-        if frame is not None and not event.late:
-            await self._finish(event.number, frame, captured)
+        if not event.late:  # else another has stood in for it
+            if frame is None:
+                await self._conceal(event.number, len(event.packet))
+            else:
+                state = FrameState.KEY if event.key else FrameState.DECODED
+                shown = ShownFrame(event.number, state, len(event.packet))
+                await self._finish(shown, frame, event.captured_at)
         if every_frame:  # the sender waits for the result
             self._decoded(event, frame is not None)
 
@@ -443,7 +503,15 @@ class Channel:
             self.session.need_key()
         self.take(self.session.decoded(event.number, ok, time.monotonic()))
 
-    async def _finish(self, number: int, frame: DecodedFrame, captured: float | None) -> None:
+    async def _conceal(self, number: int, size: int = 0) -> None:
+        frame = await self._in_thread(self._work.conceal, number)
+        if frame is None:
+            self.counts.lost += 1
+            self._frames.append(ShownFrame(number, FrameState.LOST, size))
+        else:
+            await self._finish(ShownFrame(number, FrameState.CONCEALED, size), frame, None)
+
+    async def _finish(self, shown: ShownFrame, frame: DecodedFrame, captured: float | None) -> None:
         """Finish the task, unless that would be too late and there is something newer."""
         options = self._receiver.options
         now = time.monotonic()
@@ -451,9 +519,16 @@ class Channel:
         late = captured is None or now - captured > options.max_latency
         if behind and late and now - self._finished < RESULT_SECONDS:
             self.counts.dropped += 1
-        else:
-            self._finished = now
-            await self._in_thread(self._work.finish, number, frame, captured)
+            self._frames.append(shown)
+            return
+        self._finished = now
+        rows = await self._in_thread(self._work.finish, shown, frame)
+        if captured is not None:
+            latency = max(time.monotonic() - captured, 0.0)
+            self._work.latencies.add(latency)
+            shown = replace(shown, latency=latency)
+        self._frames.append(shown)
+        self._latest = Latest(shown, rows, frame.features)
 
     async def close(self) -> None:
         """End: what has come is finished, the recording is whole."""
@@ -467,7 +542,10 @@ class Channel:
             await self._task
         if not self.over:
             self._receiver.tell(f"sender {self.number}: {self._work.account()}")
-        await self._in_thread(self._work.close)
+        try:
+            await self._in_thread(self._work.close)
+        except Exception as error:  # a disk that is full
+            self._receiver.fail(error)
         self._pool.shutdown()
 
 
@@ -481,7 +559,7 @@ class _Work:
         self._files = ExitStack()
         self._writer: StreamWriter | None = None
         self._output: TaskOutput | None = None
-        self.latest: Latest | None = None
+        self.header: SequenceHeader | None = None
 
     def open(self, content: bytes) -> None:
         """Prepare for a stream."""
@@ -489,7 +567,7 @@ class _Work:
         header, length = SequenceHeader.from_bytes(content, options.limits)
         if length != len(content):
             raise LinkError(f"{len(content) - length} bytes behind the sequence header")
-        self._header = header
+        self.header = self._header = header
         self._decoder = Decoder(
             header, profile=options.profile, device=options.device, limits=options.limits
         )
@@ -497,11 +575,15 @@ class _Work:
         self._packets = Slots[FramePacket](header.references)
         self._numbers = Slots[int](header.references)
         self._last = (0, 0)
-        if options.finish:
-            geometry = None
-            if options.source_size is not None:
-                geometry = geometry_of(header, options.source_size)
-            self._output = TaskOutput(header, self._receiver.split_of(header), geometry)
+        try:
+            if options.finish or options.look:
+                geometry = None
+                if options.source_size is not None:
+                    geometry = geometry_of(header, options.source_size)
+                self._output = TaskOutput(header, self._receiver.split_of(header), geometry)
+        except ModelError:
+            if options.finish:  # else there are features to look at
+                raise
 
     def decode(self, event: Frame) -> DecodedFrame | None:
         """Return a frame; None if it cannot be decoded."""
@@ -547,30 +629,29 @@ class _Work:
             self.counts.concealed += 1
         return frame
 
-    def finish(self, number: int, frame: DecodedFrame, captured: float | None) -> None:
-        """Finish the task of a frame; `captured` is None where it is made up."""
-        rows: Rows = []
-        concealed = captured is None
-        if self._output is not None:
-            result = self._output.result(self._output.outputs(frame.features))
-            rows = self._output.rows(number, frame, result)
-        if captured is not None:
-            self.latencies.add(max(time.monotonic() - captured, 0.0))
+    def finish(self, shown: ShownFrame, frame: DecodedFrame) -> Rows:
+        """Finish the task of a frame, and write what comes out."""
+        if self._output is None:
+            return []
+        result = self._output.result(self._output.outputs(frame.features))
         options = self._receiver.options
-        mark: dict[str, Any] = {"concealed": True} if concealed else {}
+        mark: dict[str, Any] = {}
+        if shown.state is FrameState.CONCEALED:
+            mark["concealed"] = True
         if options.senders > 1 or self._number > 1:
             mark["sender"] = self._number
-        rows = [row | mark for row in rows]
-        self.latest = Latest(number, concealed, rows, frame.features)
+        rows = [row | mark for row in self._output.rows(shown.number, frame, result)]
         if self._receiver.write is not None:
             self._receiver.write(rows)
+        return rows
 
     def account(self) -> str:
         """Say what became of the frames."""
         counts = self.counts
         return (
             f"{counts.decoded} frames decoded, {counts.concealed} concealed, "
-            f"{counts.skipped} skipped by the sender, {counts.dropped} without a result"
+            f"{counts.skipped} skipped by the sender, {counts.lost} lost, "
+            f"{counts.dropped} without a result"
         )
 
     def close(self) -> None:
@@ -585,7 +666,6 @@ class _Work:
 class Latest:
     """The latest result, to look at."""
 
-    number: int
-    concealed: bool
-    rows: Rows = field(repr=False)
-    features: tuple[Tensor, ...] = field(repr=False)
+    frame: ShownFrame
+    rows: Rows
+    features: tuple[Tensor, ...]

@@ -119,7 +119,7 @@ class Sender:
         self._gone = asyncio.Event()
         self._welcomed = asyncio.Event()
         self._refusal: str | None = None
-        self._ready = False
+        self._ready = self._finishing = False
         self._captured: deque[tuple[int, float]] = deque(maxlen=1000)
         self.latencies = Latencies()
         self.connections = 0
@@ -215,6 +215,8 @@ class Sender:
                 self._session.disconnect()
             if self._refusal is not None:
                 raise LinkError(f"the receiver refuses: {self._refusal}")
+            if self._finishing:
+                return
             pause = FIRST_PAUSE if self._welcomed.is_set() else min(2 * pause, LONGEST_PAUSE)
             self._welcomed.clear()
             await asyncio.sleep(pause)
@@ -225,22 +227,28 @@ class Sender:
         """Send until the source ends, or `stop` is set.
 
         Raises:
-            LinkError: the receiver refuses, is another one, or does not answer.
+            LinkError: the receiver refuses, is another one, or does not answer; or all frames were
+                to arrive, and some have not.
             FeatureCodecError: the source or the network fails.
         """
         connecting = asyncio.create_task(self._stay_connected())
         sending = asyncio.create_task(self._send_all(stop))
         try:
             await asyncio.wait({connecting, sending}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (sending, connecting):
-                if task.done():
-                    await task
+            if connecting.done():
+                await connecting  # tells why, or that all has been said
+            await sending
         finally:
             for task in (connecting, sending):
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await task
             self._coding.close()
+        missing = self.status.frames_sent - self.status.frames_acked
+        if self._options.every_frame and missing:
+            raise LinkError(
+                f"of {self.status.frames_sent} frames {missing} are not known to have arrived"
+            )
 
     async def _send_all(self, stop: asyncio.Event) -> None:
         stopping = asyncio.create_task(stop.wait())
@@ -262,7 +270,7 @@ class Sender:
                         break
                     number, frame, captured = taken
                     if options.every_frame:
-                        await self._room_for_one()
+                        await self._room_for_one(stop)
                         captured = time.monotonic()
                     elif self._behind():
                         continue
@@ -271,7 +279,8 @@ class Sender:
                         frames.go_on()
                         continue
                     qp, most_bytes = self._qp.next(plan)
-                    if options.every_frame:
+                    if options.every_frame or not self._ready:
+                        # or it is a first frame, which others wait for
                         qp, most_bytes = None, None
                     packet, content = await loop.run_in_executor(
                         pool, self._coding.encode, frame, plan, qp, most_bytes
@@ -282,9 +291,14 @@ class Sender:
                     self._pump()
                     await self._opened(stopping)
                     frames.go_on()
-                self._session.finish()
-                self._pump()
                 await self._arrived()
+                self._finishing = True
+                if self._connection is not None:
+                    self._session.finish()
+                    self._pump()
+                    with suppress(TimeoutError):  # the receiver ends the connection
+                        async with asyncio.timeout(LAST_SECONDS):
+                            await self._gone.wait()
             finally:
                 frames.close()
                 stopping.cancel()
@@ -315,9 +329,9 @@ class Sender:
         delay = (status.rtt or 0.0) + 2 * self._options.max_latency
         return under_way > WINDOW + delay * self._frame_rate
 
-    async def _room_for_one(self) -> None:
+    async def _room_for_one(self, stop: asyncio.Event) -> None:
         """Wait until the link and the other end take another frame."""
-        while True:
+        while not stop.is_set():
             status = self.status
             under_way = status.frames_sent - status.frames_acked - status.frames_lost
             if under_way < WINDOW and self._session.room(time.monotonic()) is not None:
@@ -325,20 +339,11 @@ class Sender:
             await asyncio.sleep(POLL)
 
     async def _arrived(self) -> None:
-        """Wait for the last frames to arrive.
-
-        Raises:
-            LinkError: all were to, and some have not.
-        """
+        """Wait for the last frames to arrive."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_SECONDS + self._options.max_latency):
                 while self._connection is not None and self._left():
                     await asyncio.sleep(POLL)
-        missing = self.status.frames_sent - self.status.frames_acked
-        if self._options.every_frame and missing:
-            raise LinkError(
-                f"of {self.status.frames_sent} frames {missing} are not known to have arrived"
-            )
 
     def _left(self) -> bool:
         status = self.status
@@ -426,7 +431,8 @@ class _Frames:
     """Reads a source in a thread of its own, and holds the newest frame only; or, where every frame
     counts, waits until the last one is taken.
 
-    A file with a pace stops behind its first frame, until it may `go_on`.
+    A file with a pace stops behind its first frame, until it may `go_on`.  The thread closes the
+    source, since nobody else may while it reads.
     """
 
     def __init__(
@@ -481,6 +487,8 @@ class _Frames:
             self._read_all()
         except BaseException as caught:
             error = caught
+        finally:
+            self._source.close()
         self._tell(self._end, error)
 
     def _read_all(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -64,6 +65,14 @@ class Condition:
 
 
 @dataclass(slots=True)
+class _Message:
+    content: bytes
+    at: float = 0.0
+    """When the last of its parts that were not lost arrives."""
+    complete: bool = False
+
+
+@dataclass(slots=True)
 class Path:
     """One direction of a link.
 
@@ -89,7 +98,7 @@ class Path:
     _random: random.Random = field(init=False)
     _bad: bool = False
     _free_at: float = 0.0
-    _open_at: float = 0.0
+    _messages: deque[_Message] = field(default_factory=deque)
     closed: bool = False
 
     def __post_init__(self) -> None:
@@ -107,26 +116,29 @@ class Path:
 
     def send_message(self, content: bytes) -> None:
         """Send a message."""
-        left = list(range(0, len(content), SEGMENT))
-        whole = 0.0
-        retransmit = 3 * self.condition.delay + 0.01
+        message = _Message(content)
+        self._messages.append(message)
+        self._attempt(message, list(range(0, max(len(content), 1), SEGMENT)))
 
-        def attempt(starts: list[int]) -> None:
-            nonlocal whole
-            again = []
-            for start in starts:
-                arrival = self._carry(min(SEGMENT, len(content) - start))
-                if arrival is None:
-                    again.append(start)
-                else:
-                    whole = max(whole, arrival)
-            if again:
-                self.clock.at(self.clock.now + retransmit, lambda: attempt(again))
+    def _attempt(self, message: _Message, starts: list[int]) -> None:
+        """Send parts of a message, those that are lost again after a while."""
+        again = []
+        for start in starts:
+            arrival = self._carry(min(SEGMENT, len(message.content) - start))
+            if arrival is None:
+                again.append(start)
             else:
-                self._open_at = max(self._open_at, whole)  # in order
-                self.clock.at(self._open_at, lambda: self._arrive(content, whole=True))
+                message.at = max(message.at, arrival)
+        if again:
+            retry = self.clock.now + 3 * self.condition.delay + 0.01
+            self.clock.at(retry, lambda: self._attempt(message, again))
+        else:
+            self.clock.at(message.at, lambda: self._complete(message))
 
-        attempt(left)
+    def _complete(self, message: _Message) -> None:
+        message.complete = True
+        while self._messages and self._messages[0].complete:
+            self._arrive(self._messages.popleft().content, whole=True)
 
     def _arrive(self, content: bytes, *, whole: bool = False) -> None:
         if not self.closed:

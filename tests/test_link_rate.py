@@ -1,0 +1,144 @@
+"""Rate and latency over a simulated link: a source that makes as many bytes as it is allowed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from links import Joined
+
+from codec.link.least import Least
+from codec.link.rate import FIRST_RATE, RateControl
+from tools.link_study.link import Condition
+
+MEGABIT = Condition(delay=0.05, bandwidth=1e6)
+
+
+def rate(link: Joined, since: float, until: float) -> float:
+    """What the link carried, in bit/s."""
+    link.run(since)
+    before = link.up.carried_bytes
+    link.run(until)
+    return (link.up.carried_bytes - before) * 8 / (until - since)
+
+
+def longest(link: Joined, since: float) -> float:
+    return max(delay for at, delay in link.up.queue_delays if at >= since)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("bandwidth", [2e5, 1e6])
+def test_a_link_that_is_halved(bandwidth, phase):
+    link = Joined(replace(MEGABIT, bandwidth=bandwidth), bitrate=None, start=0.3)
+    halved = 8 + phase
+    link.run(halved)
+    link.up.condition = replace(MEGABIT, bandwidth=bandwidth / 2)
+    settled = rate(link, halved + 2, halved + 6)
+    assert settled == pytest.approx(bandwidth / 2, rel=0.1)
+    # and one frame, as large as they were: twice its interval on the link as it is now, and what a
+    # datagram is longer than that on the slower one
+    assert longest(link, halved) <= link.max_latency + 2.5 / link.frame_rate
+    assert longest(link, halved + 2) < 0.7 * link.max_latency
+    assert link.sender.status.key_frames == 1
+
+
+def test_a_link_that_is_doubled():
+    link = Joined(MEGABIT, bitrate=None, start=0.3)
+    link.run(8)
+    link.up.condition = replace(MEGABIT, bandwidth=2e6)
+    assert rate(link, 13, 17) == pytest.approx(2e6, rel=0.1)
+
+
+@pytest.mark.parametrize("loss", [0.1, 0.3])
+def test_random_loss_without_delay_starves_nothing(loss):
+    link = Joined(Condition(loss=loss, burst=3), bitrate=None, start=0.3, most_bytes=3000, seed=2)
+    assert rate(link, 10, 20) > 0.9 * 3000 * 8 * 25
+    assert link.sender.status.frames_skipped < 30
+    assert link.sender.status.loss == pytest.approx(loss, abs=0.15)
+
+
+def test_losses_behind_a_full_link_leave_its_rate():
+    link = Joined(replace(MEGABIT, loss=0.1, burst=3), bitrate=None, start=0.3)
+    assert rate(link, 8, 20) == pytest.approx(1e6, rel=0.15)
+    assert longest(link, 8) <= link.max_latency
+
+
+def test_jitter_is_no_queue():
+    link = Joined(Condition(jitter=0.03), bitrate=None, start=0.3, most_bytes=3000)
+    assert rate(link, 10, 20) > 0.9 * 3000 * 8 * 25
+
+
+def test_the_ceiling_holds():
+    link = Joined(Condition(), bitrate=2e5, start=0.3)
+    assert rate(link, 2, 12) == pytest.approx(2e5, rel=0.05)
+    assert longest(link, 2) < 0.01
+
+
+def test_quality_falls_first_then_frames_are_skipped():
+    """What cannot be made smaller is sent less often; nothing queues for it."""
+    small = Joined(replace(MEGABIT, bandwidth=60e3), bitrate=None, start=0.3, least_bytes=100)
+    large = Joined(replace(MEGABIT, bandwidth=60e3), bitrate=None, start=0.3, least_bytes=1000)
+    for link in (small, large):
+        link.run(30)
+        assert longest(link, 10) <= link.max_latency
+    sent = [link.sender.status.frames_sent for link in (small, large)]
+    assert sent[0] > 0.8 * small.number
+    assert 0.1 < sent[1] / large.number < 0.35
+    outcomes = list(large.outcomes().values())
+    assert outcomes[300:].count("skipped") + outcomes[300:].count("missing") > 0.6 * 440
+    assert large.sender.status.frames_dropped == 0
+
+
+def test_a_live_source_skips_before_anything_is_computed():
+    link = Joined(MEGABIT, start=0.3)
+    link.run(3)
+    link.up.condition = replace(MEGABIT, bandwidth=2e3)
+    planned = len(link.plans)
+    link.run(5)
+    # what had been planned was sent; hardly anything more is
+    assert len(link.plans) - planned < 0.35 * 50
+    assert link.sender.status.frames_skipped > 30
+
+
+def test_a_stall_is_survived():
+    link = Joined(MEGABIT, bitrate=None, start=0.3)
+    link.run(8)
+    link.up.condition = replace(MEGABIT, bandwidth=100)
+    link.run(8.6)
+    link.up._free_at = link.clock.now
+    link.up.condition = MEGABIT
+    assert rate(link, 13, 17) == pytest.approx(1e6, rel=0.15)
+
+
+def test_a_longer_route_is_taken_for_one():
+    link = Joined(MEGABIT, bitrate=None, start=0.3)
+    link.run(8)
+    link.up.condition = replace(MEGABIT, delay=0.12)
+    link.back = link.down.condition
+    assert rate(link, 16, 24) > 0.65e6
+
+
+def test_low_frame_rates():
+    link = Joined(MEGABIT, bitrate=None, start=0.3, frame_rate=5)
+    assert rate(link, 15, 30) > 0.6e6
+    assert longest(link, 5) <= link.max_latency + 0.2
+
+
+def test_the_first_rate():
+    free = RateControl(bitrate=None, max_latency=0.2, frame_rate=25)
+    bound = RateControl(bitrate=1e5, max_latency=0.2, frame_rate=25)
+    assert (free.rate, bound.rate) == (FIRST_RATE, 1e5)
+
+
+def test_the_least_of_the_recent_past():
+    least = Least(10)
+    assert least.value == float("inf")
+    for now, value in [(0, 5.0), (3, 4.0), (9, 6.0), (12, 7.0)]:
+        least.add(value, now)
+    assert least.value == 4.0
+    least.add(8.0, 23)
+    assert least.value == 7.0
+    least.add(9.0, 60)
+    assert least.value == 9.0
+    least.reset()
+    assert least.value == float("inf")
