@@ -504,7 +504,7 @@ class _Run:
                         course.latency[event.number] = now - self.captured[event.number]
                     left += self.receiver.decoded(event.number, True, now)
                 case Missing() if event.number < course.frames:  # it expects more of the source
-                    self._conceal(event.number, now)
+                    self._conceal(event.number, min(now, self._deadline(event.number)))
                 case Skipped():
                     course.skipped.update(range(event.first, event.last + 1))
                 case _:
