@@ -31,6 +31,7 @@ __all__ = [
     "AnchorUnavailableError",
     "VideoCoder",
     "code_video",
+    "encode_video",
     "parameters_of",
     "svt_av1",
     "x264",
@@ -105,21 +106,17 @@ class CodedVideo:
     seconds: dict[str, float]
 
 
-def code_video(
+def encode_video(
     pictures: Sequence[VideoFrame], coder: VideoCoder, crf: float, pixel_format: str
-) -> CodedVideo:
-    """Encode pictures and decode them again.
+) -> list[tuple[int, bytes]]:
+    """Encode pictures; return packets in decoding order, each with the number of its picture.
 
-    Args:
-        pictures: all of one size.
-        coder: by what.
-        crf: its quality, 0 the finest.
-        pixel_format: FFmpeg's name of what the encoder takes.
+    The arguments are those of `code_video`.  What belongs to the stream as a whole is in front of
+    the first packet.
 
     Raises:
-        AnchorUnavailableError: this FFmpeg has no such encoder or decoder, or it does not take
-            pictures of that size.
-        ValueError: other pictures came out than went in.
+        AnchorUnavailableError: this FFmpeg has no such encoder, or it does not take pictures of
+            that size.
     """
     os.environ.setdefault("SVT_LOG", "1")  # errors only, else it greets on stderr
     encoder = _context(coder.encoder, "w")
@@ -128,7 +125,6 @@ def code_video(
     encoder.time_base, encoder.framerate = 1 / FRAME_RATE, FRAME_RATE
     encoder.flags |= Flags.global_header  # the parameter sets once, not before every key frame
     encoder.options = coder.settings(crf)
-    start = time.perf_counter()
     packets: list[tuple[int, bytes]] = []
 
     def collect(found: Sequence["av.Packet[Any]"]) -> None:
@@ -149,10 +145,31 @@ def code_video(
         raise AnchorUnavailableError(
             f"{coder.encoder} does not take pictures of {size} in {pixel_format}: {error.strerror}"
         ) from error
-    seconds_encode = time.perf_counter() - start
     packets = [(pts, _bare(packet, coder)) for pts, packet in packets]
     if coder.decoder != "libdav1d":  # AV1's header is in its key frames too
         packets[0] = (packets[0][0], bytes(encoder.extradata or b"") + packets[0][1])
+    return packets
+
+
+def code_video(
+    pictures: Sequence[VideoFrame], coder: VideoCoder, crf: float, pixel_format: str
+) -> CodedVideo:
+    """Encode pictures and decode them again.
+
+    Args:
+        pictures: all of one size.
+        coder: by what.
+        crf: its quality, 0 the finest.
+        pixel_format: FFmpeg's name of what the encoder takes.
+
+    Raises:
+        AnchorUnavailableError: this FFmpeg has no such encoder or decoder, or it does not take
+            pictures of that size.
+        ValueError: other pictures came out than went in.
+    """
+    start = time.perf_counter()
+    packets = encode_video(pictures, coder, crf, pixel_format)
+    seconds_encode = time.perf_counter() - start
 
     decoder = _context(coder.decoder, "r")
     start = time.perf_counter()
