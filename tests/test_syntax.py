@@ -236,10 +236,12 @@ def test_levels_over_the_limit_are_corrupt():
 @pytest.mark.parametrize("vector", [-MAX_VECTOR - 1, MAX_VECTOR + 1])
 def test_vectors_out_of_range_are_corrupt(vector):
     header, profile = golden_stream()
-    frame = golden_frames(header, profile)[1]
+    key, frame = golden_frames(header, profile)[:2]
     frame.vectors[0, 0, 0] = vector
+    writer = FrameWriter(header, profile)
+    writer.write(key)
     with pytest.raises(CorruptBitstreamError, match="vector"):
-        FrameWriter(header, profile).write(frame)
+        writer.write(frame)
 
 
 # --- adaptation where streams hardly go -----------------------------------------------------------

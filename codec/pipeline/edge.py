@@ -92,6 +92,9 @@ class EdgeSource:
                 self.header = naming(self.header, profile, apart=options.profile_apart)
             with self.blaming_the_split():
                 check_limits(self.header, profile, options.limits)
+            self._cloud: CloudFunction = self.split.cloud
+            if options.config.decided_by().rounds:  # told before anything is computed
+                self._cloud = class_logits(self._cloud, self.task, network.name)
             self.frames = self._read()
             first = list(islice(self.frames, MEASURED_FRAMES))
             if not first:
@@ -210,20 +213,12 @@ class EdgeSource:
         return features
 
     def encoder(self, config: EncoderConfig) -> Encoder:
-        """Return an encoder for the features, which asks the cloud sub-model where the effort is
-        for it.
-
-        Raises:
-            ModelError: the effort asks for a classifier, and this is none.
-        """
-        cloud: CloudFunction = self.split.cloud
-        if config.decided_by().rounds:
-            cloud = class_logits(cloud, self.task, self.model_name)
+        """Return an encoder for the features, of the effort that the options say."""
         with self.blaming_the_split():
             return Encoder(
                 self.header,
                 config,
-                cloud=cloud,
+                cloud=self._cloud,
                 device=self._options.device,
                 limits=self._options.limits,
                 profile=self.profile,
