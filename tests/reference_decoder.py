@@ -209,7 +209,7 @@ def read_header(stream: Reader) -> Header:
     profile_hash = body.take(8)
     serialised = unpack_profile(body) if flags & 1 else shipped_profile(profile_hash)
     body.finish()
-    profile = read_profile(serialised, profile_hash, tensors)
+    profile = read_profile(serialised, profile_hash, tensors, references)
     return Header(grid, rows, columns, frame_duration, references, tensors, profile)
 
 
@@ -354,7 +354,9 @@ def shipped_profile(profile_hash: bytes) -> bytes:
     return content[tensors:][slice(*offsets)]
 
 
-def read_profile(content: bytes, profile_hash: bytes, tensors: list[Tensor]) -> list[TensorProfile]:
+def read_profile(
+    content: bytes, profile_hash: bytes, tensors: list[Tensor], references: int
+) -> list[TensorProfile]:
     """Profile (5.1) of that hash (5.2)."""
     if hashlib.sha256(content).digest()[:8] != profile_hash:
         raise CorruptBitstreamError(f"a profile whose hash is not {profile_hash.hex()}")
@@ -363,7 +365,9 @@ def read_profile(content: bytes, profile_hash: bytes, tensors: list[Tensor]) -> 
     profile = [read_tensor_profile(reader, tensor.channels) for tensor in tensors]
     reader.finish()
     pairs = [(tensor, made.block_size) for tensor, made in zip(tensors, profile, strict=True)]
-    limited(sum(math.prod(block_counts(t, b)) * b**2 * t.channels for t, b in pairs), ELEMENTS)
+    elements = sum(math.prod(block_counts(t, b)) * b**2 * t.channels for t, b in pairs)
+    limited(elements, ELEMENTS)
+    limited(references * elements if references > 1 else 0, KEPT_ELEMENTS)
     return profile
 
 

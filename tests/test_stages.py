@@ -20,7 +20,7 @@ def stages() -> list[str]:
 @settings(max_examples=20)
 @given(st.lists(st.integers()), st.integers(1, 4))
 def test_items_come_in_order(items, depth):
-    with ahead(iter(items), depth) as taken:
+    with ahead((item for item in items), depth) as taken:
         assert list(taken) == items
     assert stages() == []
 
@@ -80,7 +80,7 @@ def test_whoever_leaves_ends_the_stage(error):
 
 def test_an_abandoned_generator_ends_its_stage():
     def numbers() -> Iterator[int]:
-        with ahead(iter(range(1000))) as taken:
+        with ahead(number for number in range(1000)) as taken:
             yield from taken
 
     some = numbers()
@@ -105,23 +105,3 @@ def test_stages_run_side_by_side():
         assert first.wait(10)
         second.set()
         assert list(taken) == [1]
-
-
-def test_nobody_waits_for_a_source_that_gives_nothing(monkeypatch):
-    monkeypatch.setattr("codec.pipeline.stages.PATIENCE", 0.1)
-    over = threading.Event()
-
-    def silent() -> Iterator[int]:
-        yield 0
-        over.wait(10)
-        yield 1
-
-    began = time.monotonic()
-    with ahead(silent()) as taken:
-        next(taken)
-    assert time.monotonic() - began < 5
-    over.set()
-    until = time.monotonic() + 5
-    while stages() and time.monotonic() < until:
-        time.sleep(0.01)
-    assert stages() == []

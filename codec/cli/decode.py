@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -216,9 +216,11 @@ def decode(
         results = []
         count = 0
         with progress(_frame_count(reader, frames), quiet=quiet) as advance:
-            if reader.seekable:  # a pipe may keep its reader waiting, whoever leaves
-                decoding = stack.enter_context(ahead(decoding))
-            decoded = BeforeFault(decoding)
+            # a pipe may keep its reader waiting for ever
+            frames_of = stack.enter_context(
+                ahead(decoding) if reader.seekable else closing(decoding)
+            )
+            decoded = BeforeFault(frames_of)
             for number, frame in decoded:
                 if tensors is not None:
                     tensors.append([tensor.cpu().numpy() for tensor in frame.features], frame.pts)

@@ -10,9 +10,14 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-__all__ = ["as_written"]
+__all__ = ["as_written", "autocasts"]
 
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+def autocasts() -> bool:
+    """Tell whether autocast is on in this thread, for any device."""
+    return any(torch.is_autocast_enabled(device) for device in AUTOCAST_DEVICES)
 
 
 @contextmanager

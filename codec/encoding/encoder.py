@@ -193,9 +193,10 @@ class Encoder:
                 importance for each tensor, or than integers.
         """
         # before any state moves: a frame that is refused leaves the next one as it was
+        key = key or self._since_key >= self.config.keyint
         slots, last_slot = self._checked_slots(slots, key=key), self._last_slot
         previous = self._kept[slots[0]]
-        key = key or previous is None or self._since_key >= self.config.keyint
+        key = key or previous is None
         expected = 0 if previous is None else previous.next_pts
         pts = self._checked_pts(self._next_pts if pts is None else pts, expected, key=key)
         qp = self.config.qp if qp is None else whole_number("qp", qp)
@@ -241,7 +242,7 @@ class Encoder:
             repeat=frame.repeat,
             slots=frame.slots,
         ).sealed(previous, bytes_of(reconstruction))
-        self._kept.keep(packet, frame.slots, key=frame.key)
+        self._kept.keep(packet.without_payload, frame.slots, key=frame.key)
         self._last_slot = frame.slots[1] if frame.slots else 0
         self._next_pts = packet.next_pts
         if slots[0] != last_slot and not frame.key:  # the distance is not to the frame before

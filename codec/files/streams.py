@@ -56,7 +56,7 @@ class StreamWriter:
         self._running = crc32(content, 0 if packet.key else self._running)
         self._file.write(content)
         self._file.flush()  # at the other end of a pipe the frame can be decoded now
-        self._kept.keep(packet, packet.slots, key=packet.key)
+        self._kept.keep(packet.without_payload, packet.slots, key=packet.key)
         self.frames += 1
         self.bytes_written += len(content)
         return len(content)
@@ -125,7 +125,7 @@ class StreamReader:
             if isinstance(parsed, EndPacket):
                 break
             self.packet_bytes = self.bytes_read - before
-            self._kept.keep(parsed, parsed.slots, key=parsed.key)
+            self._kept.keep(parsed.without_payload, parsed.slots, key=parsed.key)
             self._number += 1  # also if the caller stops here
             yield parsed
         if parsed.frames != self._number:

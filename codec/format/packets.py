@@ -64,8 +64,13 @@ class FramePacket:
         return self.slots[0] if self.slots else 0
 
     @property
+    def without_payload(self) -> FramePacket:
+        """What those predicted from it need to know of it."""
+        return replace(self, payload=b"")
+
+    @property
     def next_pts(self) -> int:
-        """The pts that the next packet is expected to have."""
+        """The pts that a packet predicted from this one is expected to have."""
         return self.pts + self.duration
 
     def sealed(self, previous: FramePacket | None, latents: Iterable[memoryview]) -> FramePacket:
@@ -123,7 +128,9 @@ class FramePacket:
             out.signed(self.pts)
         else:
             if previous is None:
-                raise ValueError("the first packet of a stream must be a key frame")
+                raise ValueError(
+                    "a packet that is no key frame needs one that it is predicted from"
+                )
             delta = self.pts - previous.next_pts
             out.u8(tag | (FLAG_QP if self.qp != previous.qp else 0) | (FLAG_PTS if delta else 0))
             out.raw(slots)
@@ -164,6 +171,7 @@ class FramePacket:
                 f"packet tag {tag:#04x}: bits are set that no key frame has"
             )
         slots = None if key else _slots(source, kept)
+        previous = None if key else _predicted_from(kept, slots, "an inter frame")
         explicit_qp = source.u8() if key or tag & FLAG_QP else None
         pts = source.signed() if key or tag & FLAG_PTS else 0
         length = source.varint()
@@ -174,8 +182,7 @@ class FramePacket:
         if key:
             check_running(source.fixed(CRC_BYTES), running)
         qp, duration = explicit_qp or 0, frame_duration
-        if not key:
-            previous = _predicted_from(kept, slots, "an inter frame")
+        if previous is not None:
             qp = previous.qp if explicit_qp is None else explicit_qp
             pts += previous.next_pts
             duration = pts - previous.pts

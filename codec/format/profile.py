@@ -514,7 +514,10 @@ def profile_of(
     if found != expected:
         raise CorruptBitstreamError(f"profile for tensors of {found} channels, expected {expected}")
     sizes = [tensor.block_size for tensor in profile.tensors]
-    limits.check("elements", padded_elements(header.tensors, sizes))
+    padded = padded_elements(header.tensors, sizes)
+    limits.check("elements", padded)
+    if header.references > 1:
+        limits.check("kept_elements", header.references * padded)
     return profile
 
 

@@ -115,6 +115,8 @@ class Frame:
     number: int
     packet: bytes
     key: bool
+    reference: int | None
+    """The number of the frame that it is predicted from, None for a key frame."""
     captured_at: float
     """On the receiver's clock, as if the link's least delay were none."""
     late: bool

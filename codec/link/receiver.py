@@ -284,7 +284,7 @@ class ReceiverSession:
         self.status.key_frames += key
         offset = self._arrivals.offset
         captured = now if offset is None else whole.head.captured / TICKS + offset
-        return Frame(number, whole.packet, key, captured, late)
+        return Frame(number, whole.packet, key, whole.head.reference, captured, late)
 
     def _skip(self, first: int, last: int) -> Skipped:
         self._due = last + 1

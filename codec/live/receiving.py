@@ -23,7 +23,13 @@ from typing import Any, BinaryIO, Final, TypeVar
 import torch
 from torch import Tensor
 
-from codec.errors import BitstreamError, FeatureCodecError, LinkError, ModelError
+from codec.errors import (
+    BitstreamError,
+    CorruptBitstreamError,
+    FeatureCodecError,
+    LinkError,
+    ModelError,
+)
 from codec.files.outputs import one_line
 from codec.files.streams import StreamWriter
 from codec.format.header import SequenceHeader
@@ -604,13 +610,16 @@ class _Work:
             return None
         before = None if packet.key else self._numbers[packet.predicted_from]
         try:
+            if packet.key != (event.reference is None) or before != event.reference:
+                raise CorruptBitstreamError("its slot holds another frame than the sender's")
             with torch.no_grad():
                 frame = self._decoder.decode(packet)
         except BitstreamError:
             self._packets.keep(None, packet.slots, key=packet.key)
+            self._numbers.keep(None, packet.slots, key=packet.key)
             self.counts.damaged += 1
             return None
-        self._packets.keep(packet, packet.slots, key=packet.key)
+        self._packets.keep(packet.without_payload, packet.slots, key=packet.key)
         self._numbers.keep(event.number, packet.slots, key=packet.key)
         self._concealer.note(frame, steps=1 if before is None else event.number - before)
         self._last = (event.number, frame.pts)

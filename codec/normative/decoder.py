@@ -88,7 +88,7 @@ class Decoder:
         self._reconstructor = Reconstructor(
             header.tensors, self.profile, header.grid, device, header.references
         )
-        self._whole = Slots[FramePacket](header.references)
+        self._whole = Slots[bool](header.references)
         """Slots whose frames have come out right."""
 
     def decode(self, packet: FramePacket) -> DecodedFrame:
@@ -100,12 +100,13 @@ class Decoder:
             CorruptBitstreamError: the payload is malformed, or packet and reconstruction are not
             what the encoder had.
         """
-        if not packet.key and self._whole[packet.predicted_from] is None:
+        lost = not packet.key and self._whole[packet.predicted_from] is None
+        self._whole.keep(None, packet.slots, key=packet.key)  # until this one has come out right
+        if lost:
             raise CorruptBitstreamError(
                 "an inter frame without the frame that it is predicted from; "
-                "decoding starts, and goes on after an error, at a key frame"
+                "decoding starts at a key frame, and goes on at one after an error"
             )
-        self._whole.keep(None, packet.slots, key=packet.key)  # until this one has come out right
         frame = self._reader.read(packet)
         predictions = self._reconstructor.predict(frame.vectors, packet.predicted_from)
         latents = self._reconstructor.reconstruct(predictions, frame)
@@ -115,7 +116,7 @@ class Decoder:
                 f"frame at pts {packet.pts}: check {packet.check:#x}, computed {found:#x}; the "
                 "packet was damaged, or encoder and decoder have drifted apart"
             )
-        self._whole.keep(packet, packet.slots, key=packet.key)
+        self._whole.keep(True, packet.slots, key=packet.key)
         features = features_of(latents, self.profile)
         return DecodedFrame(
             packet.pts, packet.key, packet.qp, tuple(features), tuple(latents), frame.vectors

@@ -7,7 +7,7 @@ Nothing here is normative, nothing prints; files other than a reference clip are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ def decode_frames(
     frames: tuple[int, int | None] | None = None,
     device: str = "cpu",
     profile: Profile | None = None,
-) -> Iterator[tuple[int, DecodedFrame]]:
+) -> Generator[tuple[int, DecodedFrame], None, None]:
     """Yield (frame number, decoded frame) of a half-open range, starting at the key frame before
     it.
 
@@ -64,7 +64,7 @@ def decode_frames(
 
 def _decoded(
     decoder: Decoder, reader: StreamReader, frames: tuple[int, int | None] | None
-) -> Iterator[tuple[int, DecodedFrame]]:
+) -> Generator[tuple[int, DecodedFrame], None, None]:
     start, stop = frames or (0, None)
     if start:
         reader.seek(start)

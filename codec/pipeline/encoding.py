@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from codec.encoding.arithmetic import autocasts
 from codec.encoding.config import EncoderConfig
 from codec.encoding.encoder import EncodedFrame
 from codec.encoding.motion_search import MotionSearch, field_of_blocks, luma, search_by
@@ -62,7 +63,11 @@ class VideoEncoder:
 
     def __init__(self, source: str | Path | BinaryIO, options: VideoOptions) -> None:
         self._options = options
-        self._named = isinstance(source, str | Path) and str(source) != "-"
+        self._ahead = (
+            isinstance(source, str | Path)
+            and Path(source).is_file()
+            and torch.device(options.device).type == "cpu"
+        )
         self._payload = 0
         self._key_frames = 0
         self._source = EdgeSource(source, options)
@@ -153,8 +158,8 @@ class VideoEncoder:
                 yield encoded
 
     def _side_by_side(self, frames: Features) -> AbstractContextManager[Iterator[FrameFeatures]]:
-        # a file object of Python's may keep its reader waiting, whoever leaves
-        return ahead(frames) if self._named else closing(frames)
+        # what is no file may wait for ever; autocast and the current GPU are those of a thread
+        return ahead(frames) if self._ahead and not autocasts() else closing(frames)
 
     def _search(self) -> MotionSearch | None:
         options = self._options

@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 __all__ = ["ahead"]
 
 Item = TypeVar("Item")
-
-PATIENCE = 2.0
-"""Seconds that whoever leaves waits for the item that is being made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +36,10 @@ class _Stage(Generic[Item]):
     Invariants:
       * the iterator is advanced, and closed, by that thread alone;
       * at most `depth` items wait, besides the one that is being made;
-      * `close` waits for the thread, but not for ever: one that waits for a camera or a pipe ends
-        with whatever comes next, or with the program.
+      * once `close` returns, the thread has ended.
     """
 
-    def __init__(self, items: Iterator[Item], depth: int) -> None:
+    def __init__(self, items: Generator[Item, None, None], depth: int) -> None:
         self._items = items
         self._queue: queue.Queue[Item | _Failure | _End] = queue.Queue(depth)
         self._closed = threading.Event()
@@ -54,16 +49,13 @@ class _Stage(Generic[Item]):
     def _run(self) -> None:
         last: _Failure | _End = _End()
         try:
-            for item in self._items:
-                self._queue.put(item)
-                if self._closed.is_set():
-                    break
+            with closing(self._items):
+                for item in self._items:
+                    self._queue.put(item)
+                    if self._closed.is_set():
+                        break
         except BaseException as error:
             last = _Failure(error)
-        finally:
-            close = getattr(self._items, "close", None)
-            if close is not None:
-                close()
         self._queue.put(last)
 
     def taken(self) -> Iterator[Item]:
@@ -77,8 +69,7 @@ class _Stage(Generic[Item]):
 
     def close(self) -> None:
         self._closed.set()
-        until = time.monotonic() + PATIENCE
-        while self._thread.is_alive() and time.monotonic() < until:
+        while self._thread.is_alive():
             try:  # whoever waits for room goes on, and sees that it is over
                 self._queue.get(timeout=0.05)
             except queue.Empty:
@@ -86,8 +77,13 @@ class _Stage(Generic[Item]):
 
 
 @contextmanager
-def ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Iterator[Item]]:
-    """Let an iterator run ahead of whoever takes its items, in a thread, while in this context.
+def ahead(
+    items: Generator[Item, None, None], depth: int = 2
+) -> Generator[Iterator[Item], None, None]:
+    """Let a generator run ahead of whoever takes its items, in a thread, while in this context.
+
+    Leaving waits for the item that is being made: nothing that may wait for ever, for a camera or a
+    pipe, is run ahead.  What torch holds by thread (autocast, the current device) is the thread's.
 
     Args:
         items: advanced and closed in that thread, so that whatever it needs is its own to close;

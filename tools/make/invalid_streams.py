@@ -322,6 +322,11 @@ def _header_rows() -> list[Row]:
         ("oversize_kept", LIMIT, "4.2", "sixteen frames kept of 2^23 elements", "kept elements",
          lambda: _other_header(replace(header, references=16, tensors=(
              TensorSpec("a", 128, 256, 256, 1, 1),)))),
+        ("oversize_kept_blocks", LIMIT, "5.1",
+         "sixteen frames kept of a tensor of one row, of which blocks make more",
+         "kept elements",
+         lambda: _other_header(replace(header_of([TensorSpec("x", 64, 1, 4200, 1, 1)], [
+             plain_profile(64, 16)]), references=16))),
         ("zero_height", CORRUPT, "4.2", "an input frame without rows", "input height",
          lambda: _other_header(replace(header, input_height=0))),
         ("grid_small", CORRUPT, "4.2", "a motion grid of 3", "motion grid",
