@@ -431,3 +431,33 @@ def test_whatever_happens_every_frame_has_one_outcome(seed):
     assert len(link.sender._references._sent) <= 512 + 16
     assert link.sender.status.refused.keys() <= {"outdated", "before the welcome"}
     assert link.receiver.status.refused.keys() <= {"repeated", "outdated"}
+
+
+def test_what_was_given_up_is_not_under_way():
+    """A sender that counts it would stop in the end."""
+    sender = SenderSession(
+        token=b"t",
+        session=bytes(16),
+        header=b"h",
+        references=4,
+        max_latency=0.1,
+        bitrate=1e6,
+        frame_rate=25,
+    )
+    door = Door(b"t", max_latency=0.1)
+    for round_trip in range(12):
+        now = 10.0 * round_trip
+        sender.connect(now)
+        receiver, _ = door.greet(door.knock(now), sender.pull(now).messages[0], now)
+        for message in receiver.pull(now).messages:
+            sender.message(message, now)
+        for number in range(4 * round_trip, 4 * round_trip + 4):
+            plan = sender.next_frame(now, number)
+            if plan is not None:
+                sender.frame(plan, bytes(50), now)
+            sender.pull(now)
+            now += 0.04
+        door.left(receiver, now)
+        sender.disconnect()
+        assert sender.under_way <= 4
+    assert sender.status.frames_sent > 12

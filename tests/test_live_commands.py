@@ -100,7 +100,7 @@ def test_from_file_to_results(folder, tmp_path):
         result = sent(folder, receiver.told, "--every-frame", "--record", ours)
         assert result.exit_code == 0, result.output
         assert result.stdout == ""
-        account = "12 frames sent, 12 decoded, 0 lost, 0 skipped, 1 key frames\n"
+        account = "12 frames sent, 12 decoded, 0 lost, 0 given up, 0 skipped, 1 key frames\n"
         assert result.stderr == account
         _, told = receiver.end(signal.SIGINT)
         assert receiver.process.returncode == 0

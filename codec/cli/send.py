@@ -209,7 +209,8 @@ def send(
         status = sender.status
         say(
             f"{status.frames_sent} frames sent, {status.frames_acked} decoded, "
-            f"{status.frames_lost} lost, {status.frames_skipped} skipped, "
+            f"{status.frames_lost} lost, {status.frames_dropped} given up, "
+            f"{status.frames_skipped} skipped, "
             f"{status.key_frames} key frames",
             err=True,
         )

@@ -129,7 +129,7 @@ class Door:
     def left(self, session: ReceiverSession, now: float) -> None:
         """Note that the connection of a session is gone; it may come back."""
         session.disconnect()
-        if session.session in self.sessions:
+        if self.sessions.get(session.session) is session:
             self._away[session.session] = now
 
     def forget(self, session: bytes) -> None:

@@ -131,6 +131,11 @@ class References:
         if number in self._sent and self._sent[number].state is _State.PENDING:
             self._sent[number].state = _State.LOST
 
+    @property
+    def under_way(self) -> int:
+        """How many frames are neither known decoded nor given up."""
+        return sum(sent.state is _State.PENDING for sent in self._sent.values())
+
     def doubted(self) -> None:
         """Give up all that is not known decoded."""
         for number in self._sent:

@@ -34,6 +34,7 @@ from codec.link.wire import (
     DATAGRAM_OVERHEAD,
     LINK_VERSION,
     MAX_FRAGMENTS,
+    REPORTED,
     SESSION_BYTES,
     TICKS,
 )
@@ -115,6 +116,7 @@ class SenderSession:
         self._credit_at: float | None = None
         self._planned_at = float("-inf")
         self._key_at = float("-inf")
+        self._lost: set[int] = set()
         self._breaks = 0.0
         self._broken = False
 
@@ -338,12 +340,20 @@ class SenderSession:
         status.rtt, status.queue_delay = rate.rtt, rate.queue(now, self._pacer.waiting)
         return events
 
+    @property
+    def under_way(self) -> int:
+        """How many frames are neither known decoded nor given up."""
+        return self._references.under_way
+
     def _reported(self, report: FrameReport) -> list[SenderEvent]:
         acked, lost = self._references.reported(report)
         if any(self._references.went_reliably(number) for number in acked):
             self._rate.reliable_arrived()
         self.status.frames_acked += len(acked)
-        self.status.frames_lost += len(lost)
+        # a frame that came too late for its result has been decoded all the same
+        self.status.frames_lost += len(lost) - len(self._lost.intersection(acked))
+        told_of = self._next_number - 16 * REPORTED
+        self._lost = {n for n in self._lost.difference(acked).union(lost) if n > told_of}
         for _, broke in sorted([(n, False) for n in acked] + [(n, True) for n in lost]):
             # of a burst of losses, or of a chain, the first
             breaks = broke and not self._broken

@@ -56,6 +56,8 @@ __all__ = ["Channel", "Counts", "ReceiveOptions", "Receiver"]
 
 MOST_WAITING: Final = 1024
 """Events of a sender that wait for its thread; with more, a flood is taken for one."""
+MOST_BYTES: Final = 1 << 24
+"""Of the frames among them."""
 RESULT_SECONDS: Final = 0.5
 """Without a result for so long, the next frame gets one, however late."""
 PATIENT: Final = 3600.0
@@ -241,6 +243,9 @@ class Receiver:
         connection.largest = session.message_bytes
         self._sweep()
         channel = self.channels.get(session.session)
+        if channel is not None and channel.session is not session:  # it has begun anew
+            self._end(channel)
+            channel = None
         if channel is None:
             self._number += 1
             channel = Channel(self, session, self._number)
@@ -261,11 +266,14 @@ class Receiver:
             self.tell(f"sender {channel.number} is gone, and may come back")
 
     def _end(self, channel: Channel) -> None:
-        if self.channels.pop(channel.session.session, None) is None:
+        name = channel.session.session
+        if self.channels.get(name) is not channel:
             return
+        del self.channels[name]
         shown = channel.shown(pictures=self.options.look)
         self._past.append(replace(shown, connected=False, kbit_per_s=0.0, frames_per_s=0.0))
-        self.door.forget(channel.session.session)
+        if self.door.sessions.get(name) is channel.session:
+            self.door.forget(name)
         task = asyncio.create_task(channel.close())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
@@ -415,7 +423,8 @@ class Channel:
     def take(self, events: list[ReceiverEvent]) -> None:
         """Queue what has become of frames, and answer."""
         self._waiting.extend(events)
-        if len(self._waiting) > MOST_WAITING:
+        size = sum(len(event.packet) for event in self._waiting if isinstance(event, Frame))
+        if len(self._waiting) > MOST_WAITING or size > MOST_BYTES:
             self._refuse("more comes than can be decoded")
         if events:
             self._ready.set()

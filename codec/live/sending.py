@@ -324,17 +324,14 @@ class Sender:
 
     def _behind(self) -> bool:
         """Tell whether the other end decodes more slowly than frames come."""
-        status = self.status
-        under_way = status.frames_sent - status.frames_acked - status.frames_lost
-        delay = (status.rtt or 0.0) + 2 * self._options.max_latency
-        return under_way > WINDOW + delay * self._frame_rate
+        delay = (self.status.rtt or 0.0) + 2 * self._options.max_latency
+        return self._session.under_way > WINDOW + delay * self._frame_rate
 
     async def _room_for_one(self, stop: asyncio.Event) -> None:
         """Wait until the link and the other end take another frame."""
         while not stop.is_set():
-            status = self.status
-            under_way = status.frames_sent - status.frames_acked - status.frames_lost
-            if under_way < WINDOW and self._session.room(time.monotonic()) is not None:
+            room = self._session.room(time.monotonic())
+            if self._session.under_way < WINDOW and room is not None:
                 return
             await asyncio.sleep(POLL)
 
@@ -346,8 +343,7 @@ class Sender:
                     await asyncio.sleep(POLL)
 
     def _left(self) -> bool:
-        status = self.status
-        return status.frames_acked + status.frames_lost < status.frames_sent
+        return self._session.under_way > 0
 
 
 class _Quality:
