@@ -61,6 +61,6 @@ def test_what_does_not_fit_is_told(options, tmp_path):
     with pytest.raises(VideoError, match="no frame in the range"):
         EdgeSource(clip(options), replace(options, frames=(0, 0)))
     with pytest.raises(ModelError, match="efforts from 5 on"):
-        EdgeSource(clip(options), options).encoder(EncoderConfig(effort=5))
+        EdgeSource(clip(options), replace(options, config=EncoderConfig(effort=5)))
     with pytest.raises(VideoError, match="no such file"):
         EdgeSource(tmp_path / "none.mkv", options)
