@@ -231,6 +231,13 @@ def test_wrong_usage(words, message):
     assert message in " ".join(result.stderr.replace("│", "").split())
 
 
+def test_efforts_of_classifiers_are_refused_for_a_detector(folder):
+    result = sent(folder, SEND[2:], "--effort", 5)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("lmc: efforts from 5 on choose levels by the probabilities")
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["receive", " ".join(SEND)])
 def test_without_aioquic(command):
     code = (

@@ -172,6 +172,9 @@ def send(
     if source == "-":
         refuse_terminal("stdin")
         standard_stream("stdin")
+    config = EncoderConfig(
+        qp=QUALITIES[quality or DEFAULT_QUALITY] if qp is None else qp, effort=effort
+    )
     options = VideoOptions(
         model=model,
         split=split,
@@ -182,10 +185,8 @@ def send(
         native=native,
         damaged="conceal",  # a camera goes on
         device=usable_device(device),
+        config=config,  # whose effort may ask for a classifier
         limits=limits,
-    )
-    config = EncoderConfig(
-        qp=QUALITIES[quality or DEFAULT_QUALITY] if qp is None else qp, effort=effort
     )
     sending = SendOptions(
         address=address,
