@@ -56,11 +56,11 @@ def worn(
     return writer, reader
 
 
-def choice_of(tensor, values, points, kind, qp, price) -> LevelChoice:
+def choice_of(tensor, values, points, kind, qp, price, rounding=None) -> LevelChoice:
     prices = np.full(values.shape[1], price, np.float32)
-    return LevelChoice(
-        tensor, values, points, kind, qp, tensor.offsets, Decisions(price=price), prices
-    )
+    kinds, blocks = np.full(tensor.blocks, kind), np.arange(tensor.blocks)
+    decisions = Decisions(price=price, rounding=rounding)
+    return LevelChoice(tensor, values, points, kinds, qp, blocks, tensor.offsets, decisions, prices)
 
 
 def random_values(rng: np.random.Generator, shape: tuple[int, int], spread: float) -> np.ndarray:
@@ -330,9 +330,7 @@ def test_rounding_is_a_dead_zone_and_costs_what_scalars_say(header, seed, kind, 
     writer, _ = worn(header, profile, rng)
     tensor, one = writer.tensors_at(False, qp)[0], profile.tensors[0]
     values = random_values(rng, (len(one.scan.position), tensor.blocks), spread)
-    prices = np.full(tensor.blocks, PRICE, np.float32)
-    rounded = Decisions(rounding=offset)
-    choice = LevelChoice(tensor, values, one.points, kind, qp, tensor.offsets, rounded, prices)
+    choice = choice_of(tensor, values, one.points, kind, qp, PRICE, rounding=offset)
     expected = np.sign(values) * np.floor(np.abs(values) + np.float32(offset))
     np.testing.assert_array_equal(choice.levels, expected)
     distortion, rate = scalar_costs(values, choice.levels, choice.classes, one.points)

@@ -192,8 +192,7 @@ def test_plans_meet_the_classes_of_coding_and_change_nothing(header, seed, frame
         for _ in range(2):  # the second time finds the same state
             blocks = np.arange(tensor.blocks)
             kinds = np.full(tensor.blocks, kind)
-            expectation = tensor.means_of(qp, symbols.offsets)
-            tensor.passes(blocks, kinds, expectation, choose)
+            tensor.passes(blocks, tensor.means_of(qp, symbols.offsets, kinds), choose)
         planned.append(classes)
     writer.write(frame)
     for classes, symbols in zip(planned, frame.tensors, strict=True):

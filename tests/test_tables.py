@@ -71,6 +71,13 @@ def test_classify_against_counting(mean):
     assert found == sum(mean > threshold for threshold in tables().thresholds.tolist())
 
 
+def test_classify_is_right_at_every_threshold_and_far_above():
+    thresholds = tables().thresholds
+    means = np.concatenate([np.arange(1 << 16), *(thresholds + d for d in (-1, 0, 1))])
+    means = np.concatenate([means, 1 << np.arange(16, 41)])
+    np.testing.assert_array_equal(classify(means), np.searchsorted(thresholds, means))
+
+
 @given(st.integers(-256, 254), st.integers(0, 51))
 def test_expected_level_grows_with_the_scale_and_saturates(scale, qp):
     low, high = expected_level(np.array([scale, scale + 1]), qp).tolist()

@@ -415,7 +415,7 @@ class Encoder:
         emphasis = self._emphasis(importance, key_qp if key else qp, floor, key=key)
         if not key and not intra:
             residuals = self._predicted(latents, vectors, emphasis, qp)
-            tensors, cost, intra_cost = self._inter_frame(latents, residuals, emphasis, qp)
+            tensors, cost, intra_cost = self._inter_frame(residuals, emphasis, qp)
             key = self.config.scene_cut and intra_cost < self._decisions.scene_cut_margin * cost
             if key:  # no offsets stay, and the qp is another
                 emphasis = self._emphasis(importance, key_qp, floor, key=True)
@@ -454,26 +454,33 @@ class Encoder:
         fields = [vectors]
         if vectors is not None and self._decisions.field_or_none:
             fields.append(None)
-        best: tuple[float, _Residuals] | None = None
-        for field in fields:
-            predictions = self._reconstructor.predict(field, self._payloads.predicted_from)
-            values = [
-                self._values(number, latent - prediction, each.qps(qp))
-                for number, (latent, prediction, each) in enumerate(
-                    zip(latents, predictions, emphasis, strict=True)
-                )
-            ]
-            costs = [
-                each.total(estimated_cost(value, each.prices(self._decisions.price)))
-                for value, each in zip(values, emphasis, strict=True)
-            ]
-            total = sum(float(cost.sum()) for cost in costs)
-            if field is not None and len(fields) > 1:
-                total += self._decisions.price * self._payloads.vector_bits(field)
-            if best is None or total < best[0]:
-                best = total, _Residuals(field, predictions, values, costs)
-        assert best is not None  # noqa: S101 - there is always a field, or none
-        return best[1]
+        predictions = [
+            self._reconstructor.predict(field, self._payloads.predicted_from) for field in fields
+        ]
+        tensors = []
+        for number, (latent, each) in enumerate(zip(latents, emphasis, strict=True)):
+            residuals = [latent - predicted[number] for predicted in predictions]
+            residuals.append(latent - self._means[number])
+            prices = each.prices(self._decisions.price)
+            tensors.append(
+                [
+                    _Residual(values, each.total(estimated_cost(values, prices)))
+                    for values in self._values(number, residuals, each.qps(qp))
+                ]
+            )
+        totals = [
+            sum(float(tensor[choice].costs.sum()) for tensor in tensors)
+            for choice in range(len(fields))
+        ]
+        if vectors is not None and len(fields) > 1:
+            totals[0] += self._decisions.price * self._payloads.vector_bits(vectors)
+        best = totals.index(min(totals))
+        return _Residuals(
+            fields[best],
+            predictions[best],
+            [tensor[best] for tensor in tensors],
+            [tensor[-1] for tensor in tensors],
+        )
 
     def _intra_frame(
         self, latents: list[Tensor], emphasis: list[_Emphasis], qp: int, *, key: bool
@@ -482,16 +489,18 @@ class Encoder:
         contexts = self._payloads.tensors_at(key, qp)
         plans = []
         for number, (latent, each) in enumerate(zip(latents, emphasis, strict=True)):
-            values = self._values(number, latent - self._means[number], each.qps(qp))
-            choice = self._choice(number, values, contexts[number], INTRA, each, qp)
-            modes = np.full(len(choice.rate), MODE_INTRA, np.uint8)
+            (values,) = self._values(number, [latent - self._means[number]], each.qps(qp))
+            blocks = np.arange(values.shape[1])
+            kinds = np.full(len(blocks), INTRA)
+            choice = self._choice(number, values, contexts[number], kinds, each, qp, blocks)
+            modes = np.full(len(blocks), MODE_INTRA, np.uint8)
             plans.append(
                 TensorPlan(modes, values, choice.levels, choice.classes, each.offsets, each.weights)
             )
         return plans
 
     def _inter_frame(
-        self, latents: list[Tensor], residuals: _Residuals, emphasis: list[_Emphasis], qp: int
+        self, residuals: _Residuals, emphasis: list[_Emphasis], qp: int
     ) -> tuple[list[TensorPlan], float, float]:
         """Plan an inter frame; return as well what coding it without intra blocks would cost, and
         what coding all of it intra would.
@@ -499,50 +508,54 @@ class Encoder:
         contexts = self._payloads.tensors_at(False, qp)
         decisions = self._decisions
         plans, total, intra_total = [], 0.0, 0.0
-        for number, (latent, each) in enumerate(zip(latents, emphasis, strict=True)):
-            found = residuals.values[number]
-            predicted = self._choice(number, found, contexts[number], INTER, each, qp)
+        for number, each in enumerate(emphasis):
+            inter, intra = residuals.inter[number], residuals.intra[number]
+            tried = np.flatnonzero(intra.costs < decisions.intra_margin * inter.costs)
+            # both in one go: in a small tensor the passes cost more than what is in them
+            count, values = len(inter.costs), inter.values
+            if len(tried):
+                values = np.concatenate([values, intra.values[:, tried]], 1)
+            blocks = np.concatenate([np.arange(count), tried])
+            kinds = np.repeat([INTER, INTRA], [count, len(tried)])
+            choice = self._choice(number, values, contexts[number], kinds, each, qp, blocks)
+            cost, energy = choice.cost[:count], choice.energy[:count]
             plan = TensorPlan(
-                np.full(len(predicted.cost), MODE_SKIP, np.uint8),
-                predicted.values,
-                predicted.levels,
-                predicted.classes,
+                np.full(count, MODE_SKIP, np.uint8),
+                inter.values,
+                choice.levels[:, :count],
+                np.ascontiguousarray(choice.classes[:, :count]),
                 each.offsets,
                 each.weights,
-            ).with_levels(np.where(predicted.cost < predicted.energy, predicted.levels, 0))
-            best = each.total(np.minimum(predicted.energy, predicted.cost))
-            intra_values = self._values(number, latent - self._means[number], each.qps(qp))
-            intra_costs = each.total(estimated_cost(intra_values, each.prices(decisions.price)))
-            if (intra_costs < decisions.intra_margin * residuals.costs[number]).any():
-                alone = self._choice(number, intra_values, contexts[number], INTRA, each, qp)
-                intra_costs = each.total(alone.cost)
-                chosen = intra_costs + decisions.price * decisions.intra_bits < best
-                plan = TensorPlan(
-                    np.where(chosen, MODE_INTRA, plan.modes).astype(np.uint8),
-                    np.where(chosen, alone.values, plan.values),
-                    np.where(chosen, alone.levels, plan.levels),
-                    np.where(chosen, alone.classes, plan.classes),
-                    each.offsets,
-                    each.weights,
-                )
+            ).with_levels(np.where(cost < energy, choice.levels[:, :count], 0))
+            best = each.total(np.minimum(energy, cost))
+            alone = choice.cost[count:] * each.weights[tried]
+            better = alone + decisions.price * decisions.intra_bits < best[tried]
+            plan = plan.with_intra(tried[better], choice, count + np.flatnonzero(better))
             plans.append(plan)
             total += float(best.sum())
-            intra_total += float(intra_costs.sum())
+            intra.costs[tried] = alone
+            intra_total += float(intra.costs.sum())
         return plans, total, intra_total
 
-    def _values(self, number: int, residual: Tensor, qps: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Transform a residual: (P, N) coefficients in scan order, in steps of their blocks."""
-        size, (_, height, width) = self.profile.tensors[number].block_size, residual.shape
+    def _values(
+        self, number: int, residuals: Sequence[Tensor], qps: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Transform residuals: (len(residuals), P, N) coefficients in scan order, in steps of their
+        blocks.
+        """
+        size, (_, height, width) = self.profile.tensors[number].block_size, residuals[0].shape
         rows, columns = self.profile.tensors[number].blocks(height, width)
-        scan = self._positions[number]
-        values = np.empty((len(scan), rows * columns), np.float32)
+        scan, count = self._positions[number], len(residuals)
+        values = np.empty((count, len(scan), rows * columns), np.float32)
         scale = torch.from_numpy((1 / step_sizes(qps)).astype(np.float32)).to(self._device)
-        for first, last in stripes(rows, residual.numel()):  # rows of blocks
-            blocks = split_blocks(residual[:, first * size : last * size], size)
+        for first, last in stripes(rows, count * residuals[0].numel()):  # rows of blocks
+            blocks = torch.cat(
+                [split_blocks(each[:, first * size : last * size], size) for each in residuals]
+            )
             coefficients = self._forward[number](blocks)
             these = slice(first * columns, last * columns)
-            found = coefficients.reshape(-1, coefficients.shape[2])[scan] * scale[these]
-            values[:, these] = found.cpu().numpy()
+            found = coefficients.reshape(-1, count, coefficients.shape[2] // count)[scan]
+            values[:, :, these] = (found * scale[these]).transpose(0, 1).cpu().numpy()
         return values
 
     def _choice(
@@ -550,13 +563,23 @@ class Encoder:
         number: int,
         values: NDArray[np.float32],
         contexts: TensorContexts,
-        kind: int,
+        kinds: NDArray[np.intp],
         emphasis: _Emphasis,
         qp: int,
+        blocks: NDArray[np.intp],
     ) -> LevelChoice:
-        points = self.profile.tensors[number].points
-        decisions, prices = self._decisions, emphasis.prices(self._decisions.price)
-        return LevelChoice(contexts, values, points, kind, qp, emphasis.offsets, decisions, prices)
+        """Choose levels of blocks of a tensor, each of which may occur more than once."""
+        return LevelChoice(
+            contexts,
+            values,
+            self.profile.tensors[number].points,
+            kinds,
+            qp,
+            blocks,
+            emphasis.offsets[blocks],
+            self._decisions,
+            emphasis.prices(self._decisions.price)[blocks],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -581,15 +604,23 @@ class _Emphasis:
 
 
 @dataclass(frozen=True, slots=True)
-class _Residuals:
-    """A field, what it predicts, and per tensor the (P, N) coefficients and estimated cost of each
+class _Residual:
+    """The (P, N) coefficients of a tensor's residual, in steps, and the estimated cost of each
     block.
     """
 
+    values: NDArray[np.float32]
+    costs: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Residuals:
+    """A field, what it predicts, and for each tensor the residual to that, and to its means."""
+
     vectors: NDArray[np.int32] | None
     predictions: list[Tensor]
-    values: list[NDArray[np.float32]]
-    costs: list[NDArray[np.float32]]
+    inter: list[_Residual]
+    intra: list[_Residual]
 
 
 @dataclass(frozen=True, slots=True)

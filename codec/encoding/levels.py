@@ -23,7 +23,7 @@ from codec.format.constants import MAX_LEVEL, POINT_UNITS
 from codec.format.tables import MAX_DIRECT_LEVEL
 from codec.normative.contexts import TensorContexts
 from codec.normative.stripes import stripes
-from codec.normative.symbols import MODE_INTER, MODE_SKIP, TensorSymbols
+from codec.normative.symbols import MODE_INTER, MODE_INTRA, MODE_SKIP, TensorSymbols
 
 __all__ = ["LevelChoice", "TensorPlan", "estimated_cost", "level_bits", "recovered_values"]
 
@@ -76,7 +76,7 @@ def _summed(
 
 
 class LevelChoice:
-    """Levels of the blocks of a tensor for one residual, and per block D, R and J.
+    """Levels of some blocks of a tensor for one residual, and per block D, R and J.
 
     Levels are chosen pass by pass, under the classes that coding will meet.  `energy` is the
     distortion of sending nothing.
@@ -85,8 +85,9 @@ class LevelChoice:
         contexts: in the state in which the frame will meet them.
         values: (P, N) coefficients in scan order, in steps.
         points: of the profile.
-        kind: `INTRA` or `INTER`.
+        kinds: (N,) `INTRA` or `INTER`.
         qp: of the frame.
+        blocks: (N,) their numbers.
         offsets: (N,) of the blocks.
         decisions: the rounding, if levels are not chosen by J.
         price: (N,) what a bit may cost in each block.
@@ -97,8 +98,9 @@ class LevelChoice:
         contexts: TensorContexts,
         values: NDArray[np.float32],
         points: NDArray[np.int8],
-        kind: int,
+        kinds: NDArray[np.intp],
         qp: int,
+        blocks: NDArray[np.intp],
         offsets: NDArray[np.int64],
         decisions: Decisions,
         price: NDArray[np.float32],
@@ -109,6 +111,14 @@ class LevelChoice:
         self.rate = np.zeros_like(self.energy)
         self.levels = np.zeros(values.shape, np.int32)
         self.classes = np.zeros(values.shape, np.uint8)
+        # tables by class and magnitude, one row after another
+        self._rates = level_bits()
+        self._zero_rates = self._rates[:, 0].copy()
+        self._rows = np.arange(len(self._rates)) * self._rates.shape[1]
+        self._shifts = np.zeros_like(self._rates)
+        self._shifts[:, 1] = points[:, 0] / POINT_UNITS
+        self._shifts[:, 2:] = points[:, 1:] / POINT_UNITS
+        self._blocks = np.zeros(0, np.intp)
         choose = self._choose
         if decisions.rounding is not None:
             choose = partial(self._round, decisions.rounding)
@@ -118,9 +128,8 @@ class LevelChoice:
                 choose(first + begin, first + end, classes[begin:end])
             return self.levels[first:last]
 
-        blocks = np.arange(contexts.blocks)
-        expectation = contexts.means_of(qp, offsets)
-        contexts.passes(blocks, np.full(len(blocks), kind), expectation, in_stripes)
+        expectation = contexts.means_of(qp, offsets, kinds)
+        contexts.passes(blocks, expectation, in_stripes)
         self.cost = self.distortion + self._price * self.rate
 
     def _round(
@@ -137,40 +146,49 @@ class LevelChoice:
         return levels
 
     def _choose(self, first: int, last: int, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
-        values, levels = self.values[first:last], self.levels[first:last]
+        """Choose 0, the nearest level or the one below it, whichever has the least J."""
+        # flat all through: a pass may be small, and then each call costs more than its arithmetic
+        levels = self.levels[first:last]
         self.classes[first:last] = classes
-        rates = level_bits()
-        bits = rates[:, 0][classes]
-        position, block = np.nonzero(np.abs(values) > LEAST_CODED)
-        if len(position):
-            value, number = values[position, block], classes[position, block]
+        class_of = classes.ravel()
+        rate = self._zero_rates.take(class_of)
+        values = self.values[first:last].ravel()
+        place = np.flatnonzero(np.abs(values) > LEAST_CODED)
+        if len(place):
+            block = self._block_of(len(classes)).take(place)
+            price, row = self._price.take(block), self._rows.take(class_of.take(place))
+            value = values.take(place)
             magnitude = np.abs(value)
-            nearest = np.clip(np.floor(magnitude + 0.5), 1, MAX_LEVEL).astype(np.int32)
-            chosen, chosen_bits = np.zeros_like(nearest), bits[position, block]
-            error = magnitude * magnitude
-            price = self._price[block]
-            cost = error + price * chosen_bits
-            for candidate in (np.maximum(nearest - 1, 1), nearest):
-                shift = self._points[number, np.minimum(candidate - 1, 1)] / POINT_UNITS
-                new_error = np.square(magnitude - (candidate - shift))
-                new_bits = rates[number, np.minimum(candidate, MAX_DIRECT_LEVEL + 1)]
-                new_cost = new_error + price * new_bits
-                better = new_cost < cost
-                chosen, chosen_bits, error, cost = (
-                    np.where(better, new, old)
-                    for new, old in (
-                        (candidate, chosen),
-                        (new_bits, chosen_bits),
-                        (new_error, error),
-                        (new_cost, cost),
-                    )
-                )
-            levels[position, block] = np.where(value < 0, -chosen, chosen)
-            bits[position, block] = chosen_bits
-            saved = np.bincount(block, error - magnitude * magnitude, len(self.distortion))
-            self.distortion += saved.astype(np.float32)
-        self.rate += bits.sum(0)
+            nearest = np.maximum(np.minimum(np.floor(magnitude + 0.5), MAX_LEVEL), 1)
+            energy, below = np.square(magnitude), np.maximum(nearest - 1, 1)
+            cost = energy + price * rate.take(place)
+            # a product with what is better in place of `np.where`, which waits for every branch
+            level = np.zeros_like(magnitude)
+            for candidate in (below, nearest):
+                size = self._place(row, candidate)
+                error = np.square(magnitude - candidate + self._shifts.take(size))
+                new_cost = error + price * self._rates.take(size)
+                level += (candidate - level) * (new_cost < cost)
+                cost = np.minimum(cost, new_cost)
+            levels.ravel()[place] = np.copysign(level, value)
+            rate[place] = level_rate = self._rates.take(self._place(row, level))
+            saved = cost - price * level_rate - energy
+            self.distortion += np.bincount(block, saved, len(self.rate))
+        self.rate += np.ones(len(classes), np.float32) @ rate.reshape(classes.shape)
         return levels
+
+    @staticmethod
+    def _place(row: NDArray[np.intp], magnitude: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Return where magnitudes are in the tables."""
+        column: NDArray[np.intp] = np.minimum(magnitude, MAX_DIRECT_LEVEL + 1).astype(np.intp)
+        return row + column
+
+    def _block_of(self, positions: int) -> NDArray[np.intp]:
+        """Return which block each value of so many positions is of."""
+        count = positions * len(self.rate)
+        if len(self._blocks) < count:
+            self._blocks = np.tile(np.arange(len(self.rate)), positions)
+        return self._blocks[:count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +210,20 @@ class TensorPlan:
         chosen = self.modes != MODE_SKIP
         coded = self.levels if chosen.all() else np.ascontiguousarray(self.levels[:, chosen])
         return TensorSymbols(self.modes, coded, np.zeros(coded.shape, np.uint8), self.offsets)
+
+    def with_intra(
+        self, blocks: NDArray[np.intp], choice: LevelChoice, columns: NDArray[np.intp]
+    ) -> TensorPlan:
+        """Code some blocks intra, as chosen in some columns of a choice."""
+        if not len(blocks):
+            return self
+        modes, values = self.modes.copy(), self.values.copy()
+        levels, classes = self.levels.copy(), self.classes.copy()
+        modes[blocks] = MODE_INTRA
+        values[:, blocks] = choice.values[:, columns]
+        levels[:, blocks] = choice.levels[:, columns]
+        classes[:, blocks] = choice.classes[:, columns]
+        return TensorPlan(modes, values, levels, classes, self.offsets, self.weights)
 
     def with_levels(self, levels: NDArray[np.int32]) -> TensorPlan:
         """Replace the levels; blocks become inter or skipped as they have some or none."""

@@ -88,9 +88,37 @@ def binary_weights(index: int) -> tuple[int, int]:
     return (1 << PROBABILITY_BITS) - one - 1, one - 1
 
 
-def classify(mean: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Return the scale class of each mean magnitude."""
-    return np.searchsorted(tables().thresholds, mean)
+def classify(mean: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the scale class of each mean magnitude: how many thresholds are below it.
+
+    Args:
+        mean: 0 … 2^40.
+    """
+    # Exponent and leading bits of a mean tell its class, but for one threshold: several times as
+    # fast as a binary search.  float32 holds all means exactly that are not above all thresholds.
+    least, next_threshold = _classes_by_leading_bits()
+    leading = mean.astype(np.float32).view(np.int32) >> LEADING_SHIFT
+    number = least.take(leading)
+    number += mean > next_threshold.take(number)
+    return number
+
+
+LEADING_SHIFT = 20
+"""Of a float32, this leaves the exponent and three bits: eight bins in every octave, a third of
+what lies between two thresholds at most."""
+
+
+@cache
+def _classes_by_leading_bits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the class of the least mean with these leading bits, and the threshold above each
+    class.
+    """
+    thresholds = tables().thresholds
+    least_mean = (np.arange(1 << (31 - LEADING_SHIFT), dtype=np.int32) << LEADING_SHIFT).view(
+        np.float32
+    )
+    least = np.searchsorted(thresholds, np.nan_to_num(least_mean)).astype(np.uint8)
+    return least, np.append(thresholds, np.iinfo(np.int64).max)
 
 
 def class_of(mean: int) -> int:

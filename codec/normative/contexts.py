@@ -174,10 +174,13 @@ class VectorContexts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockMeans:
-    """What some blocks expect: (Q, 2, P) means at each of their qp, and (M,) whose are whose."""
+    """What some blocks expect: (P, Q) means, a column for each qp and kind that occurs; (Q,) the
+    kinds of the columns; and (M,) which column each block expects.
+    """
 
     means: NDArray[np.int64]
-    which: NDArray[np.intp]
+    kinds: NDArray[np.intp]
+    column: NDArray[np.intp]
 
 
 class TensorContexts:
@@ -229,15 +232,16 @@ class TensorContexts:
             return self._means
         return expected_level(self._scale(self._means, self._qp), qp)
 
-    def means_of(self, qp: int, offsets: NDArray[np.int64]) -> BlockMeans:
-        """Return what blocks of these offsets, (M,), expect in a frame of that qp."""
-        distinct, which = np.unique(block_qps(qp, offsets), return_inverse=True)
-        means = self.means_at(qp)
-        if (distinct == qp).all():  # nothing moves, as in most frames
-            return BlockMeans(means[None], which)
-        scale = self._scale(means, qp)
-        moved = [means if each == qp else expected_level(scale, each) for each in distinct.tolist()]
-        return BlockMeans(np.stack(moved), which)
+    def means_of(self, qp: int, offsets: NDArray[np.int64], kinds: NDArray[np.intp]) -> BlockMeans:
+        """Return what blocks of these offsets and kinds, (M,), expect in a frame of that qp."""
+        found, column = np.unique(2 * block_qps(qp, offsets) + kinds, return_inverse=True)
+        means, qps, kinds = self.means_at(qp), found >> 1, found & 1
+        moved = means[kinds]
+        if (qps != qp).any():  # in most frames nothing moves
+            scale = self._scale(means, qp)
+            for n in np.flatnonzero(qps != qp).tolist():
+                moved[n] = expected_level(scale[kinds[n]], int(qps[n]))
+        return BlockMeans(np.ascontiguousarray(moved.T), kinds, column)
 
     def _scale(self, means: NDArray[np.int64], qp: int) -> NDArray[np.int64]:
         """Return the scales of which these are the expected levels at a qp: FORMAT.md 7.6.
@@ -316,83 +320,73 @@ class TensorContexts:
         if not len(coded):
             return
         kinds = np.where(modes[coded] == MODE_INTRA, INTRA, INTER)
-        expectation = self.means_of(self._qp, self._offsets[coded])
-        groups = [
-            (number, kind, (expectation.which == number) & (kinds == kind))
-            for number in range(len(expectation.means))
-            for kind in (INTRA, INTER)
-        ]
+        expectation = self.means_of(self._qp, self._offsets[coded], kinds)
         totals = np.zeros(expectation.means.shape, np.int64)
-
-        def kept(first: int, last: int, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
-            levels = visit(first, last, classes)
-            for begin, end in stripes(last - first, levels.size):
-                magnitude = np.minimum(np.abs(levels[begin:end]), LEVEL_CAP)
-                for number, kind, members in groups:
-                    total = magnitude[:, members].sum(1, dtype=np.int64)
-                    totals[number, kind, first + begin : first + end] = total
-            return levels
-
-        found, expected = self.passes(coded, kinds, expectation, kept)
+        found, expected = self.passes(coded, expectation, visit, totals)
         self._activity[:, coded] = np.stack([found, expected]) >> 1
-        counts = np.zeros(expectation.means.shape[:2], np.int64)
-        for number, kind, members in groups:
-            counts[number, kind] = members.sum()
-        self._update(totals << MEAN_BITS, counts, expectation.means)
+        self._update(totals << MEAN_BITS, expectation)
 
     def passes(
         self,
         coded: NDArray[np.intp],
-        kinds: NDArray[np.intp],
         expectation: BlockMeans,
         visit: LevelVisitor,
+        totals: NDArray[np.int64] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Go through the levels of some blocks pass by pass, leaving the contexts as they are: a
         block that turns out more active than expected raises its later means.
 
+        Args:
+            coded: (M,) numbers of the blocks.
+            expectation: of these blocks.
+            visit: as of `walk_levels`.
+            totals: (P, Q), to be filled with the sums of magnitudes over the blocks of each column.
+
         Returns:
-            found and expected of FORMAT.md 7.6 after the last pass, (blocks,) each.
+            found and expected of FORMAT.md 7.6 after the last pass, (M,) each.
         """
         found, expected = self._activity[:, coded]
-        which = expectation.which
+        column = expectation.column
+        members = (column[:, None] == np.arange(len(expectation.kinds))).astype(np.float64)
         for first, last in pairwise(self._scan.bounds):
             if first == last:
                 continue
-            base = expectation.means[:, :, first:last].transpose(2, 0, 1)
+            means = expectation.means[first:last]
             ratio = ((found + ACTIVITY_PRIOR) << RATIO_BITS) // (expected + ACTIVITY_PRIOR)
-            ratio = np.clip(ratio, RATIO_LOW, RATIO_HIGH)
-            classes = np.empty((last - first, len(kinds)), np.uint8)
+            ratio = np.minimum(np.maximum(ratio, RATIO_LOW), RATIO_HIGH)
+            classes = np.empty((last - first, len(column)), np.uint8)
             for begin, end in stripes(len(classes), classes.size):
-                classes[begin:end] = classify(base[begin:end, which, kinds] * ratio >> RATIO_BITS)
+                mean = means[begin:end].take(column, 1) * ratio
+                classes[begin:end] = classify(mean >> RATIO_BITS)
             levels = visit(first, last, classes)
-            total = np.zeros(len(kinds), np.int64)
+            total = np.zeros(len(column))
             for begin, end in stripes(len(classes), classes.size):
-                total += np.minimum(np.abs(levels[begin:end]), LEVEL_CAP).sum(0, dtype=np.int64)
-            found = found + (total << MEAN_BITS)
-            expected = expected + base.sum(0)[which, kinds]
+                # sums stay below 64 · 2^32: products of matrices are exact, and fast for any shape
+                size = np.minimum(np.abs(levels[begin:end]), LEVEL_CAP).astype(np.float64)
+                total += np.ones(len(size)) @ size
+                if totals is not None:
+                    totals[first + begin : first + end] = size @ members
+            found = found + (total.astype(np.int64) << MEAN_BITS)
+            expected = expected + means.sum(0).take(column)
         return found, expected
 
-    def _update(
-        self, totals: NDArray[np.int64], counts: NDArray[np.int64], means: NDArray[np.int64]
-    ) -> None:
+    def _update(self, totals: NDArray[np.int64], expectation: BlockMeans) -> None:
         """Move the means towards the magnitudes of this frame's levels: FORMAT.md 7.7.
 
         Args:
-            totals: (Q, 2, P) sums over the blocks of each qp and kind.
-            counts: (Q, 2) of these blocks.
-            means: (Q, 2, P) that they expected.
+            totals: (P, Q) sums over the blocks of each column.
+            expectation: of these blocks.
         """
+        counts = np.bincount(expectation.column, minlength=len(expectation.kinds))
         for kind in (INTRA, INTER):
-            blocks = int(counts[:, kind].sum())
+            columns = np.flatnonzero(expectation.kinds == kind)
+            blocks = int(counts[columns].sum())
             if not blocks:
                 continue
             self._counts[kind] = min(self._counts[kind] + blocks, max(COUNT_LIMIT, blocks))
-            surprise = np.zeros(self.positions, np.int64)
-            for total, count, mean in zip(
-                totals[:, kind], counts[:, kind], means[:, kind], strict=True
-            ):
-                gain = (self._means[kind] << GAIN_BITS) // mean
-                surprise += (total - count * mean) * np.minimum(gain, MOST_GAIN) >> GAIN_BITS
+            mean, total = expectation.means[:, columns], totals[:, columns]
+            gain = np.minimum((self._means[kind][:, None] << GAIN_BITS) // mean, MOST_GAIN)
+            surprise = ((total - counts[columns] * mean) * gain >> GAIN_BITS).sum(1)
             moved = self._means[kind] + surprise // self._counts[kind]
             self._means[kind] = np.maximum(moved, 1)
 
