@@ -1,11 +1,12 @@
 """Where motion vectors come from: search on luma, or the vectors of the input bitstream.
 
 Search: squared differences over overlapped windows around each node of the field, exhaustive on a
-quarter-size picture, refined on the full one down to quarter pixels.  Then every node takes the
-candidate (its own, its neighbours', zero, the one it had in the frame before) that minimises
-J = D + R in bits: R is what the vector costs against the median that the syntax predicts it from,
-D what the residual costs, which goes with the logarithm of the matching error as long as that is
-above the quantisation noise.  The precision of a field, quarter to whole pixels, is chosen by J.
+quarter-size picture, refined on the full one to whole pixels; a parabola through the errors around
+the best one tells the fraction.  Then every node takes the candidate (its own, its neighbours',
+zero, the one it had in the frame before) that minimises J = D + R in bits: R is what the vector
+costs against the median that the syntax predicts it from, D what the residual costs, which goes
+with the logarithm of the matching error as long as that is above the quantisation noise.  The
+precision of a field, quarter to whole pixels, is chosen by J.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, grid_sample, pad
+from torch.nn.functional import avg_pool2d, pad
 
 from codec.encoding.arithmetic import as_written
 from codec.encoding.config import DEFAULT_SEARCH_RANGE, EncoderConfig
 from codec.format.constants import MAX_VECTOR, VECTOR_UNITS
 from codec.format.header import SequenceHeader
+from codec.normative.stripes import STRIPE, stripes
 
 __all__ = [
     "MotionSearch",
@@ -41,13 +43,16 @@ COARSE = 4
 """Scale of the exhaustive search."""
 KEPT = 3
 """Coarse candidates kept per node."""
-SAMPLE_STEP = 3
+SAMPLE_STEP = 4
 """Windows are sampled at every third pixel of the full picture, in both directions."""
 FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 """Where and in what the search computes: never what torch's defaults happen to be."""
-AROUND = torch.tensor([[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)], **FLOAT)
-REFINEMENTS = (2.0, 1.0, 0.5, 0.25)
+SIDES = VECTOR_UNITS * np.array([(-1, 0), (1, 0), (0, -1), (0, 1)], np.int32)
+AROUND = np.concatenate([SIDES, VECTOR_UNITS * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])])
+REFINEMENTS = (2, 1)
 """Step sizes of the refinement, pixels."""
+AT_A_TIME = 1 << 16
+"""Samples matched at a time: what they take stays in the cache."""
 SWEEPS = 2
 MATCH_BITS = 5.0
 """Bits of residual that halving the matching error of one node saves, about."""
@@ -104,28 +109,31 @@ class MotionSearch:
         search_range: int = DEFAULT_SEARCH_RANGE,
         finest: int = 0,
     ) -> None:
-        self._grid = header.grid
         self._size = (header.input_height, header.input_width)
         self._rows, self._columns = header.field_shape
         self._range = search_range
         self._floor = ERROR_FLOOR * 2.0 ** (qp / 3)
-        centre_y, centre_x = (
-            torch.arange(nodes, **FLOAT) * header.grid + (header.grid - 1) / 2
-            for nodes in (self._rows, self._columns)
-        )
-        centres = torch.cartesian_prod(centre_y, centre_x).reshape(-1, 2)
         half = max(header.grid, 16) * 0.75
-        reach = torch.arange(-half + SAMPLE_STEP / 2, half, SAMPLE_STEP, **FLOAT)
-        offsets = torch.cartesian_prod(reach, reach).reshape(-1, 2)
-        limits = torch.tensor([header.input_height - 1, header.input_width - 1], **FLOAT)
-        points = torch.minimum((centres[:, None] + offsets).clamp_(min=0), limits)
-        # `grid_sample` wants (x, y) in -1 … 1
-        self._scale = 2 / limits.flip(-1).clamp(min=1)
-        self._points = points.flip(-1) * self._scale - 1
+        reach = np.arange(-half + SAMPLE_STEP / 2, half, SAMPLE_STEP)
+        centres = [
+            np.arange(nodes) * header.grid + (header.grid - 1) / 2 for nodes in header.field_shape
+        ]
+        ys, xs = (
+            np.rint(centre[:, None] + reach).astype(np.int64).clip(0, size - 1)
+            for centre, size in zip(centres, self._size, strict=True)
+        )
+        means = [
+            _window_means(centre, header.grid, -(-size // COARSE))
+            for centre, size in zip(centres, self._size, strict=True)
+        ]
+        self._windows = _Windows(
+            VECTOR_UNITS * ys.repeat(self._columns, 0), VECTOR_UNITS * np.tile(xs, (self._rows, 1))
+        )
+        self._window_rows, self._window_columns = means[0], means[1].t().contiguous()
         self._picture: Tensor | None = None
         self._field = np.zeros((self._rows, self._columns, 2), np.int32)
         self._coded = True
-        self._steps = [step for step in REFINEMENTS if step * VECTOR_UNITS >= 1 << finest]
+        self._finest = finest
         self._shifts = range(finest, COARSEST + 1)
         self._shift, self._number = finest, 0
 
@@ -167,22 +175,17 @@ class MotionSearch:
         if torch.equal(reference, picture):
             self._field = np.zeros_like(self._field)
             return self._field
-        current = self._sample(picture, self._points)
-        previous = torch.from_numpy(self._field.reshape(-1, 1, 2)).to(torch.float32) / VECTOR_UNITS
-        candidates = torch.cat(
-            [self._coarse(reference, picture), previous, torch.zeros_like(previous)], 1
-        )
-        cost, chosen = self._match(reference, current, candidates).min(1, keepdim=True)
-        best = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
-        for step in self._steps:
-            nearby = best + step * AROUND
-            costs = torch.cat([cost, self._match(reference, current, nearby)], 1)
-            candidates = torch.cat([best, nearby], 1)
-            cost, chosen = costs.min(1, keepdim=True)
-            best = candidates.gather(1, chosen[:, :, None].expand(-1, -1, 2))
-        own = (best[:, 0] * VECTOR_UNITS).round().clamp(-MAX_VECTOR, MAX_VECTOR).int().numpy()
+        pair = _Pair(self._windows, reference.numpy(), picture.numpy())
+        previous = self._field.reshape(-1, 1, 2)
+        candidates = [self._coarse(reference, picture), previous, np.zeros_like(previous)]
+        best, cost = pair.best(np.concatenate(candidates, 1))
+        for step in REFINEMENTS:
+            best, cost = pair.best(best[:, None] + step * AROUND, best, cost)
+        if self._finest < COARSEST:
+            best = self._between(pair, best, cost)
+        own = best.clip(-MAX_VECTOR, MAX_VECTOR).astype(np.int32)
         shifts = (self._shift,) if self._number % PRECISION_PERIOD else self._shifts
-        choices = [(*self._choose(reference, current, own, shift), shift) for shift in shifts]
+        choices = [(*self._choose(pair, own, shift), shift) for shift in shifts]
         self._field, _, self._shift = min(choices, key=lambda choice: choice[1])
         self._number += 1
         self._coded = True
@@ -200,13 +203,14 @@ class MotionSearch:
                 "header's input size; take off the batch and colour dimensions"
             )
         picture = picture.detach().to("cpu", torch.float32)
-        if not bool(picture.isfinite().all()):
+        # finite if all values are: no sum of them overflows in float64
+        if not bool(picture.sum(dtype=torch.float64).isfinite()):
             raise ValueError("the picture holds values that are not finite, expected 0 … 255")
-        return picture
+        return picture.contiguous()
 
-    def _coarse(self, reference: Tensor, picture: Tensor) -> Tensor:
-        """Return the (nodes, KEPT, 2) best displacements of an exhaustive search at a quarter of
-        the size.
+    def _coarse(self, reference: Tensor, picture: Tensor) -> NDArray[np.int32]:
+        """Return the (nodes, KEPT, 2) best vectors of an exhaustive search at a quarter of the
+        size.
         """
         small, behind = (
             avg_pool2d(p[None, None], COARSE, ceil_mode=True, count_include_pad=False)
@@ -216,39 +220,32 @@ class MotionSearch:
         reach = -(-self._range // COARSE)
         span = 2 * reach + 1
         shifted = pad(behind, (reach, reach, reach, reach), mode="replicate")[0, 0]
-        top, bottom = _window_bounds(self._rows, self._grid, height)
-        left, right = _window_bounds(self._columns, self._grid, width)
-        area = (bottom - top)[:, None] * (right - left)
-        rows = []
-        for y in range(span):  # one row of displacements at a time bounds the memory
-            windows = shifted[y : y + height].unfold(1, width, 1).transpose(0, 1)
-            difference = (windows - small[0]).square_().double()
-            total = pad(difference.cumsum(-1).cumsum(-2), (1, 0, 1, 0))
-            strips = total[:, bottom] - total[:, top]
-            rows.append((strips[:, :, right] - strips[:, :, left]) / area)
-        sums = torch.stack(rows).reshape(span * span, -1)
-        order = sums.topk(min(KEPT, span * span), dim=0, largest=False).indices.t()
-        offsets = torch.stack([order // span - reach, order % span - reach], -1)
-        return offsets.to(torch.float32) * COARSE
+        displaced = shifted.unfold(0, height, 1).unfold(1, width, 1)
+        errors = []
+        for row in displaced:  # of displacements: what they take stays in the cache
+            difference = torch.empty((span, height, width), **FLOAT)
+            torch.sub(row, small[0], out=difference).square_()
+            strips = difference.reshape(-1, width) @ self._window_columns
+            errors.append(self._window_rows @ strips.reshape(span, height, self._columns))
+        sums = torch.cat(errors).reshape(span * span, -1)
+        order = sums.topk(min(KEPT, span * span), dim=0, largest=False).indices.t().numpy()
+        vectors = np.stack([order // span - reach, order % span - reach], -1)
+        return (vectors * COARSE * VECTOR_UNITS).astype(np.int32)
 
-    def _sample(self, picture: Tensor, points: Tensor) -> Tensor:
-        """Sample a picture bilinearly at (..., 2) points in `grid_sample`'s coordinates."""
-        values = grid_sample(
-            picture[None, None],
-            points.reshape(1, 1, -1, 2),
-            padding_mode="border",
-            align_corners=True,
-        )
-        return values.reshape(points.shape[:-1])
-
-    def _match(self, reference: Tensor, current: Tensor, candidates: Tensor) -> Tensor:
-        """Return the (nodes, candidates) mean squared differences; candidates in pixels, (y, x)."""
-        shift = candidates.flip(-1) * self._scale
-        points = self._points[:, None] + shift[:, :, None]
-        return self._sample(reference, points).sub_(current[:, None]).square_().mean(-1)
+    def _between(
+        self, pair: _Pair, best: NDArray[np.int32], cost: NDArray[np.float32]
+    ) -> NDArray[np.int32]:
+        """Move whole vectors to where parabolas through the errors beside them have their least."""
+        sides = pair.errors(best[:, None] + SIDES).reshape(-1, 2, 2)  # (node, axis, side)
+        before, after = sides[..., 0], sides[..., 1]
+        bend = np.maximum(before + after - 2 * cost[:, None], 1e-6)
+        way = np.clip((before - after) / (2 * bend), -0.5, 0.5)
+        unit = 1 << self._finest
+        fraction = (np.rint(way * VECTOR_UNITS / unit) * unit).astype(np.int32)
+        return pair.best((best + fraction)[:, None], best, cost)[0]
 
     def _choose(
-        self, reference: Tensor, current: Tensor, own: NDArray[np.int32], shift: int
+        self, pair: _Pair, own: NDArray[np.int32], shift: int
     ) -> tuple[NDArray[np.int32], float]:
         """Choose among candidates with the price of the vector, every node given its neighbours.
 
@@ -274,9 +271,8 @@ class MotionSearch:
             fresh = np.stack([*candidates, *around, median(around[0], around[1], before)], 2)
             fresh = np.clip(fresh, -(MAX_VECTOR >> shift), MAX_VECTOR >> shift)
             count = fresh.shape[2]
-            vectors = torch.from_numpy(fresh.reshape(-1, count, 2)).to(torch.float32)
-            error = self._match(reference, current, vectors * (2.0**shift / VECTOR_UNITS))
-            saved = (MATCH_BITS * torch.log2(error + self._floor)).numpy()
+            error = pair.errors(fresh.reshape(-1, count, 2) << shift)
+            saved = MATCH_BITS * np.log2(error + np.float32(self._floor))
             options = np.concatenate([options, fresh], 2)
             costs = np.concatenate([costs, saved.reshape(*shape[:2], count)], 2)
             for colour in (white, ~white):
@@ -318,13 +314,106 @@ def search_by(
     return MotionSearch(header, qp=qp, search_range=search_range, finest=finest)
 
 
-def _window_bounds(nodes: int, grid: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return the half-open bounds, in pixels of the quarter-size picture, of 1.5 cells a node."""
-    centre = (torch.arange(nodes, **FLOAT) * grid + (grid - 1) / 2) / COARSE
-    half = 0.75 * grid / COARSE
-    first = (centre - half).floor().long().clamp(0, size - 1)
-    last = (centre + half).ceil().long().clamp(max=size)
-    return first, torch.maximum(last, first + 1)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Windows:
+    """Where the windows of the nodes are sampled: (nodes, S) rows and columns of a picture, inside
+    it, in quarter pixels.
+    """
+
+    ys: NDArray[np.int64]
+    xs: NDArray[np.int64]
+
+
+class _Pair:
+    """A picture and the one that it is predicted from: how well vectors match."""
+
+    def __init__(
+        self, windows: _Windows, reference: NDArray[np.float32], picture: NDArray[np.float32]
+    ) -> None:
+        self._windows, (self._height, self._width) = windows, reference.shape
+        ys, xs = windows.ys // VECTOR_UNITS, windows.xs // VECTOR_UNITS
+        self._current = picture[ys[:, :, None], xs[:, None]]
+        # the reference moved by each fraction of a pixel to the left, its edges going on
+        planes = np.empty((VECTOR_UNITS, self._height + 1, self._width), np.float32)
+        planes[0, :-1] = reference
+        planes[0, -1] = reference[-1]
+        planes[1:, :, -1] = planes[0, :, -1]
+        step = (planes[0, :, 1:] - planes[0, :, :-1]) / VECTOR_UNITS
+        for number in range(1, VECTOR_UNITS):
+            np.add(planes[number - 1, :, :-1], step, out=planes[number, :, :-1])
+        self._planes, self._below = planes.ravel(), planes.ravel()[self._width :]
+
+    def best(
+        self,
+        candidates: NDArray[np.int32],
+        vectors: NDArray[np.int32] | None = None,
+        errors: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return for every node the best of (nodes, K, 2) candidates, and its error; or the vectors
+        that it has, (nodes, 2), with errors, if none is better.
+        """
+        found = self.errors(candidates)
+        if vectors is not None and errors is not None:
+            candidates = np.concatenate([vectors[:, None], candidates], 1)
+            found = np.concatenate([errors[:, None], found], 1)
+        nodes, chosen = np.arange(len(found)), found.argmin(1)
+        return candidates[nodes, chosen], found[nodes, chosen]
+
+    def errors(self, vectors: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return the mean squared differences of (nodes, K, 2) vectors, quarter pixels."""
+        nodes, count = vectors.shape[:2]
+        # many candidates are the same, above all where nothing moves
+        least = vectors.min((0, 1)).astype(np.int64)
+        spans = vectors.max((0, 1)) - least + 1
+        y, x = (vectors - least).transpose(2, 0, 1)
+        keys = (np.arange(nodes)[:, None] * spans[0] + y) * spans[1] + x
+        _, first, same = np.unique(keys, return_index=True, return_inverse=True)
+        node, distinct = first // count, vectors.reshape(-1, 2)[first]
+        samples = self._current[0].size
+        found = np.empty(len(first), np.float32)
+        for begin, end in stripes(len(first), len(first) * samples * STRIPE // AT_A_TIME):
+            difference = self._sampled(distinct[begin:end], node[begin:end])
+            difference -= self._current[node[begin:end]]
+            found[begin:end] = np.einsum("nij,nij->n", difference, difference)
+        return np.asarray((found / samples)[same]).reshape(nodes, count)
+
+    def _sampled(self, vectors: NDArray[np.int32], node: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Sample the reference bilinearly at displaced windows, (N, S, S); beyond its edges it goes
+        on as they are.
+        """
+        height, width = self._height, self._width
+        ys, xs = (
+            np.minimum(np.maximum(samples[node] + vectors[:, axis, None], 0), most)
+            for axis, (samples, most) in enumerate(
+                (
+                    (self._windows.ys, VECTOR_UNITS * (height - 1)),
+                    (self._windows.xs, VECTOR_UNITS * (width - 1)),
+                )
+            )
+        )
+        rows = ys // VECTOR_UNITS * width
+        columns = xs % VECTOR_UNITS * ((height + 1) * width) + xs // VECTOR_UNITS
+        places = rows[:, :, None] + columns[:, None]
+        found: NDArray[np.float32] = self._planes.take(places)
+        fraction = ys % VECTOR_UNITS
+        if fraction.any():
+            below = self._below.take(places)
+            below -= found
+            below *= (fraction / np.float32(VECTOR_UNITS)).astype(np.float32)[:, :, None]
+            found += below
+        return found
+
+
+def _window_means(centres: NDArray[np.floating], grid: int, size: int) -> Tensor:
+    """Return (nodes, size) weights that take the mean of a quarter-size picture over 1.5 cells
+    around each node.
+    """
+    centres, half = centres / COARSE, 0.75 * grid / COARSE
+    first = np.floor(centres - half).clip(0, size - 1)[:, None]
+    last = np.maximum(np.ceil(centres + half).clip(max=size)[:, None], first + 1)
+    places = np.arange(size)
+    inside = ((places >= first) & (places < last)) / (last - first)
+    return torch.from_numpy(inside).to(**FLOAT)
 
 
 def neighbours(
