@@ -552,10 +552,10 @@ class Encoder:
             blocks = torch.cat(
                 [split_blocks(each[:, first * size : last * size], size) for each in residuals]
             )
-            coefficients = self._forward[number](blocks)
+            coefficients = self._forward[number](blocks).flatten(0, 1).index_select(0, scan)
             these = slice(first * columns, last * columns)
-            found = coefficients.reshape(-1, count, coefficients.shape[2] // count)[scan]
-            values[:, :, these] = (found * scale[these]).transpose(0, 1).cpu().numpy()
+            for out, found in zip(values, coefficients.chunk(count, 1), strict=True):
+                out[:, these] = (found * scale[these]).cpu().numpy()
         return values
 
     def _choice(

@@ -8,13 +8,13 @@ same, at the edge and in a moment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
+from torch.nn.functional import pad
 
 from codec.format.header import TensorSpec
 from codec.format.profile import ImportanceModel, Profile
@@ -74,19 +74,30 @@ def block_statistics(tensor: Tensor, block_size: int, floor: Tensor) -> Tensor:
         block_size: B; blocks that reach beyond the tensor go on with its edge.
         floor: (C,) deviations below which blocks count as flat.
     """
-    height, width = tensor.shape[-2:]
-    whole = pad(tensor[None], (0, -width % block_size, 0, -height % block_size), mode="replicate")
-    mean = avg_pool2d(whole, block_size)
-    # in float32 the mean of squares less the square of the mean would be noise beside a large mean
-    around_mean = whole - interpolate(mean, scale_factor=block_size)
-    variance = avg_pool2d(around_mean.square(), block_size)
+    channels, height, width = tensor.shape
+    size, below, right = block_size, -height % block_size, -width % block_size
+    whole = pad(tensor[None], (0, right, 0, below), mode="replicate")[0]
+    rows, columns = (height + below) // size, (width + right) // size
+    # (samples of a block, C, rows, columns)
+    samples = whole.reshape(channels, rows, size, columns, size).permute(2, 4, 0, 1, 3)
+    samples = samples.reshape(size * size, channels, rows, columns)
+    # from the first sample on, so that rounding makes nothing vary that is constant; in float32 the
+    # mean of squares less the square of the mean would be noise beside a large mean
+    mean = samples[0] + (samples - samples[0]).mean(0)
+    variance = (samples - mean).square_().mean(0)
     spread = torch.log(variance.sqrt() + floor[:, None, None])
-    largest = max_pool2d(whole, block_size)
-    of_block = torch.cat([mean, spread, largest], 1)
-    around = pad(of_block, (1, 1, 1, 1), mode="replicate")
-    means = avg_pool2d(around[:, : 2 * len(floor)], 3, stride=1)
-    maxima = max_pool2d(around[:, 2 * len(floor) :], 3, stride=1)
-    return torch.cat([of_block, means, maxima], 1)[0]
+    of_block = torch.cat([mean, spread, samples.amax(0)])
+    around = pad(of_block[None], (1, 1, 1, 1), mode="replicate")[0]
+    means = _of_three(_of_three(around[: 2 * channels], torch.add, -1), torch.add, -2) / 9
+    maxima = _of_three(_of_three(around[2 * channels :], torch.maximum, -1), torch.maximum, -2)
+    return torch.cat([of_block, means, maxima])
+
+
+def _of_three(values: Tensor, of_two: Callable[[Tensor, Tensor], Tensor], axis: int) -> Tensor:
+    """Combine every three that follow one another along an axis."""
+    count = values.shape[axis] - 2
+    first, second, third = (values.narrow(axis, n, count) for n in range(3))
+    return of_two(of_two(first, second), third)
 
 
 def checked_maps(

@@ -9,7 +9,7 @@ Nothing here knows about tensors of features.
 import torch
 from torch import Tensor
 
-__all__ = ["clip", "exact_matmul", "round_shift"]
+__all__ = ["exact_matmul", "round_shift"]
 
 
 def round_shift(values: Tensor, bits: int) -> Tensor:
@@ -25,12 +25,7 @@ def round_shift(values: Tensor, bits: int) -> Tensor:
     """
     if bits == 0:
         return values
-    return torch.floor(values * (0.5**bits) + 0.5)
-
-
-def clip(values: Tensor, limit: int) -> Tensor:
-    """Clamp integers to -limit … +limit."""
-    return values.clamp(-limit, limit)
+    return (values * 0.5**bits).add_(0.5).floor_()
 
 
 def exact_matmul(left: Tensor, right: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from codec.format.constants import LATENT_LIMIT, VECTOR_UNITS
 from codec.format.header import TensorSpec
-from codec.normative.exact import clip, round_shift
+from codec.normative.exact import round_shift
 from codec.normative.stripes import stripes
 
 __all__ = ["compensate", "interpolation_filters", "latent_displacement"]
@@ -117,11 +117,12 @@ def compensate(reference: Tensor, displacement: NDArray[np.int64]) -> Tensor:
     for first, last in stripes(channels, flat.numel()):
         total = torch.nn.functional.embedding_bag(
             places,
-            flat[first:last].t().to(torch.float64).contiguous(),
+            flat[first:last].t().contiguous().double(),
             per_sample_weights=weights,
             mode="sum",
         )
-        predicted[first:last] = clip(round_shift(total, 2 * FILTER_BITS), LATENT_LIMIT).t()
+        rounded = round_shift(total, 2 * FILTER_BITS).clamp_(-LATENT_LIMIT, LATENT_LIMIT)
+        predicted[first:last] = rounded.to(flat.dtype).t()
     return predicted.reshape(channels, height, width)
 
 

@@ -6,12 +6,9 @@ density of the coefficient is there.
 """
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from codec.format.constants import MAX_QP, POINT_BITS
-from codec.normative.exact import clip, round_shift
 
 __all__ = ["COEFFICIENT_LIMIT", "dequantise", "step_size", "step_sizes"]
 
@@ -38,19 +35,20 @@ def step_sizes(qps: NDArray[np.int64]) -> NDArray[np.int64]:
     return _STEPS[qps]
 
 
-def dequantise(levels: Tensor, points: Tensor, steps: Tensor) -> Tensor:
+def dequantise(
+    levels: NDArray[np.int64], points: NDArray[np.int64], steps: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Turn levels into coefficients.
 
     Args:
-        levels: (P, N) float64 integers, magnitude at most `MAX_LEVEL`.
-        points: float64 integers of the same shape, -32 … 32: how far the reconstruction point of a
-            non-zero level lies towards zero, in 1/64 step.
-        steps: (N,) float64, from `step_size`.
+        levels: (M,), magnitude at most `MAX_LEVEL`.
+        points: (M,) -32 … 32: how far the reconstruction point of a level lies towards zero, in
+            1/64 step.
+        steps: (M,) from `step_sizes`.
 
     Returns:
-        float64 integers, magnitude at most `COEFFICIENT_LIMIT`.  Products stay below 2^15 · 2^6 ·
-        2^15 = 2^36.
+        (M,), magnitude at most `COEFFICIENT_LIMIT`.  Products stay below 2^15 · 2^6 · 2^15 = 2^36.
     """
-    magnitude = levels.abs() * (1 << POINT_BITS) - points
-    coefficients = round_shift(magnitude * steps, POINT_BITS) * torch.sign(levels)
-    return clip(coefficients, COEFFICIENT_LIMIT)
+    magnitude = (np.abs(levels) << POINT_BITS) - points
+    coefficients = (magnitude * steps + (1 << (POINT_BITS - 1))) >> POINT_BITS
+    return np.asarray(np.sign(levels) * np.minimum(coefficients, COEFFICIENT_LIMIT))

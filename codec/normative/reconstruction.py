@@ -21,7 +21,6 @@ from codec.format.constants import LATENT_LIMIT
 from codec.format.header import TensorSpec
 from codec.format.profile import Profile, TensorProfile
 from codec.format.slots import Slots
-from codec.normative.exact import clip
 from codec.normative.motion import compensate, latent_displacement
 from codec.normative.quantization import dequantise, step_sizes
 from codec.normative.stripes import stripes
@@ -35,6 +34,9 @@ from codec.normative.symbols import (
 from codec.normative.transform import InverseTransform, join_blocks, split_blocks
 
 __all__ = ["Reconstructor", "bytes_of", "features_of", "integers_of", "md5_of"]
+
+RESIDUAL_LIMIT = 1 << 24
+"""What is more takes any prediction, up to 2^23 - 1, beyond the limit of a latent."""
 
 
 class Reconstructor:
@@ -61,8 +63,7 @@ class Reconstructor:
             for spec, tensor in zip(self._specs, profile.tensors, strict=True)
         ]
         self._means: list[Tensor] = [
-            loop.mean.float().expand(spec.shape)
-            for loop, spec in zip(self._loops, specs, strict=True)
+            loop.mean.expand(spec.shape) for loop, spec in zip(self._loops, specs, strict=True)
         ]
         self._kept = Slots[list[Tensor]](references)
 
@@ -103,8 +104,9 @@ class _TensorLoop:
         self._profile = profile
         self._device = device
         self._inverse = InverseTransform(profile, device)
-        self.mean = torch.from_numpy(profile.mean.astype(np.float64)).to(device)[:, None, None]
-        self._position = torch.from_numpy(profile.scan.position).to(device)
+        self.mean = torch.from_numpy(profile.mean.astype(np.float32)).to(device)[:, None, None]
+        self._position = profile.scan.position
+        self._points = profile.points.astype(np.int64).ravel()
         self._stripes = stripes(profile.blocks(spec.height, spec.width)[0], spec.elements)
 
     def reconstruct(self, prediction: Tensor, symbols: TensorSymbols, qp: int) -> Tensor:
@@ -120,14 +122,19 @@ class _TensorLoop:
             begin, end = np.searchsorted(coded, (first * columns, last * columns))
             if begin == end:
                 continue
-            blocks = split_blocks(prediction[:, top:bottom], size).double()
+            blocks = split_blocks(prediction[:, top:bottom], size)
             chosen = coded[begin:end]
             intra = chosen[symbols.modes[chosen] == MODE_INTRA] - first * columns
             if len(intra):
                 blocks[torch.from_numpy(intra).to(self._device)] = self.mean
             place = torch.from_numpy(chosen - first * columns).to(self._device)
             residual = self._inverse(self._coefficients(symbols, slice(begin, end), steps))
-            blocks[place] = clip(blocks[place] + residual, LATENT_LIMIT)
+            # with a residual of up to 2^24, float32 holds every sum that is not clipped anyway
+            residual = residual.clamp_(-RESIDUAL_LIMIT, RESIDUAL_LIMIT).float()
+            if len(chosen) == len(blocks):
+                blocks.add_(residual).clamp_(-LATENT_LIMIT, LATENT_LIMIT)
+            else:
+                blocks[place] = blocks[place].add_(residual).clamp_(-LATENT_LIMIT, LATENT_LIMIT)
             latent[:, top:bottom] = join_blocks(blocks, bottom - top, self._width)
         return latent
 
@@ -138,19 +145,19 @@ class _TensorLoop:
         component, block).
         """
         profile = self._profile
-        coded, classes = symbols.levels[:, blocks], symbols.classes[:, blocks]
-        magnitude_over_one = (np.abs(coded) > 1).astype(np.intp)
-        points = profile.points[classes, magnitude_over_one]
-        values = dequantise(
-            *(
-                torch.from_numpy(each.astype(np.float64)).to(self._device)
-                for each in (coded, points, steps[blocks])
-            )
+        levels, classes = symbols.levels[:, blocks].ravel(), symbols.classes[:, blocks].ravel()
+        count = len(steps[blocks])
+        place = np.flatnonzero(levels)  # most levels are zero
+        row = place // count
+        column = place - row * count
+        found = levels.take(place).astype(np.int64)
+        point = self._points.take(2 * classes.take(place).astype(np.intp) + (np.abs(found) > 1))
+        coefficients = np.zeros((profile.block_size**2 * profile.components, count))
+        coefficients[self._position.take(row), column] = dequantise(
+            found, point, steps[blocks].take(column)
         )
-        positions = profile.block_size**2 * profile.components
-        coefficients = values.new_zeros((positions, values.shape[1]))
-        coefficients[self._position] = values
-        return coefficients.reshape(profile.block_size**2, profile.components, -1)
+        shape = (profile.block_size**2, profile.components, count)
+        return torch.from_numpy(coefficients.reshape(shape)).to(self._device)
 
 
 def features_of(latents: Sequence[Tensor], profile: Profile) -> list[Tensor]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from codec.format.profile import TensorProfile
-from codec.normative.exact import clip, exact_matmul, round_shift
+from codec.normative.exact import exact_matmul, round_shift
 
 __all__ = [
     "BASIS_BITS",
@@ -191,8 +191,9 @@ class InverseTransform:
                 mixed = matrices[:, None, :, None] * taken
             # round_shift, with a shift for each band
             shape = (bands, 1, 1, 1)
-            rounded = torch.floor(mixed * scale.reshape(shape) + half.reshape(shape))
-            spectrum[frequencies, : rounded.shape[2]] = clip(rounded, SPECTRUM_LIMIT).flatten(0, 1)
+            rounded = mixed.mul_(scale.reshape(shape)).add_(half.reshape(shape)).floor_()
+            rounded = rounded.clamp_(-SPECTRUM_LIMIT, SPECTRUM_LIMIT)
+            spectrum[frequencies, : rounded.shape[2]] = rounded.flatten(0, 1)
         rows = exact_matmul(self._basis, spectrum.reshape(size, size, channels * blocks))
         rows = round_shift(rows, BASIS_BITS)
         residual = exact_matmul(self._basis, rows.reshape(size, size * channels * blocks))
