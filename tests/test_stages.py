@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -105,3 +106,14 @@ def test_stages_run_side_by_side():
         assert first.wait(10)
         second.set()
         assert list(taken) == [1]
+
+
+def test_turns_are_short_while_any_stage_runs():
+    before = sys.getswitchinterval()
+    with ahead(number for number in range(3)) as outer:
+        assert sys.getswitchinterval() < before
+        with ahead(number for number in range(3)) as inner:
+            assert list(inner) == [0, 1, 2]
+        assert sys.getswitchinterval() < before
+        assert list(outer) == [0, 1, 2]
+    assert sys.getswitchinterval() == before

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
@@ -38,6 +38,7 @@ from codec.pipeline.profiles import (
     profile_of_file,
     shipped_for,
 )
+from codec.pipeline.stages import ahead
 
 __all__ = ["EdgeSource"]
 
@@ -187,13 +188,21 @@ class EdgeSource:
                 return
             yield frame
 
-    def with_features(self) -> Generator[tuple[Frame, list[Tensor]], None, None]:
-        """Yield the frames with their features, and close the video; for a thread of its own."""
+    def with_features(
+        self, *, reading_ahead: bool = False
+    ) -> Generator[tuple[Frame, list[Tensor]], None, None]:
+        """Yield the frames with their features, and close the video; for a thread of its own.
+
+        Args:
+            reading_ahead: read the video in another one, as `stages.ahead` does.
+        """
+        read = (frame for frame in self.frames)
         try:
-            for frame in self.frames:
-                with torch.no_grad(), self.clock("edge"):
-                    features = self.features(frame)
-                yield frame, features
+            with ahead(read) if reading_ahead else nullcontext(read) as frames:
+                for frame in frames:
+                    with torch.no_grad(), self.clock("edge"):
+                        features = self.features(frame)
+                    yield frame, features
         finally:
             self.close()
 

@@ -8,7 +8,7 @@ Nothing here prints; files other than the video and a profile are the caller's.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,6 @@ __all__ = ["VideoEncoder"]
 CONTROLLED_QP = 24
 """What the motion search goes by where the qp is the rate control's."""
 FrameFeatures: TypeAlias = tuple[Frame, list[Tensor]]
-Features: TypeAlias = Generator[FrameFeatures, None, None]
 NRMSE_TOLERANCE = 0.1
 """Deviations from `target_nrmse` that are not worth a warning."""
 
@@ -124,7 +123,7 @@ class VideoEncoder:
         options, control = self._options, self._control
         previous: FramePacket | None = None
         search = self._search()
-        with self._side_by_side(self._source.with_features()) as frames:
+        with self._side_by_side() as frames:
             for frame, features in frames:
                 with torch.no_grad():
                     with self._source.clock("motion"):
@@ -157,9 +156,11 @@ class VideoEncoder:
                         previous = packet
                 yield encoded
 
-    def _side_by_side(self, frames: Features) -> AbstractContextManager[Iterator[FrameFeatures]]:
+    def _side_by_side(self) -> AbstractContextManager[Iterator[FrameFeatures]]:
         # what is no file may wait for ever; autocast and the current GPU are those of a thread
-        return ahead(frames) if self._ahead and not autocasts() else closing(frames)
+        if self._ahead and not autocasts():
+            return ahead(self._source.with_features(reading_ahead=True))
+        return closing(self._source.with_features())
 
     def _search(self) -> MotionSearch | None:
         options = self._options

@@ -1,7 +1,7 @@
 """Stages side by side: what one makes ahead, in a thread of its own, the next one takes.
 
-    video ─► edge sub-model ─► queue ─► motion search ─► coding ─► packet
-    └────────── ahead ────────┘         └──── the caller's thread ────┘
+    video ─► queue ─► edge sub-model ─► queue ─► motion search ─► coding ─► packet
+    └ ahead ┘         └─── ahead ───┘           └──── the caller's thread ────┘
 
 Most of what a stage does is done by torch and FFmpeg, which let other threads run meanwhile.  Order
 is kept, and results are those of one thread.
@@ -10,6 +10,7 @@ is kept, and results are those of one thread.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -90,8 +91,37 @@ def ahead(
             what it raises is raised where the next item would be taken.
         depth: how many items may wait.
     """
-    stage = _Stage(items, depth)
-    try:
-        yield stage.taken()
-    finally:
-        stage.close()
+    with _short_turns:
+        stage = _Stage(items, depth)
+        try:
+            yield stage.taken()
+        finally:
+            stage.close()
+
+
+class _ShortTurns:
+    """Lets threads of Python take turns often, while any stage runs.
+
+    A network is hundreds of calls, and before each its thread waits for its turn: for up to 5 ms,
+    as Python has it, and whoever waits for the network's frame meanwhile runs Python alone.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._before = seconds, 0.0
+        self._stages, self._lock = 0, threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._stages:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._seconds, self._before))
+            self._stages += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._stages -= 1
+            if not self._stages:
+                sys.setswitchinterval(self._before)
+
+
+_short_turns = _ShortTurns(1e-4)
