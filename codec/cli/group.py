@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -16,6 +17,10 @@ from codec.files.outputs import STANDARD_OUTPUT, ended_by_signals, naming, one_l
 
 __all__ = ["main"]
 
+RARELY = (50_000, 20, 20)
+"""How rarely Python looks for cycles: what torch makes as it is imported lives as long as the
+process, and going through it again and again took a tenth of the start."""
+
 
 class _Lmc(click.Group):
     """Turns errors that are not bugs into one line and exit code 1, signals into 128 + their
@@ -27,6 +32,7 @@ class _Lmc(click.Group):
         command = args is None
         if command:
             prepare_standard_streams()
+            gc.set_threshold(*RARELY)
         try:
             # what comes through is of --help and --version, which click prints outside of `invoke`
             with ended_by_signals() if command else nullcontext(), naming(STANDARD_OUTPUT):

@@ -75,10 +75,13 @@ class Program(nn.Module):
             )
         if self.batch is not None and self.input_size is not None:
             values = {node.name: node.meta.get("val") for node in self.graph_module.graph.nodes}
-            return TracedModel(self.graph_module, values, values)
-        batches = (self.batch, self.batch) if self.batch is not None else (2, 3)
-        values, others = (self._values_at(batch, input_size) for batch in batches)
-        return TracedModel(self.graph_module, values, others)
+            return TracedModel(self.graph_module, values, lambda: values)
+        batch, other = (self.batch, self.batch) if self.batch is not None else (2, 3)
+        return TracedModel(
+            self.graph_module,
+            self._values_at(batch, input_size),
+            lambda: self._values_at(other, input_size),
+        )
 
     def _values_at(self, batch: int, input_size: tuple[int, int]) -> dict[str, Any]:
         """Compute shapes without arithmetic, and on the CPU, where the graph may make tensors."""

@@ -12,6 +12,7 @@ import operator
 import re
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -115,19 +116,27 @@ class TracedModel:
     """
 
     def __init__(
-        self, module: fx.GraphModule, values: dict[str, Any], other_values: dict[str, Any]
+        self,
+        module: fx.GraphModule,
+        values: dict[str, Any],
+        other_values: Callable[[], dict[str, Any]],
     ) -> None:
         self.module = module
         self.nodes = list(module.graph.nodes)
         self.inputs = image_inputs(module)
         self.output = self.nodes[-1]
-        self.values, self.other_values = values, other_values
+        self.values, self._other_values = values, other_values
         self.input_free: set[fx.Node] = set()
         for node in self.nodes:
             if node.op != "placeholder" and all(
                 source in self.input_free for source in node.all_input_nodes
             ):
                 self.input_free.add(node)
+
+    @cached_property
+    def other_values(self) -> dict[str, Any]:
+        """Values at a batch of three; most cuts need none of them."""
+        return self._other_values()
 
 
 def image_inputs(module: fx.GraphModule) -> list[fx.Node]:
@@ -183,7 +192,7 @@ def trace(model: nn.Module, input_size: tuple[int, int]) -> TracedModel:
     image_inputs(module)
     values = _values_at(module, 2, input_size)
     _refuse_hidden_writes(module, values, written)
-    return TracedModel(module, values, _values_at(module, 3, input_size))
+    return TracedModel(module, values, lambda: _values_at(module, 3, input_size))
 
 
 def _values_at(module: fx.GraphModule, batch: int, input_size: tuple[int, int]) -> dict[str, Any]:
