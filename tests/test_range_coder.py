@@ -67,7 +67,7 @@ def test_equal_values_round_trip(value, count):
         writer = SymbolWriter()
         for _ in range(count):
             if index is None:
-                writer.bit(value)
+                writer.plain_bits([value])
             else:
                 writer.flag(value, index)
         reader = SymbolReader(writer.finish())

@@ -206,13 +206,13 @@ def escape_payload(excess_bits: int, negative: int) -> bytes:
     """A level escape of a given length, all of its bits set, written by hand."""
     writer = SymbolWriter()
     writer.level(ESCAPE, LAST_CLASS)
-    writer.bit(negative)
+    writer.plain_bits([negative])
     for _ in range(excess_bits):
-        writer.bit(1)
+        writer.plain_bits([1])
     if excess_bits <= 14:
-        writer.bit(0)
+        writer.plain_bits([0])
     for _ in range(excess_bits):
-        writer.bit(1)
+        writer.plain_bits([1])
     return writer.finish()
 
 

@@ -6,6 +6,7 @@ welcome.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -34,9 +35,9 @@ class CodeLength:
         """Count a flag, P(1) = (2 · index + 1) / 128."""
         self.bits += flag_bits()[index][value]
 
-    def bit(self, value: int) -> None:
-        """Count 0 or 1, both equally probable."""
-        self.bits += 1
+    def plain_bits(self, values: Sequence[int]) -> None:
+        """Count zeros and ones, both equally probable."""
+        self.bits += len(values)
 
 
 @cache

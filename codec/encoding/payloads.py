@@ -162,23 +162,25 @@ def _put_value(sink: Sink, value: int, number: int) -> None:
         sink.level(value + MAX_DIRECT_LEVEL, number)
     else:
         sink.level(ESCAPE, number)
-        _put_escape(sink, value)
+        _put_escapes(sink, [value])
 
 
-def _put_escape(sink: Sink, value: int) -> None:
-    """Write a value over the direct range, as `_read_escape` reads it: FORMAT.md 7.2."""
-    excess = abs(value) - MAX_DIRECT_LEVEL
-    count = excess.bit_length() - 1  # its leading one is coded in unary
-    sink.bit(int(value < 0))
-    for length in range(count):
-        sink.bit(1)
-        if length == MAX_ESCAPE_BITS:
+def _put_escapes(sink: Sink, values: list[int]) -> None:
+    """Write values over the direct range, as `_read_escape` reads them: FORMAT.md 7.2."""
+    bits: list[int] = []
+    for value in values:
+        excess = abs(value) - MAX_DIRECT_LEVEL
+        count = excess.bit_length() - 1  # its leading one is coded in unary
+        bits.append(int(value < 0))
+        if count > MAX_ESCAPE_BITS:
+            sink.plain_bits([*bits, *[1] * (MAX_ESCAPE_BITS + 1)])
             raise CorruptBitstreamError(f"a level of {value}: no escape is so long")
-    sink.bit(0)
-    for place in reversed(range(count)):
-        sink.bit(excess >> place & 1)
-    if abs(value) > MAX_LEVEL:
-        raise CorruptBitstreamError(f"a level of {value}: at most ±{MAX_LEVEL} is allowed")
+        bits += [1] * count + [0]
+        bits += [excess >> place & 1 for place in reversed(range(count))]
+        if abs(value) > MAX_LEVEL:
+            sink.plain_bits(bits)
+            raise CorruptBitstreamError(f"a level of {value}: at most ±{MAX_LEVEL} is allowed")
+    sink.plain_bits(bits)
 
 
 def _put_modes(sink: Sink, tensor: TensorContexts, modes: NDArray[np.uint8]) -> None:
@@ -239,5 +241,5 @@ def _put_pass(sink: Sink, levels: NDArray[np.int32], classes: NDArray[np.uint8])
     symbols = np.where(escaped, ESCAPE, flat + MAX_DIRECT_LEVEL).astype(np.int32)[order]
     for number, first, last in runs:
         sink.levels(symbols[first:last], number)
-    for value in flat[escaped].tolist():
-        _put_escape(sink, value)
+    if escaped.any():
+        _put_escapes(sink, flat[escaped].tolist())

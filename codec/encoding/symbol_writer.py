@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import constriction
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +37,9 @@ class SymbolWriter:
         """Write 0 or 1, P(1) = (2 · index + 1) / 128."""
         self._encoder.encode(value, flag_models()[index])
 
-    def bit(self, value: int) -> None:
-        """Write 0 or 1, both equally probable."""
-        self._encoder.encode(value, bit_model())
+    def plain_bits(self, values: Sequence[int]) -> None:
+        """Write zeros and ones, both equally probable."""
+        self._encoder.encode(np.array(values, np.int32), bit_model())
 
     def finish(self) -> bytes:
         """Return the shortest payload that decodes to the symbols: FORMAT.md 7.1.

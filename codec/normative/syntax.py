@@ -162,11 +162,10 @@ def _read_pass(reader: SymbolReader, classes: NDArray[np.uint8]) -> NDArray[np.i
     7.6.
     """
     order, runs = pass_order(classes)
-    symbols = np.empty(classes.size, np.int32)
-    for number, first, last in runs:
-        symbols[order[first:last]] = reader.levels(last - first, number)
-    levels = symbols - MAX_DIRECT_LEVEL
-    for index in np.flatnonzero(symbols == ESCAPE).tolist():
+    symbols = [reader.levels(last - first, number) for number, first, last in runs]
+    levels = np.empty(classes.size, np.int32)
+    levels[order] = np.concatenate(symbols) - MAX_DIRECT_LEVEL
+    for index in np.flatnonzero(levels == ESCAPE - MAX_DIRECT_LEVEL).tolist():
         levels[index] = _read_escape(reader)
     return levels.reshape(classes.shape)
 
