@@ -66,6 +66,14 @@ def clip() -> tuple[bytes, list[Any], dict[str, Any]]:
     return encoded(CLIP, OPTIONS)
 
 
+def test_batches_change_next_to_nothing(clip):
+    _, frames, report = clip
+    stream, batched, found = encoded(CLIP, replace(OPTIONS, batch=2))  # of five: two, two and one
+    check_round_trip(stream, batched, found)
+    assert [frame.packet.pts for frame in batched] == [frame.packet.pts for frame in frames]
+    assert found["nrmse"] == pytest.approx(report["nrmse"], rel=1e-3)
+
+
 def check_round_trip(stream: bytes, frames: list[Any], report: dict[str, Any]) -> None:
     decoded = list(decode_frames(StreamReader(io.BytesIO(stream))))
     assert [number for number, _ in decoded] == list(range(len(frames)))

@@ -138,6 +138,13 @@ CONFIG: EncoderConfig = OPTIONS.config
 @LIMITS
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no report on the terminal.")
 @DEVICE
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=OPTIONS.batch,
+    show_default=True,
+    help="Frames that go through the edge sub-model at once, for what computes them faster so.",
+)
 @FORCE
 def encode(
     video: str,
@@ -169,6 +176,7 @@ def encode(
     limits: Limits,
     quiet: bool,
     device: str,
+    batch: int,
     force: bool,
 ) -> None:
     """Encode VIDEO (a file, or - for standard input) to a stream of feature tensors."""
@@ -218,6 +226,7 @@ def encode(
         truth=truth,
         truth_frames=truth_frames,
         device=usable_device(device),
+        batch=batch,
         config=EncoderConfig(
             qp=QUALITIES[quality or DEFAULT_QUALITY] if qp is None else qp,
             keyint=keyint,

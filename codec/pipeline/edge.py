@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -199,10 +200,10 @@ class EdgeSource:
         read = (frame for frame in self.frames)
         try:
             with ahead(read) if reading_ahead else nullcontext(read) as frames:
-                for frame in frames:
+                while batch := list(islice(frames, self._options.batch)):
                     with torch.no_grad(), self.clock("edge"):
-                        features = self.features(frame)
-                    yield frame, features
+                        features = self._features_of(batch)
+                    yield from zip(batch, features, strict=True)
         finally:
             self.close()
 
@@ -212,14 +213,18 @@ class EdgeSource:
         Raises:
             ModelError: values that are not finite.
         """
-        image = normalise(frame.rgb, self._preprocessing).to(self._options.device)
-        features = [tensor[0] for tensor in self.split.edge(image)]
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in features):
+        return self._features_of([frame])[0]
+
+    def _features_of(self, frames: Sequence[Frame]) -> list[list[Tensor]]:
+        pictures = np.stack([frame.rgb for frame in frames])
+        images = normalise(pictures, self._preprocessing).to(self._options.device)
+        tensors = self.split.edge(images)
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
             raise ModelError(
                 f"{self._options.model} with weights {self._options.weights!r} gives features at "
                 f"{self._options.split} that are not finite"
             )
-        return features
+        return [[tensor[number] for tensor in tensors] for number in range(len(frames))]
 
     def encoder(self, config: EncoderConfig) -> Encoder:
         """Return an encoder for the features, of the effort that the options say."""

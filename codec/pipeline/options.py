@@ -41,6 +41,7 @@ class VideoOptions:
     or "conceal": take what a lenient decoder makes of it.  `preprocessing` is a TOML file that says
     how frames become the input of a network of one's own (`read_preprocessing`); `task` is what its
     outputs stand for: a name, or a TOML file (`tasks.description`); known of classifiers.
+    `batch` frames go through the edge sub-model at once; the first of them waits for the last.
     `measure`: report NRMSE, the MD5 of every frame and what each syntax element costs; `evaluate`:
     finish the task on both sides as well, and compare both with `truth`, a file of annotations, if
     one is given; `truth_frames` says which frames they are of (`Truth.from_file`).
@@ -60,6 +61,7 @@ class VideoOptions:
     truth: Path | None = None
     truth_frames: int | Literal["order"] | None = None
     device: str = "cpu"
+    batch: int = 1
     profile: Path | None = None
     profile_apart: bool = False
     preprocessing: Path | None = None
@@ -73,6 +75,8 @@ class VideoOptions:
         """Refuse an unknown source of motion, targets that are none, a profile that nobody has."""
         if self.motion not in MOTION_SOURCES:
             raise ValueError(f"motion {self.motion!r} is none of {', '.join(MOTION_SOURCES)}")
+        if self.batch < 1:
+            raise ValueError(f"batch {self.batch}, expected at least one frame")
         if self.truth is not None and not self.evaluate:
             raise ValueError("truth is given, and nothing that is compared with it; set evaluate")
         if self.bitrate is not None and self.target_nrmse is not None:
