@@ -29,6 +29,7 @@ PACKAGES = [
     "models",
     "tasks",
     "files",
+    "running",
     "pipeline",
     "live",
     "inspection",
