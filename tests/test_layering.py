@@ -33,6 +33,7 @@ PACKAGES = [
     "pipeline",
     "live",
     "inspection",
+    "pages",
     "cli",
 ]
 
@@ -49,6 +50,7 @@ SOLE_IMPORTERS = {
     "efficientnet_lite_pytorch": {"models"},
     "pycocotools": {"tasks"},
     "PIL": {"tasks"},
+    "jinja2": {"pages"},
     "aioquic": {"live"},
     "cryptography": {"live"},
 }

@@ -20,7 +20,7 @@ from codec.running.keys import file_hash, key_of
 from tools.contenders.codecs import study_codecs
 from tools.contenders.judging import Judged
 from tools.contenders.scene import Coded, Scene, StudyCodec
-from tools.contenders.video import AnchorUnavailableError
+from tools.contenders.unavailable import AnchorUnavailableError
 from tools.rate_distortion.showcase import showcase
 from tools.report import provenance
 
