@@ -34,6 +34,7 @@ PACKAGES = [
     "live",
     "inspection",
     "pages",
+    "planning",
     "cli",
 ]
 
