@@ -30,7 +30,8 @@ def test_nothing_outside_is_named_and_nothing_heavy_is_inside() -> None:
 
 def test_figures_and_certainty_are_in_it() -> None:
     text = plan_page(make_plan())
-    assert "early, 89 ms; best in" in text
+    assert "89 ms; best in 100 % of the resamplings" in text
+    assert "early against edge only: less latency, −21 ms" in text
     assert "early below" not in text
     assert re.search(r"edge only below \d+ kbit/s, early to", text)
     assert "top1 agreement" in text

@@ -205,7 +205,7 @@ def test_what_does_not_reach_the_loss_is_not_ranked() -> None:
     plan = make_plan(options=[early, late, missed, edge])
     assert not plan.row(REMOTE).reached
     assert plan.rankings["rate"].best == "late"
-    assert f"{REMOTE} does not come to a loss of 0.1" in plan.findings()[0]
+    assert f"{REMOTE} does not come to a loss of 0.1" in plan.remarks()[0]
 
 
 def test_several_clips_are_resampled_too() -> None:

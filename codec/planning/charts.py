@@ -24,7 +24,7 @@ __all__ = ["bars", "in_both_widths", "numbers_of", "over_rates", "trade_off"]
 WIDE, NARROW = 1080, 326
 """Pixels inside of a card."""
 HEIGHT = 380
-LEFT, RIGHT, TOP, BOTTOM = 52, 34, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 60, 34, 14, 44
 GAP = 15
 """Least distance of two labels, pixels."""
 PARTS = (

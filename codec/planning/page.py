@@ -30,7 +30,7 @@ def plan_page(plan: Plan) -> str:
             "Latency",
             card.format(
                 bars(plan),
-                "Milliseconds of a frame that waits for no other. Thin lines: where 95 % of the "
+                "Milliseconds of a frame that waits for no other. Brackets: where 95 % of the "
                 "resamplings lie.",
             ),
             note="What a frame passes on its way to an answer at the cloud.",
@@ -40,8 +40,8 @@ def plan_page(plan: Plan) -> str:
             card.format(
                 in_both_widths(lambda width: trade_off(plan, width)),
                 "The line joins what nothing undercuts in both. R: pixels by x265. E: the whole "
-                "network at the edge, which sends its answer alone. Vertical lines: 95 % of the "
-                "resamplings.",
+                "network at the edge, which sends its answer alone. Vertical lines: where 95 % of "
+                "the resamplings lie.",
             ),
             note="Down and to the left is better: fewer bytes, less work at the edge.",
         ),
@@ -78,7 +78,7 @@ def _answer(plan: Plan) -> Markup:
         if key in said:
             row = plan.row(said[key].best)
             cards.append((label, row.name, f"{_value(row, figure)}; {_sure(said[key])}"))
-    return numbers(cards) + _list(plan.findings())
+    return numbers(cards) + _list(plan.remarks() if cards else plan.findings())
 
 
 def _value(row: Row, figure: str) -> str:

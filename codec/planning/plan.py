@@ -272,26 +272,33 @@ class Plan:
 
     def findings(self) -> list[str]:
         """Say in words who is best, how sure that is, and whether cutting pays at all."""
-        missed = [option for option in self.options if not option.reached]
-        target = self.settings.get("target")
-        lines = [
-            f"{option.name} does not come to a loss of {target:g} at its finest and is not ranked."
-            for option in missed
-        ]
-        if not self.rankings:
-            return [*lines, "No cut comes to the loss that was asked for."]
+        return [*self.answers(), *self.remarks()]
+
+    def answers(self) -> list[str]:
+        """Say who is best at what."""
         said = self.rankings
-        lines += [
+        if not said:
+            return ["No cut comes to the loss that was asked for."]
+        return [
             self._named("Least latency of all", said["latency"], "latency"),
             self._named("Least latency of the cuts", said["latency_of_cuts"], "latency"),
             self._named("Fewest bytes", said["rate"], "bytes"),
             self._named("Least work at the edge of the cuts", said["edge_load_of_cuts"], "load"),
         ]
-        lines += [
-            self._against(said["latency_of_cuts"].best, option.name)
-            for option in self.ranked
-            if option.kind != "cut"
+
+    def remarks(self) -> list[str]:
+        """Say what is not ranked, what the best cut is against both ends, and how far that goes."""
+        target = self.settings.get("target")
+        lines = [
+            f"{option.name} does not come to a loss of {target:g} at its finest and is not ranked."
+            for option in self.options
+            if not option.reached
         ]
+        if self.rankings:
+            cut = self.rankings["latency_of_cuts"].best
+            lines += [
+                self._against(cut, option.name) for option in self.ranked if option.kind != "cut"
+            ]
         clips = len(self._draws.frames)
         lines.append(
             "The intervals are from one clip: they say what other frames of it would, and nothing "
@@ -318,10 +325,13 @@ class Plan:
 
     def _against(self, cut: str, other: str) -> str:
         difference, low, high = (1000 * value for value in self.difference(cut, other))
-        shown = f"{abs(difference):.0f} ms ({_signed(low)} … {_signed(high)})"
+        shown = f"{_signed(difference)} ms ({_signed(low)} … {_signed(high)})"
         if low <= 0 <= high:
-            return f"{cut} against {other}: no difference that these frames show, {shown}."
-        return f"{cut} against {other}: {'less' if difference < 0 else 'more'} latency by {shown}."
+            return (
+                f"{cut} against {other}: no difference in latency that these frames show, {shown}."
+            )
+        more = "less" if difference < 0 else "more"
+        return f"{cut} against {other}: {more} latency, {shown}."
 
     def to_json(self) -> dict[str, Any]:
         """Return all of it as JSON can say it."""
