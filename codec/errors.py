@@ -2,8 +2,9 @@
 
 `BitstreamError` and its leaves blame bytes; `VideoError`, `ModelError` and `TaskError` blame a
 file, a model or a weight file that the user named, `FeatureError` the tensors that a model or a
-caller gave.  A caller's programming mistake is a plain `ValueError` or `TypeError`.  Every message
-says what was found, what was expected and, where there is one, the remedy, in one line.
+caller gave, `JobError` a folder of kept results, or the processes that work was given to.  A
+caller's programming mistake is a plain `ValueError` or `TypeError`.  Every message says what was
+found, what was expected and, where there is one, the remedy, in one line.
 """
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "CorruptBitstreamError",
     "FeatureCodecError",
     "FeatureError",
+    "JobError",
     "LimitExceededError",
     "LinkError",
     "ModelError",
@@ -53,6 +55,10 @@ class VideoError(FeatureCodecError):
 
 class FeatureError(FeatureCodecError, ValueError):
     """Feature tensors cannot be coded: another shape or number than stated, values out of range."""
+
+
+class JobError(FeatureCodecError):
+    """A kept result is damaged, or those who should do the work are not there."""
 
 
 class LinkError(FeatureCodecError):

@@ -1,4 +1,4 @@
-"""Jobs for the tests of `tools/running/jobs.py`, importable by other processes.
+"""Jobs for the tests of `codec/running/jobs.py`, importable by other processes.
 
 Each leaves a file per attempt in a folder, so that a test can count them.
 """

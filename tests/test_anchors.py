@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from tools.contenders.anchors import ANCHORS
-from tools.contenders.pixels import (
+from codec.errors import VideoError
+from codec.files.pictures import (
     CHROMA_MIDDLE,
     double,
     from_pictures,
@@ -24,10 +24,7 @@ from tools.contenders.pixels import (
     to_pictures,
     ycbcr_to_rgb,
 )
-from tools.contenders.scene import Coded, Scene, StudyCodec
-from tools.contenders.tensors import tile, tile_layout, untile
-from tools.contenders.video import (
-    AnchorUnavailableError,
+from codec.files.video_coders import (
     VideoCoder,
     _bare,
     code_video,
@@ -35,6 +32,10 @@ from tools.contenders.video import (
     x264,
     x265,
 )
+from tools.contenders.anchors import ANCHORS
+from tools.contenders.scene import Coded, Scene, StudyCodec
+from tools.contenders.tensors import tile, tile_layout, untile
+from tools.contenders.unavailable import AnchorUnavailableError
 
 CLIP = Path(__file__).resolve().parent.parent / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 FRAMES = 3
@@ -331,11 +332,11 @@ def test_frames_cost_what_is_new_in_them(name: str) -> None:
 @pytest.mark.video
 def test_what_cannot_be_had() -> None:
     picture = VideoFrame.from_ndarray(np.zeros((96, 64), np.uint8), format="yuv420p")
-    with pytest.raises(AnchorUnavailableError, match="has no libx999"):
+    with pytest.raises(VideoError, match="has no libx999"):
         code_video([picture], VideoCoder("libx999", "hevc", "", "", ""), 30, "yuv420p")
     needs("x265")
     tiny = VideoFrame.from_ndarray(np.zeros((8, 8), np.uint16), format="gray10le")
-    with pytest.raises(AnchorUnavailableError, match="does not take pictures of 8x8 in gray10le"):
+    with pytest.raises(VideoError, match="does not take pictures of 8x8 in gray10le"):
         code_video([tiny], x265(), 30, "gray10le")
 
 

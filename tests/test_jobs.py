@@ -14,12 +14,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from small_jobs import SmallJob
 
-from tools.running.jobs import Store, _Remaining, complete
+from codec.errors import JobError
+from codec.running.jobs import Store, _Remaining, complete
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,14 +63,14 @@ def test_a_failure_stops_nothing_else(tmp_path: Path, attempts: Path, workers: i
 
 def test_a_process_that_dies_is_told_in_one_line(tmp_path: Path, attempts: Path) -> None:
     jobs = [SmallJob(attempts, 0), SmallJob(attempts, 1, dies=True)]
-    with pytest.raises(click.ClickException, match=r"ended abruptly .* goes on from there"):
+    with pytest.raises(JobError, match=r"ended abruptly .* goes on from there"):
         complete(jobs, Store(tmp_path / "jobs"), workers=2)
 
 
 def test_a_damaged_result_names_its_file(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "half.json").write_text('{"square": ')
-    with pytest.raises(click.ClickException, match=r"half\.json: not the JSON of a result"):
+    with pytest.raises(JobError, match=r"half\.json: not the JSON of a result"):
         store.read("half")
 
 
@@ -120,7 +120,7 @@ def test_the_estimate_follows_the_groups() -> None:
 KILLED = """
 from pathlib import Path
 from small_jobs import SmallJob
-from tools.running.jobs import Store, complete
+from codec.running.jobs import Store, complete
 
 if __name__ == "__main__":
     jobs = [SmallJob(Path({attempts!r}), number, seconds=0.1) for number in range(40)]
@@ -239,8 +239,6 @@ def test_no_cluster_there_is_told_in_one_line(tmp_path: Path, attempts: Path) ->
     del distributed
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        pytest.raises(
-            click.ClickException, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"
-        ),
+        pytest.raises(JobError, match=r"no dask scheduler answers at tcp://127\.0\.0\.1:9"),
     ):
         complete([SmallJob(attempts, 0)], Store(tmp_path), cluster="tcp://127.0.0.1:9")

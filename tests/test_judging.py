@@ -9,11 +9,11 @@ import pytest
 import torch
 from small_detector import write_detector
 
-from codec.models.preprocessing import normalise
+from codec.models.preprocessing import normalise, normalise_float
 from tools.contenders.anchors import ANCHORS
 from tools.contenders.codecs import LatentMotionCodec
-from tools.contenders.scene import Coded, Scene, normalise_float
-from tools.contenders.video import AnchorUnavailableError
+from tools.contenders.scene import Coded, Scene
+from tools.contenders.unavailable import AnchorUnavailableError
 
 pytestmark = pytest.mark.video
 

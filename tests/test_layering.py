@@ -29,9 +29,12 @@ PACKAGES = [
     "models",
     "tasks",
     "files",
+    "running",
     "pipeline",
     "live",
     "inspection",
+    "pages",
+    "planning",
     "cli",
 ]
 
@@ -48,6 +51,7 @@ SOLE_IMPORTERS = {
     "efficientnet_lite_pytorch": {"models"},
     "pycocotools": {"tasks"},
     "PIL": {"tasks"},
+    "jinja2": {"pages"},
     "aioquic": {"live"},
     "cryptography": {"live"},
 }

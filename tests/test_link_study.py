@@ -16,6 +16,7 @@ pytest.importorskip("matplotlib", reason="the study needs the extra `study`")
 
 from small_detector import write_detector
 
+from codec.running.keys import file_hash
 from tools.contenders.scene import Scene
 from tools.link_study.command import main
 from tools.link_study.ends import CONCEALMENTS, STRATEGIES, Source, Terms, send
@@ -24,7 +25,6 @@ from tools.link_study.measurement import LinkJob, Setting
 from tools.link_study.parity import Parity
 from tools.link_study.pixels import arrived, coded_at, decoded, renumbered
 from tools.link_study.summary import estimates, means
-from tools.running.keys import file_hash
 
 pytestmark = [pytest.mark.video]
 

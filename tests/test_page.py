@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,9 @@ pytest.importorskip("scipy", reason="pages need the extra `study`")
 from markupsafe import Markup
 from small_study import CLIPS, PIXEL, make_detection, make_study
 
+from codec.pages.shell import ASSETS, Section, embedded_json, numbers, table
 from tools.rate_distortion.page import study_page
-from tools.report.page import (
-    CHARTS,
-    Section,
-    asset,
-    embedded_figure,
-    embedded_json,
-    numbers,
-    render_page,
-    table,
-)
+from tools.report.page import CHARTS, asset, embedded_figure, render_page
 
 HOSTILE = "</script><img src=x onerror=\"document.title='harmed'\">'\"&<!--"
 
@@ -179,66 +170,13 @@ def test_what_the_study_module_writes_is_what_the_page_reads() -> None:
 
 
 def test_assets_use_no_banned_function() -> None:
-    for name in ("page.js", "rate_distortion.js"):
-        assert not re.search(r"\beval\b|innerHTML|insertAdjacentHTML|document\.write", asset(name))
+    for source in ((ASSETS / "page.js").read_text(), asset("rate_distortion.js")):
+        assert not re.search(r"\beval\b|innerHTML|insertAdjacentHTML|document\.write", source)
 
 
 # --- in a browser ---
 
-OPTIONS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--force-prefers-reduced-motion", "--window-size=1200,900",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A headless Chromium that logs everything."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs the package selenium")
-    from selenium.webdriver.chrome.service import Service
-
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    service = shutil.which("chromedriver")
-    if not binary or not service:
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(service))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
 Opener = Callable[[str], Any]
-
-
-@pytest.fixture
-def opened(browser: Any, tmp_path: Path) -> Iterator[Opener]:
-    """Open a page; afterwards, see that it has complained of nothing and asked for nothing."""
-    browser.get("data:,")
-    for kind in ("browser", "performance"):
-        browser.get_log(kind)  # of other tests
-
-    def open_page(text: str) -> Any:
-        path = tmp_path / "page.html"
-        path.write_text(text, encoding="utf-8")
-        browser.get(path.as_uri())
-        return browser
-
-    yield open_page
-    assert browser.get_log("browser") == []
-    messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
-    requested = [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
-    assert [url for url in requested if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("plotly", reason="the study needs the extra `study`")
 
+from codec.running.keys import file_hash
 from tools.rate_distortion.command import main, planned, read_labels
 from tools.rate_distortion.measurement import PointJob, ShowcaseJob
 from tools.report import provenance
-from tools.running.keys import file_hash
 
 CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "car_24.mp4"
 OPTIONS = ("--split", "blocks.10", "--qp", "30", "--frames", "3", "--codec", "lmc", "--no-pictures")

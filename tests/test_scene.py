@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from codec.errors import ModelError, VideoError
-from codec.models.preprocessing import default_preprocessing, normalise
-from tools.contenders.scene import Coded, Scene, normalise_float
+from codec.models.preprocessing import default_preprocessing, normalise, normalise_float
+from tools.contenders.scene import Coded, Scene
 
 pytestmark = [pytest.mark.video, pytest.mark.weights]
 

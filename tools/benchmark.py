@@ -33,6 +33,7 @@ from codec.encoding.config import EncoderConfig
 from codec.encoding.motion_search import luma, search_by
 from codec.files.outputs import ended_by_signals
 from codec.files.streams import StreamWriter
+from codec.files.video_coders import KEYINT, x265
 from codec.format.packets import FramePacket
 from codec.normative.decoder import Decoder
 from codec.pipeline.edge import EdgeSource
@@ -41,7 +42,6 @@ from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import MEASURED_FRAMES
 from tools.contenders.scene import Scene
 from tools.contenders.tensors import Tiles
-from tools.contenders.video import KEYINT, x265
 from tools.report.provenance import command, peak_memory, reset_peak_memory, stamp
 from tools.running.outputs import guarded, write_text
 

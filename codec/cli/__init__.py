@@ -5,7 +5,7 @@ is at fault, said in one line; 2: wrong usage; 128 + N: ended by signal N, nothi
 Heavy imports happen inside the commands, so that `--help` is instant.
 """
 
-from codec.cli import calibrate, decode, encode, inspect, models, receive, send
+from codec.cli import calibrate, decode, encode, inspect, models, plan, receive, send
 from codec.cli.group import main
 
-__all__ = ["calibrate", "decode", "encode", "inspect", "main", "models", "receive", "send"]
+__all__ = ["calibrate", "decode", "encode", "inspect", "main", "models", "plan", "receive", "send"]

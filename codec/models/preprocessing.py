@@ -16,7 +16,7 @@ from codec.format.header import Interpolation, Preprocessing, Resize
 from codec.models.published import preprocessing_of
 from codec.models.sources import classifiers
 
-__all__ = ["default_preprocessing", "normalise", "read_preprocessing"]
+__all__ = ["default_preprocessing", "normalise", "normalise_float", "read_preprocessing"]
 
 RESIZES: Final = {
     "none": Resize.SHORT_SIDE,
@@ -135,3 +135,11 @@ def normalise(rgb: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> torch
     samples = (ordered.astype(np.float32) - mean) / scale
     frames = samples.reshape(-1, *samples.shape[-3:])
     return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
+
+
+def normalise_float(rgb: npt.NDArray[np.float32], preprocessing: Preprocessing) -> torch.Tensor:
+    """Turn float frames (N, H, W, 3) into model input, as `normalise` does with integers."""
+    mean = np.array(preprocessing.mean_thousandths, np.float32) / np.float32(1000)
+    scale = np.array(preprocessing.scale_thousandths, np.float32) / np.float32(1000)
+    samples = ((rgb[..., ::-1] if preprocessing.bgr else rgb) - mean) / scale
+    return torch.from_numpy(np.ascontiguousarray(samples.transpose(0, 3, 1, 2)))

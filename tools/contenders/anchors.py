@@ -23,11 +23,7 @@ import lzma
 import zlib
 from functools import partial
 
-from tools.contenders.labels import EVERYTHING, LARGEST, Labels
-from tools.contenders.pixels import Pixels, Source
-from tools.contenders.scene import StudyCodec
-from tools.contenders.tensors import Lossless, NnCodec, Tiles, Uncompressed
-from tools.contenders.video import (
+from codec.files.video_coders import (
     LOW_DELAY,
     SVT_PLAIN,
     X264_PLAIN,
@@ -37,6 +33,10 @@ from tools.contenders.video import (
     x264,
     x265,
 )
+from tools.contenders.labels import EVERYTHING, LARGEST, Labels
+from tools.contenders.pixels import Pixels, Source
+from tools.contenders.scene import StudyCodec
+from tools.contenders.tensors import Lossless, NnCodec, Tiles, Uncompressed
 
 __all__ = ["ANCHORS"]
 

@@ -32,6 +32,7 @@ from codec import __version__
 from codec.encoding.config import DEFAULT_EFFORT, Decisions, EncoderConfig
 from codec.encoding.encoder import EncodedFrame, Encoder
 from codec.files.streams import StreamReader, StreamWriter
+from codec.files.video_coders import KEYINT
 from codec.format.constants import DEFAULT_GRID, MAX_QP
 from codec.pipeline.decoding import decode_frames
 from codec.pipeline.encoding import VideoEncoder
@@ -39,7 +40,6 @@ from codec.pipeline.options import VideoOptions
 from tools.contenders.anchors import ANCHORS
 from tools.contenders.latent_search import latent_fields
 from tools.contenders.scene import Coded, Scene, StudyCodec
-from tools.contenders.video import KEYINT
 
 __all__ = ["ANCHOR_NAMES", "CODEC_NAMES", "LatentMotionCodec", "study_codecs"]
 

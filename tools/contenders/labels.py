@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.contenders.scene import Coded, Scene
-from tools.contenders.video import AnchorUnavailableError
+from tools.contenders.unavailable import AnchorUnavailableError
 
 __all__ = ["EVERYTHING", "LARGEST", "Labels", "Representation", "decode", "encode"]
 

@@ -25,14 +25,19 @@ from codec.errors import VideoError
 from codec.files.video import VideoReader
 from codec.format.header import Preprocessing
 from codec.metrics import FeatureNrmse, kl_divergence
-from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
+from codec.models.preprocessing import (
+    default_preprocessing,
+    normalise,
+    normalise_float,
+    read_preprocessing,
+)
 from codec.models.sources import load_model, model_name
 from codec.models.submodels import SplitModel, split_model
 from codec.pipeline.network_tasks import described, task_of
 from codec.tasks.classification import Classification
 from tools.contenders.judging import Classes, Fidelity, Judged, Outputs, in_batches
 
-__all__ = ["Coded", "Scene", "StudyCodec", "normalise_float", "preprocessing_of"]
+__all__ = ["Coded", "Scene", "StudyCodec", "preprocessing_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,14 +269,6 @@ class Scene:
         return [
             torch.from_numpy(np.ascontiguousarray(tensor, np.float32)) for tensor in coded.features
         ]
-
-
-def normalise_float(rgb: NDArray[np.float32], preprocessing: Preprocessing) -> Tensor:
-    """Turn float frames (N, H, W, 3) into model input, as `normalise` does with integers."""
-    mean = np.array(preprocessing.mean_thousandths, np.float32) / np.float32(1000)
-    scale = np.array(preprocessing.scale_thousandths, np.float32) / np.float32(1000)
-    samples = ((rgb[..., ::-1] if preprocessing.bgr else rgb) - mean) / scale
-    return torch.from_numpy(np.ascontiguousarray(samples.transpose(0, 3, 1, 2)))
 
 
 def preprocessing_of(model: str, weights: str, file: Path | None) -> Preprocessing:

@@ -17,8 +17,9 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
+from codec.files.video_coders import VideoCoder, code_video, parameters_of
 from tools.contenders.scene import Coded, Scene
-from tools.contenders.video import AnchorUnavailableError, VideoCoder, code_video, parameters_of
+from tools.contenders.unavailable import AnchorUnavailableError
 
 __all__ = ["Lossless", "NnCodec", "Tiles", "Uncompressed", "tile", "tile_layout", "untile"]
 

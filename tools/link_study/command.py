@@ -34,6 +34,8 @@ import torch
 from codec.cli.parameters import MODEL, PREPROCESSING, TASK, WEIGHTS
 from codec.models import DEFAULT_MODEL
 from codec.models.sources import is_file
+from codec.running.jobs import Store, complete
+from codec.running.keys import file_hash
 from tools.link_study.ends import STRATEGIES, Terms
 from tools.link_study.figures import link_figure
 from tools.link_study.link import Condition
@@ -41,8 +43,6 @@ from tools.link_study.measurement import ANCHOR, LinkJob, PixelsJob, Setting
 from tools.link_study.summary import estimates, lead_of, means
 from tools.report import provenance
 from tools.report.figures import save
-from tools.running.jobs import Store, complete
-from tools.running.keys import file_hash
 from tools.running.options import job_options
 from tools.running.outputs import guarded, write_text
 

@@ -17,12 +17,12 @@ import torch
 
 from codec.models.sources import model_name
 from codec.pipeline.network_tasks import described
+from codec.running.keys import file_hash, key_of
 from tools.contenders.scene import Coded, Scene
 from tools.link_study.ends import CONCEALMENTS, Course, Source, Terms, send
 from tools.link_study.link import Condition
 from tools.link_study.pixels import REFRESH, arrived, decoded, nearest
 from tools.report import provenance
-from tools.running.keys import file_hash, key_of
 
 __all__ = ["ANCHOR", "FIGURES", "LinkJob", "PixelsJob", "Setting"]
 

@@ -28,8 +28,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from tools.contenders.pixels import from_pictures, to_pictures
-from tools.contenders.video import LOW_DELAY, X265_PLAIN, encode_video, x265
+from codec.files.pictures import from_pictures, to_pictures
+from codec.files.video_coders import LOW_DELAY, X265_PLAIN, encode_video, x265
 from tools.link_study.link import Clock, Condition, Path
 
 __all__ = ["REFRESH", "Arrived", "arrived", "coded_at", "decoded", "nearest", "renumbered"]

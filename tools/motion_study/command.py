@@ -27,9 +27,9 @@ from tools.motion_study.settings import NETWORKS, SHIPPED_CLIP, Settings
 from tools.running.options import job_options
 
 if TYPE_CHECKING:  # imported inside commands, so that --help is instant
+    from codec.running.jobs import Result, Store
     from tools.motion_study.experiments import ExperimentJob
     from tools.motion_study.verdicts import Report
-    from tools.running.jobs import Result, Store
 
 __all__ = ["main"]
 
@@ -200,8 +200,8 @@ def _run(names: Sequence[str], options: Mapping[str, Any]) -> None:
     """Do experiments, write their files, and with all of them the page."""
     from codec.errors import FeatureCodecError  # noqa: PLC0415
     from codec.files.outputs import one_line  # noqa: PLC0415
+    from codec.running.jobs import Store, complete  # noqa: PLC0415
     from tools.motion_study.experiments import ExperimentJob  # noqa: PLC0415
-    from tools.running.jobs import Store, complete  # noqa: PLC0415
 
     start = time.monotonic()
     settings = _settings(options)

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from codec.running.jobs import Result
+from codec.running.keys import file_hash, key_of
 from tools.motion_study import (
     coded,
     depth,
@@ -34,8 +36,6 @@ from tools.motion_study.networks import weights_of
 from tools.motion_study.settings import Settings
 from tools.motion_study.verdicts import Report
 from tools.report.provenance import stamp
-from tools.running.jobs import Result
-from tools.running.keys import file_hash, key_of
 
 __all__ = ["ExperimentJob", "report"]
 

@@ -23,6 +23,7 @@ from torch.nn import functional
 from codec.encoding.motion_search import MotionSearch, luma
 from codec.format.header import TensorSpec
 from codec.normative.motion import latent_displacement
+from codec.pages.shell import table
 from tools.motion_study.drawing import bare_axis
 from tools.motion_study.networks import MAIN_LAYER, load_network
 from tools.motion_study.pictures import frames_of
@@ -34,7 +35,6 @@ from tools.motion_study.warps import (
     positions,
 )
 from tools.report.figures import MUTED, figure_style
-from tools.report.page import table
 
 __all__ = ["Flow", "draw", "exhaustive_motion", "measure", "report"]
 

@@ -17,6 +17,7 @@ from codec.encoding.motion_search import MotionSearch, luma
 from codec.format.header import TensorSpec
 from codec.metrics import FeatureNrmse, nrmse_from_psnr
 from codec.normative.motion import latent_displacement
+from codec.pages.shell import table
 from tools.motion_study.drawing import COLOURS, network_title, short, values_of
 from tools.motion_study.networks import load_network
 from tools.motion_study.pictures import frames_of
@@ -36,7 +37,6 @@ from tools.motion_study.warps import (
     moved,
 )
 from tools.report.figures import GRID, PALETTE, figure_style
-from tools.report.page import table
 
 __all__ = ["draw", "measure", "report"]
 

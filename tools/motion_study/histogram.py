@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
+from codec.pages.shell import table
 from tools.motion_study.drawing import COLOURS, network_title, short, values_of
 from tools.motion_study.networks import BATCH, load_network
 from tools.motion_study.pictures import pictures_of
@@ -31,7 +32,6 @@ from tools.motion_study.warps import (
     Affine,
 )
 from tools.report.figures import GRID, INK, figure_style
-from tools.report.page import table
 
 __all__ = ["draw", "measure", "report"]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from codec.pages.shell import Section, table
 from tools.motion_study.verdicts import Finding, Report
-from tools.report.page import Section, embedded_figure, render_page, table
+from tools.report.page import embedded_figure, render_page
 
 __all__ = ["page"]
 

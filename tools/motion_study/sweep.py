@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from codec.pages.shell import table
 from tools.motion_study.drawing import COLOURS, network_title, short, values_of
 from tools.motion_study.networks import load_network
 from tools.motion_study.pictures import pictures_of
@@ -36,7 +37,6 @@ from tools.motion_study.warps import (
     Prediction,
 )
 from tools.report.figures import MUTED, figure_style
-from tools.report.page import table
 
 __all__ = ["draw", "measure", "report"]
 

@@ -42,6 +42,8 @@ from codec.models.sources import is_file
 from codec.models.submodels import SplitModel, split_model
 from codec.pipeline.network_tasks import described, task_of
 from codec.pipeline.profiles import profile_of_file
+from codec.running.jobs import Store, complete
+from codec.running.keys import file_hash
 from tools.contenders.codecs import ANCHOR_NAMES, CODEC_NAMES, study_codecs
 from tools.contenders.scene import preprocessing_of
 from tools.rate_distortion.bd_rate import render
@@ -51,8 +53,6 @@ from tools.rate_distortion.page import study_page
 from tools.rate_distortion.study import FIDELITIES, FILES, Study, limits_option, rows_of
 from tools.report import provenance
 from tools.report.figures import save
-from tools.running.jobs import Store, complete
-from tools.running.keys import file_hash
 from tools.running.options import job_options
 from tools.running.outputs import guarded, write_text
 
@@ -340,7 +340,7 @@ def main(
             **_measured(points, showcases, store),
         )
         publish(study, output)
-    except OSError as error:
+    except (FeatureCodecError, OSError) as error:
         raise click.ClickException(one_line(error)) from error
     provenance.warn_of_other_code(study.points)
     _tell(study)

@@ -16,13 +16,13 @@ import numpy as np
 from codec.errors import ModelError, VideoError
 from codec.models.sources import model_name
 from codec.pipeline.network_tasks import described
+from codec.running.keys import file_hash, key_of
 from tools.contenders.codecs import study_codecs
 from tools.contenders.judging import Judged
 from tools.contenders.scene import Coded, Scene, StudyCodec
-from tools.contenders.video import AnchorUnavailableError
+from tools.contenders.unavailable import AnchorUnavailableError
 from tools.rate_distortion.showcase import showcase
 from tools.report import provenance
-from tools.running.keys import file_hash, key_of
 
 __all__ = ["PointJob", "ShowcaseJob"]
 

@@ -15,6 +15,7 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from codec.pages.shell import Cell, Section, numbers, table
 from tools.rate_distortion.bd_rate import MEASURES
 from tools.rate_distortion.figures import (
     bd_rate_figure,
@@ -27,17 +28,7 @@ from tools.rate_distortion.figures import (
 from tools.rate_distortion.measures import MEANINGS, Measure, framed_of, measures_of
 from tools.rate_distortion.study import ANSWERS, STAGES, percent
 from tools.report.figures import save
-from tools.report.page import (
-    CHARTS,
-    Cell,
-    Section,
-    asset,
-    embedded_figure,
-    fragment,
-    numbers,
-    render_page,
-    table,
-)
+from tools.report.page import CHARTS, asset, embedded_figure, fragment, render_page
 
 __all__ = ["study_page"]
 

@@ -1,1 +1,1 @@
-"""How a lot is done, whatever it is: jobs with results that are kept, outputs that are complete."""
+"""What the commands here have in common: options, outputs; jobs are those of `codec.running`."""

@@ -9,7 +9,7 @@ __all__ = ["job_options"]
 
 
 def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `workers` and `cluster`, as `tools.running.jobs.complete` takes them."""
+    """Give a command `workers` and `cluster`, as `codec.running.jobs.complete` takes them."""
     workers = click.option(
         "-j",
         "--jobs",

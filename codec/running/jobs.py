@@ -4,18 +4,19 @@
                       ▲                                   │ one result at a time
                       └────────── FOLDER/KEY.json ◄───────┘ temporary name, then renamed
 
-A study killed at any point goes on where it was: what is in the folder is complete, what is not
-there is done.  Keys are the jobs' own affair; two jobs of one key are the same job.
+Work killed at any point goes on where it was: what is in the folder is complete, what is not there
+is done.  Keys are the jobs' own affair; two jobs of one key are the same job.
 
 A job that raises does not stop the others; what failed is told at the end, and tried again the next
 time.  On a cluster a job whose worker dies is done by another one.  The workers have to be able to
 import what the job is made of, and to read the files that it names.
 
-Not here: what a job is (`rate_distortion/measurement.py`, `motion_study/experiments.py`).
+Not here: what a job is (`codec/planning/measurement.py`, and those of the studies).
 """
 
 import json
 import os
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -29,11 +30,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-import click
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from codec.errors import JobError
 from codec.files.outputs import open_output
 
 __all__ = ["Job", "Result", "Store", "complete"]
@@ -84,12 +85,12 @@ class Store:
         """Return a result.
 
         Raises:
-            click.ClickException: the file is damaged.
+            JobError: the file is damaged.
         """
         try:
             found: Result = json.loads(self._path(key).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise click.ClickException(
+            raise JobError(
                 f"{self._path(key)}: not the JSON of a result ({error}); delete it to have it made "
                 "again"
             ) from error
@@ -138,6 +139,7 @@ def complete(
     workers: int = 1,
     cluster: str | None = None,
     again: Callable[[Result], bool] = lambda result: False,
+    quiet: bool = False,
 ) -> list[str]:
     """Do the jobs whose results are missing, and keep each result as soon as it is there.
 
@@ -148,12 +150,13 @@ def complete(
         workers: processes of this machine.
         cluster: address of a dask scheduler, to do the work there instead.
         again: tells of a result that is there whether its job is to be done once more.
+        quiet: no progress bar.
 
     Returns:
         A line for each job that failed.
 
     Raises:
-        click.ClickException: a process died, or there is no cluster at that address.
+        JobError: a process died, or there is no cluster at that address.
     """
     missing = {job.key: job for job in jobs if job.key not in store or again(store.read(job.key))}
     remaining = _Remaining(defaultdict(int))
@@ -167,6 +170,7 @@ def complete(
             total=len(missing),
             unit="job",
             dynamic_ncols=True,
+            disable=quiet,
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
         with bar:
@@ -177,7 +181,7 @@ def complete(
                     store.write(job.key, outcome)
                 except Exception as error:  # told at the end, with the job's label
                     failed.append(f"{job.label}: {_described(error)}")
-                    bar.write(f"failed: {failed[-1]}")
+                    bar.write(f"failed: {failed[-1]}", file=sys.stderr)
                 remaining.note(job.group, seconds)
                 bar.set_postfix_str(remaining.estimate(width()), refresh=False)
                 bar.update()
@@ -247,7 +251,7 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[Iterator[_Outcome]]:
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
-            raise click.ClickException(
+            raise JobError(
                 "a process ended abruptly (out of memory?); what was measured is kept: the same "
                 "command goes on from there, with fewer processes by -j"
             ) from error
@@ -263,13 +267,14 @@ def _clustered(jobs: Sequence[Job], address: str) -> Iterator[Any]:
     try:
         distributed: Any = import_module("distributed")  # an extra, and slow to import
     except ImportError as error:
-        raise click.ClickException(
-            f"--cluster needs the extra `cluster` ({error}): pip install '.[cluster]'"
+        raise JobError(
+            f"--cluster needs the extra `cluster` ({error}): pip install "
+            "'latent-motion-codec[cluster]'"
         ) from error
     try:
         client = distributed.Client(address, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise click.ClickException(
+        raise JobError(
             f"no dask scheduler answers at {address} ({_described(error)}); start one with "
             "`dask scheduler` and workers with `dask worker ADDRESS --nthreads 1`"
         ) from error

@@ -1,4 +1,4 @@
-"""Video codecs as the anchors use them: pictures in, bytes and pictures out, nothing written.
+"""Video codecs as what features are compared with: pictures in, bytes and pictures out.
 
 Rate is that of the bare elementary stream: neither container nor the encoders' banners (SEI) nor
 AV1's temporal delimiters count, parameter sets count once.  x265 runs without wavefronts, which
@@ -9,7 +9,7 @@ import importlib.metadata
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,13 +22,14 @@ from av.codec.context import CodecContext, Flags
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
+from codec.errors import VideoError
+
 __all__ = [
     "KEYINT",
     "LOW_DELAY",
     "SVT_PLAIN",
     "X264_PLAIN",
     "X265_PLAIN",
-    "AnchorUnavailableError",
     "VideoCoder",
     "code_video",
     "encode_video",
@@ -37,10 +38,6 @@ __all__ = [
     "x264",
     "x265",
 ]
-
-
-class AnchorUnavailableError(ValueError):
-    """An anchor needs what this machine or this clip has not."""
 
 
 FRAME_RATE = Fraction(25)  # what the encoders are told; only their reading of crf depends on it
@@ -115,7 +112,7 @@ def encode_video(
     the first packet.
 
     Raises:
-        AnchorUnavailableError: this FFmpeg has no such encoder, or it does not take pictures of
+        VideoError: this FFmpeg has no such encoder, or it does not take pictures of
             that size.
     """
     os.environ.setdefault("SVT_LOG", "1")  # errors only, else it greets on stderr
@@ -129,7 +126,7 @@ def encode_video(
 
     def collect(found: Sequence["av.Packet[Any]"]) -> None:
         for packet in found:
-            assert packet.pts is not None  # every picture has one
+            assert packet.pts is not None  # noqa: S101 - every picture has one
             packets.append((packet.pts, bytes(packet)))
 
     try:
@@ -142,7 +139,7 @@ def encode_video(
         collect(encoder.encode(None))
     except av.error.FFmpegError as error:
         size = f"{encoder.width}x{encoder.height}"
-        raise AnchorUnavailableError(
+        raise VideoError(
             f"{coder.encoder} does not take pictures of {size} in {pixel_format}: {error.strerror}"
         ) from error
     packets = [(pts, _bare(packet, coder)) for pts, packet in packets]
@@ -152,7 +149,12 @@ def encode_video(
 
 
 def code_video(
-    pictures: Sequence[VideoFrame], coder: VideoCoder, crf: float, pixel_format: str
+    pictures: Sequence[VideoFrame],
+    coder: VideoCoder,
+    crf: float,
+    pixel_format: str,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> CodedVideo:
     """Encode pictures and decode them again.
 
@@ -161,21 +163,22 @@ def code_video(
         coder: by what.
         crf: its quality, 0 the finest.
         pixel_format: FFmpeg's name of what the encoder takes.
+        clock: what seconds are told by.
 
     Raises:
-        AnchorUnavailableError: this FFmpeg has no such encoder or decoder, or it does not take
+        VideoError: this FFmpeg has no such encoder or decoder, or it does not take
             pictures of that size.
         ValueError: other pictures came out than went in.
     """
-    start = time.perf_counter()
+    start = clock()
     packets = encode_video(pictures, coder, crf, pixel_format)
-    seconds_encode = time.perf_counter() - start
+    seconds_encode = clock() - start
 
     decoder = _context(coder.decoder, "r")
-    start = time.perf_counter()
+    start = clock()
     frames = [frame for _, packet in packets for frame in decoder.decode(av.Packet(packet))]
     frames += decoder.decode(None)
-    seconds_decode = time.perf_counter() - start
+    seconds_decode = clock() - start
     if len(frames) != len(pictures):
         raise ValueError(
             f"{len(pictures)} pictures went into {coder.encoder}, {len(frames)} came out"
@@ -194,8 +197,8 @@ def _context(codec: str, mode: str) -> VideoCodecContext:
     try:
         context = CodecContext.create(codec, mode)  # type: ignore[call-overload]
     except (av.error.FFmpegError, ValueError) as error:
-        raise AnchorUnavailableError(f"this build of FFmpeg has no {codec}") from error
-    assert isinstance(context, VideoCodecContext)
+        raise VideoError(f"this build of FFmpeg has no {codec}") from error
+    assert isinstance(context, VideoCodecContext)  # noqa: S101 - what video codecs are
     context.thread_count, context.thread_type = 1, "NONE"
     return context
 

@@ -1,0 +1,1 @@
+"""How a lot is done, whatever it is: jobs with stable keys, results that are kept."""
