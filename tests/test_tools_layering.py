@@ -20,6 +20,8 @@ PACKAGES = {
     "motion_study": {"running", "report"},
     "link_study": {"running", "report", "contenders"},
     "make": {"running"},
+    "gallery": {"report", "contenders", "rate_distortion"},
+    "adapters": set(),
     "sweep": {"running"},
     "anatomy": {"running"},
     "benchmark": {"running", "report", "contenders"},
