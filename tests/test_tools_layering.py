@@ -22,6 +22,7 @@ PACKAGES = {
     "make": {"running"},
     "gallery": {"report", "contenders", "rate_distortion"},
     "adapters": set(),
+    "adapters": set(),
     "sweep": {"running"},
     "anatomy": {"running"},
     "benchmark": {"running", "report", "contenders"},
