@@ -90,7 +90,7 @@ def test_the_live_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     pytest.importorskip("aioquic", reason="the live link needs the extra `live`")
     from tools.gallery import live_link
 
-    live_link.main(CAR, tmp_path / "picture.png", "blocks.10")
+    live_link.main(CAR, tmp_path / "picture.png")
     drawn(tmp_path / "picture.png")
     assert re.match(r"\d+ results, the last of them: \w+", capsys.readouterr().out)
 

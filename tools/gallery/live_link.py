@@ -37,7 +37,7 @@ async def sent(clip: Path, split: str) -> tuple[ShownSender, list[dict[str, Any]
     return receiver.status().senders[0], rows
 
 
-def main(clip: Path, output: Path, split: str = "blocks.4") -> None:
+def main(clip: Path, output: Path, split: str = "blocks.10") -> None:
     """Send CLIP to ourselves, and draw what arrived, when, and what it was."""
     sender, rows = asyncio.run(sent(clip, split))
     print(f"{len(rows)} results, the last of them:", rows[-1]["top5"][0]["label"])
