@@ -1,0 +1,1 @@
+"""This codec in the frameworks of others."""

@@ -1,0 +1,1 @@
+"""Small programs to start from, each with the picture that it draws."""
