@@ -100,11 +100,12 @@ def test_from_file_to_results(folder, tmp_path):
         result = sent(folder, receiver.told, "--every-frame", "--record", ours)
         assert result.exit_code == 0, result.output
         assert result.stdout == ""
-        account = "12 frames sent, 12 decoded, 0 lost, 0 given up, 0 skipped, 1 key frames\n"
-        assert result.stderr == account
+        account = "of 12 frames 12 decoded, 0 lost, 0 given up, 0 skipped; 1 key frames; latency "
+        assert result.stderr.startswith(account)
+        assert result.stderr.count("\n") == 1
         _, told = receiver.end(signal.SIGINT)
         assert receiver.process.returncode == 0
-    assert "sender 1: 12 frames decoded, 0 concealed" in told
+    assert "sender 1: of 12 frames 12 decoded, 0 concealed, 0 skipped, 0 lost; " in told
     stream = tmp_path / "file.lmc"
     encode = ["encode", folder / "clip.mkv", "-o", stream, *network_options(folder)]
     assert lmc(*encode, "--no-scene-cut", "-q").exit_code == 0
@@ -163,7 +164,7 @@ def test_a_signal_ends_both_ends_and_leaves_whole_files(folder, tmp_path, number
         sender.send_signal(number)
         _, account = sender.communicate(timeout=30)
         assert sender.returncode == 0
-        assert re.match(r"\d+ frames sent, ", account)
+        assert re.match(r"of \d+ frames \d+ decoded, ", account)
         _, told = receiver.end(number)
         assert receiver.process.returncode == 0
         assert told.count("\n") == 6

@@ -86,7 +86,7 @@ def test_every_frame_gives_the_results_of_files(folder, expected):
     assert (status.frames_sent, status.frames_acked, status.key_frames) == (FRAMES, FRAMES, 1)
     for stream in (sent, recordings.files[1]):
         assert decoded(folder, stream.getvalue()) == (rows, sums)
-    assert any("12 frames decoded, 0 concealed, 0 skipped" in line for line in served.lines)
+    assert any("of 12 frames 12 decoded, 0 concealed, 0 skipped, 0 lost" in line for line in served.lines)
 
 
 def test_a_file_at_its_own_pace(folder, expected):

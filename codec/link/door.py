@@ -16,7 +16,7 @@ from codec.link.wire import MAX_HELLO_BYTES
 
 __all__ = ["Door"]
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 3.0
 """Seconds in which a connection has to say hello."""
 
 
@@ -31,7 +31,7 @@ class Door:
         max_latency: of the sessions, in seconds.
         limits: what a stream may ask for.
         senders: most sessions, present and away.
-        waiting: most connections that have not said hello.
+        waiting: most connections that have not said hello; with one more, the oldest is to go.
         memory: seconds for which a sender that has vanished may come back.
     """
 
@@ -56,16 +56,12 @@ class Door:
         self._silent: list[int] = []
 
     def knock(self, now: float) -> int:
-        """Note a connection; return its number for `greet`.
-
-        Raises:
-            LinkError: too many are waiting; close it.
+        """Note a connection; return its number for `greet`.  One that has waited for longest may
+        have to go: `poll`.
         """
         self._expire(now)
         if len(self._knocked) >= self._waiting:
-            raise self._refusal(
-                "waiting", f"{self._waiting} connections have not said hello; try again later"
-            )
+            self._give_up(min(self._knocked))
         self._count += 1
         self._knocked[self._count] = now
         return self._count
@@ -85,7 +81,7 @@ class Door:
         """
         self._expire(now)
         if self._knocked.pop(connection, None) is None:
-            raise self._refusal("late", f"no hello within {PATIENCE:g} seconds")
+            raise self._refusal("late", "no hello in time")
         hello = self._hello(content)
         known = self.sessions.get(hello.session)
         if known is not None and known.ended:
@@ -149,6 +145,9 @@ class Door:
         for session in [kept for kept, since in self._away.items() if now - since > self._memory]:
             self.forget(session)
         for number in [kept for kept, since in self._knocked.items() if now - since > PATIENCE]:
-            del self._knocked[number]
-            self._silent.append(number)
-            self.refused["silent"] += 1
+            self._give_up(number)
+
+    def _give_up(self, number: int) -> None:
+        del self._knocked[number]
+        self._silent.append(number)
+        self.refused["silent"] += 1
