@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("aioquic")
 
-from live_ends import FRAMES, network_options, write_inputs
+from live_ends import FRAMES, network_options, read_account, write_inputs
 
 from codec import cli
 
@@ -124,6 +124,33 @@ def test_from_file_to_results(folder, tmp_path):
     ]
 
 
+def test_a_focus_goes_back_and_is_granted(folder, tmp_path):
+    out, few = tmp_path / "out.jsonl", tmp_path / "few.toml"
+    few.write_text((folder / "detection.toml").read_text().replace("0.3", "0.6"))
+    with receiving(folder, "--task", out, "--focus", "--max-bytes", 512) as receiver:
+        told = [*receiver.told, "--task", few, "--fps", 4, "--max-latency", "2s"]
+        result = lmc("send", folder / "clip.mkv", *network_options(folder), *told)
+        assert result.exit_code == 0, result.output
+        _, told = receiver.end()
+    assert any("bbox" in json.loads(line) for line in out.read_text().splitlines())
+    assert re.search("[1-9][0-9]* wishes granted", result.stderr)
+    ours, theirs = read_account(result.stderr), read_account(told)
+    assert ours["frames"] == theirs["frames"] == FRAMES
+    assert sum(ours[what] for what in ("decoded", "lost", "given up", "skipped")) == FRAMES
+    assert sum(theirs[what] for what in ("decoded", "concealed", "skipped", "lost")) == FRAMES
+
+
+def test_recordings_of_later_senders_are_checked_first(folder, tmp_path):
+    (tmp_path / "out-7.lmc").write_bytes(b"")
+    words = ["receive", "--record", tmp_path / "out.lmc"]
+    result = lmc(*words)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"lmc: {tmp_path}/out-7.lmc: exists; pass --force")
+    result = lmc(*words, "--force", "--senders", 2, "--task", tmp_path / "out-2.lmc")
+    assert result.exit_code == 2
+    assert "both name" in result.stderr
+
+
 def test_the_page_shows_what_came(folder):
     with receiving(folder, "--page", "0", "--every-frame") as receiver:
         page = re.search("^page at (http://127.0.0.1:[0-9]+/)$", receiver.printed, re.MULTILINE)
@@ -215,6 +242,11 @@ def test_a_port_that_is_taken(folder):
         (["receive", "--listen", "here:99999"], "'here:99999' is not HOST:PORT"),
         (["receive", "--max-latency", "200"], "'200' is not a time from 1ms to 60s"),
         (["receive", "--record", "-"], "--record names a file"),
+        (["receive", "--focus"], "--focus goes by results; give --task"),
+        (
+            ["receive", "--focus", "--task", "-", "--every-frame"],
+            "--every-frame keeps the quality everywhere",
+        ),
         (SEND[:-2], "--token is needed"),
         (
             [*SEND, "--fps", "5", "--every-frame"],
