@@ -29,9 +29,11 @@ LATENCY = 2.0
 
 
 def write_inputs(folder: Path) -> Path:
-    """Write small.pt2, small.toml, detection.toml and clip.mkv."""
+    """Write small.pt2, small.toml, detection.toml, clip.mkv and long.mkv, four times as long."""
     write_detector(folder)
-    write_video(folder / "clip.mkv", moving(FRAMES, (1, 2), 64, 64))
+    there = moving(FRAMES, (1, 2), 64, 64)
+    write_video(folder / "clip.mkv", there)
+    write_video(folder / "long.mkv", (there + there[::-1]) * 2)
     return folder
 
 

@@ -14,10 +14,14 @@ from codec.link.receiver import ReceiverSession
 from codec.link.upstream import Hello, read_from_sender
 from codec.link.wire import MAX_HELLO_BYTES
 
-__all__ = ["Door"]
+__all__ = ["Door", "FullError"]
 
 PATIENCE: Final = 3.0
 """Seconds in which a connection has to say hello."""
+
+
+class FullError(LinkError):
+    """As many senders are here as may be; one of them may have gone, and not be missed yet."""
 
 
 class Door:
@@ -77,6 +81,7 @@ class Door:
         has become due in it.  A connection that the session had before is void.
 
         Raises:
+            FullError: not let in now; close, and let it try again.
             LinkError: not let in; send `refusal` of it, and close.
         """
         self._expire(now)
@@ -92,7 +97,8 @@ class Door:
             return known, known.resume(hello, now)
         if len(self.sessions) >= self._senders:
             if not self._away:
-                raise self._refusal("full", f"{self._senders} senders are connected")
+                self.refused["full"] += 1
+                raise FullError(f"{self._senders} senders are connected")
             self.forget(min(self._away, key=lambda session: self._away[session]))
         session = ReceiverSession(hello, now, max_latency=self._max_latency, limits=self._limits)
         self.sessions[hello.session] = session

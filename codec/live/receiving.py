@@ -39,7 +39,7 @@ from codec.format.primitives import ByteReader
 from codec.format.profile import Profile
 from codec.format.slots import Slots
 from codec.limits import DEFAULT_LIMITS, Limits
-from codec.link.door import Door
+from codec.link.door import Door, FullError
 from codec.link.events import Ended, Frame, Missing, Opened, ReceiverEvent, Skipped
 from codec.link.receiver import ReceiverSession
 from codec.link.wire import MAX_HELLO_BYTES
@@ -271,7 +271,7 @@ class Receiver:
         for number in self.door.poll(time.monotonic()):
             silent = self._guests.pop(number, None)
             if silent is not None:
-                silent.abandon("nothing was said in time")
+                silent.abandon("nothing was said in time", later=True)
         for key, channel in list(self.channels.items()):
             if key not in self.door.sessions:
                 self._end(channel)
@@ -298,8 +298,10 @@ class Receiver:
                 connection.abandon("a fault of the receiver")
 
     def _send_away(self, connection: Connection, error: LinkError) -> None:
-        connection.send([], [Door.refusal(error)])
-        connection.refuse(str(error))
+        later = isinstance(error, FullError)
+        if not later:
+            connection.send([], [Door.refusal(error)])
+        connection.refuse(str(error), later=later)
         now = time.monotonic()
         if now - self._told_at >= TICK:  # whoever guesses tokens fills no disk with this
             self._told_at = now
@@ -399,9 +401,9 @@ class _Guest:
             else:
                 self._channel.message(self._connection, content)
 
-    def closed(self, reason: str) -> None:
+    def closed(self, reason: str, *, later: bool) -> None:
         """Take note that the connection is gone."""
-        del reason
+        del reason, later
         with self._receiver.contained(None):
             if self._channel is None:
                 self._receiver.away(self._number)
@@ -471,7 +473,7 @@ class Channel:
         self._name = connection.address
         self._wishes.forget()
         if before is not None:
-            before.refuse("the sender has come back over another connection")
+            before.refuse("the sender has come back over another connection", later=True)
         self._pump()
 
     def detach(self, connection: Connection) -> None:

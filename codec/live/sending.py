@@ -60,6 +60,8 @@ LAST_SECONDS: Final = 5.0
 """How long the last frames may take to arrive."""
 STOP_SECONDS: Final = 1.0
 """The same, once it is stopped."""
+BUSY_SECONDS: Final = 8.0
+"""How long a receiver may be full at first: it misses one that has vanished after 5."""
 WELCOME_SECONDS: Final = 10.0
 """How long a receiver may take to say whether it lets us in."""
 PATIENT: Final = 60.0
@@ -156,6 +158,7 @@ class Sender:
         self._gone = asyncio.Event()
         self._welcomed = asyncio.Event()
         self._refusal: str | None = None
+        self._busy: str | None = None
         self._ready = self._finishing = False
         self._captured: deque[tuple[int, float]] = deque(maxlen=1000)
         self.latencies = Latencies()
@@ -200,9 +203,11 @@ class Sender:
             self._fault = self._fault or error
             self._gone.set()
 
-    def closed(self, reason: str) -> None:
+    def closed(self, reason: str, *, later: bool) -> None:
         """Take note that the connection is gone."""
-        if reason and self._refusal is None:
+        if reason and later:
+            self._busy = reason
+        elif reason and self._refusal is None:
             self._refusal = reason
         self._gone.set()
 
@@ -277,6 +282,7 @@ class Sender:
             LinkError: nobody answers the first time; somebody else answers; we are refused.
         """
         options, pause = self._options, FIRST_PAUSE
+        patient_until = time.monotonic() + BUSY_SECONDS
         while True:
             self._gone.clear()
             try:
@@ -297,6 +303,8 @@ class Sender:
                 self._session.disconnect()
             if self._fault is not None:
                 raise self._fault
+            if self._busy and not self.connections and time.monotonic() > patient_until:
+                self._refusal = self._busy
             if self._refusal is not None:
                 raise LinkError(f"the receiver refuses: {self._refusal}")
             if self._finishing:

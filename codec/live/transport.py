@@ -59,8 +59,10 @@ STRANGERS_BYTES: Final = 1 << 12
 KNOWN_BYTES: Final = 1 << 22
 """Of the stream, beyond the largest message, that may wait for what is missing before them."""
 LARGEST_FRAME: Final = 1 << 16
-REFUSED: Final = 1
-"""Error code of the application: the other end does not keep to the protocol."""
+REFUSED, LATER = 1, 2
+"""Error codes of the application: the other end does not keep to the protocol, or may not come in;
+it may try again.
+"""
 
 
 class SteadyWindow(QuicCongestionControl):
@@ -113,8 +115,10 @@ class End(Protocol):
     def message(self, content: bytes) -> None:
         """Take a message."""
 
-    def closed(self, reason: str) -> None:
-        """Take note that the connection has ended, and why, if the other end has said."""
+    def closed(self, reason: str, *, later: bool) -> None:
+        """Take note that the connection has ended, and why, if the other end has said; `later`: it
+        may be tried again.
+        """
 
 
 class Connection(QuicConnectionProtocol):
@@ -178,10 +182,10 @@ class Connection(QuicConnectionProtocol):
             self._quic.send_datagram_frame(content)
         self.transmit()
 
-    def refuse(self, reason: str) -> None:
-        """End the connection, and say why."""
+    def refuse(self, reason: str, *, later: bool = False) -> None:
+        """End the connection, and say why, and whether the other end may try again."""
         self._over = True
-        self.close(error_code=REFUSED, reason_phrase=reason)
+        self.close(error_code=LATER if later else REFUSED, reason_phrase=reason)
 
     def keep_alive(self) -> None:
         """Say every few seconds that this end is there."""
@@ -191,7 +195,7 @@ class Connection(QuicConnectionProtocol):
             self._quic.send_ping(0)
             self.transmit()
         except Exception:
-            self.abandon("a fault of the transport")
+            self.abandon("a fault of the transport", later=True)
             return
         self._alive = self._loop.call_later(ALIVE_SECONDS, self.keep_alive)
 
@@ -222,12 +226,12 @@ class Connection(QuicConnectionProtocol):
             super()._handle_timer()
         except Exception:  # without its timer it would never end
             self.refused += 1
-            self.abandon("a fault of the transport")
+            self.abandon("a fault of the transport", later=True)
 
-    def abandon(self, reason: str) -> None:
-        """End the connection at once, and keep nothing of it."""
+    def abandon(self, reason: str, *, later: bool = False) -> None:
+        """The same, and keep nothing of it."""
         with suppress(Exception):
-            self.refuse(reason)
+            self.refuse(reason, later=later)
         self.forget()
         self._connection_terminated_handler()
         self._terminated("")
@@ -239,7 +243,7 @@ class Connection(QuicConnectionProtocol):
                 timer.cancel()
         self._timer = self._alive = None
 
-    def _terminated(self, reason: str) -> None:
+    def _terminated(self, reason: str, *, later: bool = True) -> None:
         self._over = True
         if self._alive is not None:
             self._alive.cancel()
@@ -249,7 +253,7 @@ class Connection(QuicConnectionProtocol):
             ended(self)
         end, self.end = self.end, None
         if end is not None:
-            end.closed(reason)
+            end.closed(reason, later=later)
 
     def quic_event_received(self, event: events.QuicEvent) -> None:
         """Take what has arrived."""
@@ -259,8 +263,9 @@ class Connection(QuicConnectionProtocol):
             if self._opened is not None:
                 self._opened(self)
         elif isinstance(event, events.ConnectionTerminated):
-            told = event.error_code == REFUSED and event.frame_type is None
-            self._terminated(event.reason_phrase if told else "")
+            told = event.error_code in {REFUSED, LATER} and event.frame_type is None
+            reason = event.reason_phrase if told else ""
+            self._terminated(reason, later=event.error_code != REFUSED)
         elif self._over or self.end is None:
             pass
         elif isinstance(event, events.DatagramFrameReceived):
@@ -374,7 +379,7 @@ class Listener(QuicServer):
 
     def _end(self, connection: Connection, reason: str) -> None:
         self.refused += 1
-        connection.abandon(reason)
+        connection.abandon(reason, later=True)
 
 
 async def listen(
