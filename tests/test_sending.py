@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -15,8 +17,10 @@ import pytest
 
 pytest.importorskip("aioquic")
 
+from aioquic.quic.connection import QuicConnection
 from live_ends import (
     FRAMES,
+    TOKEN,
     LossyRelay,
     send,
     sender,
@@ -29,10 +33,13 @@ from codec.errors import LinkError
 from codec.files.streams import StreamReader, StreamWriter
 from codec.link.receiver import ReceiverSession
 from codec.link.sender import SenderSession
+from codec.link.upstream import Bye, FrameHead, Header, Hello, WholeFrame
 from codec.link.wishes import ImportanceGrid
 from codec.live.identity import Identity
+from codec.live.receiving import Channel
 from codec.live.sending import Sender
-from codec.live.transport import connect, listen
+from codec.live.transport import Connection, connect, listen
+from codec.normative.decoder import Decoder
 from codec.pipeline.decoding import TaskOutput, decode_frames, model_of
 from codec.pipeline.edge import EdgeSource
 from codec.pipeline.encoding import VideoEncoder
@@ -413,20 +420,27 @@ def test_silent_connections_keep_nobody_out(folder):
         assert served.receiver.refused >= 32
 
 
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
 class Told:
     """What becomes of a connection."""
 
     def __init__(self) -> None:
         self.closed_for: str | None = None
+        self.messages: list[bytes] = []
 
     def datagram(self, content: bytes) -> None:
         pass
 
-    message = datagram
+    def message(self, content: bytes) -> None:
+        self.messages.append(content)
 
     def closed(self, reason: str, *, later: bool) -> None:
-        assert not later
-        self.closed_for = reason
+        self.closed_for, self.later = reason, later
 
 
 def test_a_stranger_fills_no_memory_behind_a_gap(folder):
@@ -437,16 +451,14 @@ def test_a_stranger_fills_no_memory_behind_a_gap(folder):
             # the first bytes never come
             connection._quic._streams[0].sender._pending.subtract(0, 8)
             connection.transmit()
-            for _ in range(200):
-                if told.closed_for is not None:
-                    break
-                await asyncio.sleep(0.01)
+            await until(lambda: told.closed_for is not None)
 
     told = Told()
     with serving(folder) as served:
         asyncio.run(flood())
         assert served.receiver.refused == 1
     assert told.closed_for == "more was sent than is taken"
+    assert not told.later
 
 
 def test_a_fault_of_ours_in_a_timer_ends_one_session(folder, monkeypatch):
@@ -478,3 +490,39 @@ def test_a_fault_of_ours_at_the_sender_is_raised(folder, monkeypatch):
         made = sender(folder, served, frame_rate=4)
         with pytest.raises(ZeroDivisionError):
             asyncio.run(run())
+
+
+def test_sessions_leave_nothing_behind(folder):
+    stream = io.BytesIO()
+    with serving(folder, every_frame=True) as served:
+        send(folder, served, every_frame=True, record=stream)
+    reader = StreamReader(io.BytesIO(stream.getvalue()))
+    header, packet = reader.header.to_bytes(), next(iter(reader)).to_bytes(None)
+    kinds = {Channel, ReceiverSession, Connection, QuicConnection, Decoder}
+
+    async def session(number: int) -> None:
+        async with connect(served.address, served.fingerprint, largest=1024) as connection:
+            connection.end = told = Told()
+            connection.send([], [Hello(1, TOKEN.encode(), bytes([number]) * 16, 400, 0).to_bytes()])
+            await until(lambda: told.messages)
+            frame = WholeFrame(FrameHead(0, None, 0, 0), packet)
+            connection.send([], [Header(header).to_bytes(), frame.to_bytes()])
+            if number % 2:  # of the others nothing more is heard
+                connection.send([], [Bye(1).to_bytes()])
+                await until(lambda: told.closed_for is not None)
+
+    def left() -> list[object]:
+        gc.collect()
+        return [each for each in gc.get_objects() if type(each) in kinds]
+
+    with serving(folder, finish=False, senders=4) as served:
+        served.receiver.door._memory = 0.1
+        for number in range(20):
+            asyncio.run(session(number))
+        for _ in range(100):
+            if not left():
+                break
+            time.sleep(0.1)
+        assert left() == []
+    accounts = [line for line in served.lines if "1 frames 1 decoded" in line]
+    assert len(accounts) == 20
