@@ -173,8 +173,10 @@ def main() -> None:
     parser.add_argument(
         "--network", nargs="*", default=[], help="options of the receiver's network"
     )
-    parser.add_argument("more", nargs="*", help="options of lmc send, behind --")
-    options = parser.parse_args()
+    words = sys.argv[1:]
+    behind = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:behind])
+    options.more = words[behind + 1 :]  # of lmc send
     with tempfile.TemporaryDirectory() as folder:
         found = {"paced": paced, "halving": halving}[options.what](options, Path(folder))
     sys.exit(bool(found))

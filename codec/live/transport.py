@@ -52,8 +52,8 @@ HELLO_SECONDS: Final = 3.0
 """In which a sender has to become known."""
 ALIVE_SECONDS: Final = 1.5
 """A connection with nothing to say says that it is there, as routers forget silent ones."""
-MOST_OPENING: Final = 32
-MOST_OF_A_HOST: Final = 8
+MOST_OPENING: Final = 64
+MOST_OF_A_HOST: Final = 16
 """Connections of which nothing is known yet."""
 STRANGERS_BYTES: Final = 1 << 12
 KNOWN_BYTES: Final = 1 << 22
