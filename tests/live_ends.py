@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -28,9 +29,11 @@ LATENCY = 2.0
 
 
 def write_inputs(folder: Path) -> Path:
-    """Write small.pt2, small.toml, detection.toml and clip.mkv."""
+    """Write small.pt2, small.toml, detection.toml, clip.mkv and long.mkv, four times as long."""
     write_detector(folder)
-    write_video(folder / "clip.mkv", moving(FRAMES, (1, 2), 64, 64))
+    there = moving(FRAMES, (1, 2), 64, 64)
+    write_video(folder / "clip.mkv", there)
+    write_video(folder / "long.mkv", (there + there[::-1]) * 2)
     return folder
 
 
@@ -47,6 +50,8 @@ class Served:
     def __init__(self, options: ReceiveOptions, identity: Identity, **more: Any) -> None:
         self.rows: list[dict[str, Any]] = []
         self.lines: list[str] = []
+        self.unhandled: list[str] = []
+        """Exceptions that have reached the event loop."""
         self.fingerprint = identity.fingerprint
         self._options, self._identity, self._more = options, identity, more
         self._listening = threading.Event()
@@ -64,23 +69,51 @@ class Served:
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._loop.set_exception_handler(lambda _, told: self.unhandled.append(str(told)))
         more = {"write": self.rows.extend, **self._more}
         self.receiver = Receiver(self._options, self._identity, tell=self.lines.append, **more)
         self.address = await self.receiver.open()
         self._listening.set()
         await self.receiver.run(self._stop)
 
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Call something in its event loop."""
+
+        async def called() -> Any:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(called(), self._loop).result(30)
+
+    def account(self, number: int = 1) -> dict[str, int]:
+        """What it has said became of a sender's frames."""
+        told = f"sender {number}: of "
+        (line,) = (line for line in self.lines if line.startswith(told))
+        return read_account(line)
+
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(30)
         assert not self._thread.is_alive()
+        assert not self.unhandled
         if self.error is not None:
             raise self.error
 
 
+def read_account(line: str) -> dict[str, int]:
+    """Read what either end says of frames."""
+    found = {"frames": int(re.search(r"of (\d+) frames", line)[1])}
+    words = "decoded late|without a result|decoded|concealed|skipped|lost|given up"
+    return found | {what: int(count) for count, what in re.findall(rf"(\d+) ({words})", line)}
+
+
 @contextmanager
 def serving(
-    folder: Path, identity: Identity | None = None, record: Any = None, **options: Any
+    folder: Path,
+    identity: Identity | None = None,
+    record: Any = None,
+    write: Any = None,
+    **options: Any,
 ) -> Iterator[Served]:
     settings = {
         "address": ("127.0.0.1", 0),
@@ -90,7 +123,8 @@ def serving(
         "model": str(folder / "small.pt2"),
         **options,
     }
-    served = Served(ReceiveOptions(**settings), identity or Identity.make(), record=record)
+    more = {"record": record} if write is None else {"record": record, "write": write}
+    served = Served(ReceiveOptions(**settings), identity or Identity.make(), **more)
     try:
         yield served
     finally:

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 pytest.importorskip("aioquic")
 
-from live_ends import FRAMES, network_options, write_inputs
+from live_ends import FRAMES, network_options, read_account, write_inputs
 
 from codec import cli
 
@@ -100,11 +100,12 @@ def test_from_file_to_results(folder, tmp_path):
         result = sent(folder, receiver.told, "--every-frame", "--record", ours)
         assert result.exit_code == 0, result.output
         assert result.stdout == ""
-        account = "12 frames sent, 12 decoded, 0 lost, 0 given up, 0 skipped, 1 key frames\n"
-        assert result.stderr == account
+        account = "of 12 frames 12 decoded, 0 lost, 0 given up, 0 skipped; 1 key frames; latency "
+        assert result.stderr.startswith(account)
+        assert result.stderr.count("\n") == 1
         _, told = receiver.end(signal.SIGINT)
         assert receiver.process.returncode == 0
-    assert "sender 1: 12 frames decoded, 0 concealed" in told
+    assert "sender 1: of 12 frames 12 decoded, 0 concealed, 0 skipped, 0 lost; " in told
     stream = tmp_path / "file.lmc"
     encode = ["encode", folder / "clip.mkv", "-o", stream, *network_options(folder)]
     assert lmc(*encode, "--no-scene-cut", "-q").exit_code == 0
@@ -121,6 +122,33 @@ def test_from_file_to_results(folder, tmp_path):
         "received.lmc",
         "sent.lmc",
     ]
+
+
+def test_a_focus_goes_back_and_is_granted(folder, tmp_path):
+    out, few = tmp_path / "out.jsonl", tmp_path / "few.toml"
+    few.write_text((folder / "detection.toml").read_text().replace("0.3", "0.6"))
+    with receiving(folder, "--task", out, "--focus", "--max-bytes", 512) as receiver:
+        told = [*receiver.told, "--task", few, "--fps", 4, "--max-latency", "2s"]
+        result = lmc("send", folder / "clip.mkv", *network_options(folder), *told)
+        assert result.exit_code == 0, result.output
+        _, told = receiver.end()
+    assert any("bbox" in json.loads(line) for line in out.read_text().splitlines())
+    assert re.search("[1-9][0-9]* wishes granted", result.stderr)
+    ours, theirs = read_account(result.stderr), read_account(told)
+    assert ours["frames"] == theirs["frames"] == FRAMES
+    assert sum(ours[what] for what in ("decoded", "lost", "given up", "skipped")) == FRAMES
+    assert sum(theirs[what] for what in ("decoded", "concealed", "skipped", "lost")) == FRAMES
+
+
+def test_recordings_of_later_senders_are_checked_first(folder, tmp_path):
+    (tmp_path / "out-7.lmc").write_bytes(b"")
+    words = ["receive", "--record", tmp_path / "out.lmc"]
+    result = lmc(*words)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"lmc: {tmp_path}/out-7.lmc: exists; pass --force")
+    result = lmc(*words, "--force", "--senders", 2, "--task", tmp_path / "out-2.lmc")
+    assert result.exit_code == 2
+    assert "both name" in result.stderr
 
 
 def test_the_page_shows_what_came(folder):
@@ -163,7 +191,7 @@ def test_a_signal_ends_both_ends_and_leaves_whole_files(folder, tmp_path, number
         sender.send_signal(number)
         _, account = sender.communicate(timeout=30)
         assert sender.returncode == 0
-        assert re.match(r"\d+ frames sent, ", account)
+        assert re.match(r"of \d+ frames \d+ decoded, ", account)
         _, told = receiver.end(number)
         assert receiver.process.returncode == 0
         assert told.count("\n") == 6
@@ -214,6 +242,11 @@ def test_a_port_that_is_taken(folder):
         (["receive", "--listen", "here:99999"], "'here:99999' is not HOST:PORT"),
         (["receive", "--max-latency", "200"], "'200' is not a time from 1ms to 60s"),
         (["receive", "--record", "-"], "--record names a file"),
+        (["receive", "--focus"], "--focus goes by results; give --task"),
+        (
+            ["receive", "--focus", "--task", "-", "--every-frame"],
+            "--every-frame keeps the quality everywhere",
+        ),
         (SEND[:-2], "--token is needed"),
         (
             [*SEND, "--fps", "5", "--every-frame"],

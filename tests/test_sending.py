@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("aioquic")
 
-from live_ends import FRAMES, LossyRelay, send, sender, serving, video_options, write_inputs
+from aioquic.quic.connection import QuicConnection
+from live_ends import (
+    FRAMES,
+    TOKEN,
+    LossyRelay,
+    send,
+    sender,
+    serving,
+    video_options,
+    write_inputs,
+)
 
 from codec.errors import LinkError
 from codec.files.streams import StreamReader, StreamWriter
+from codec.link.receiver import ReceiverSession
+from codec.link.sender import SenderSession
+from codec.link.upstream import Bye, FrameHead, Header, Hello, WholeFrame
+from codec.link.wishes import ImportanceGrid
 from codec.live.identity import Identity
+from codec.live.receiving import Channel
 from codec.live.sending import Sender
+from codec.live.transport import Connection, connect, listen
+from codec.normative.decoder import Decoder
 from codec.pipeline.decoding import TaskOutput, decode_frames, model_of
+from codec.pipeline.edge import EdgeSource
 from codec.pipeline.encoding import VideoEncoder
 
 pytestmark = [pytest.mark.video]
@@ -86,7 +106,9 @@ def test_every_frame_gives_the_results_of_files(folder, expected):
     assert (status.frames_sent, status.frames_acked, status.key_frames) == (FRAMES, FRAMES, 1)
     for stream in (sent, recordings.files[1]):
         assert decoded(folder, stream.getvalue()) == (rows, sums)
-    assert any("12 frames decoded, 0 concealed, 0 skipped" in line for line in served.lines)
+    assert any(
+        "of 12 frames 12 decoded, 0 concealed, 0 skipped, 0 lost" in line for line in served.lines
+    )
 
 
 def test_a_file_at_its_own_pace(folder, expected):
@@ -133,7 +155,8 @@ def test_a_network_that_the_receiver_is_not_given(folder):
     assert any("pass it with --model FILE" in line for line in served.lines)
 
 
-def test_one_sender_more_than_there_may_be(folder):
+def test_one_sender_more_than_there_may_be(folder, monkeypatch):
+    monkeypatch.setattr("codec.live.sending.BUSY_SECONDS", 0.3)
     with serving(folder, every_frame=True) as served:
         first = threading.Thread(target=send, args=(folder, served), kwargs={"frame_rate": 3})
         first.start()
@@ -211,6 +234,10 @@ def test_a_stop_ends_both(folder):
         made = sender(folder, served, frame_rate=2, record=sent)
         asyncio.run(run())
     assert 0 < made.status.frames_sent < FRAMES
+    account, theirs = made.account(), served.account()
+    assert account.frames == theirs["frames"] <= FRAMES
+    assert account.decoded == theirs["decoded"]
+    assert account.decoded + account.lost + account.given_up + account.skipped == account.frames
     assert decoded(folder, sent.getvalue())[1] == decoded(folder, recordings.files[1].getvalue())[1]
 
 
@@ -221,7 +248,13 @@ def test_lost_frames_are_concealed_and_no_key_frame_comes(folder):
         LossyRelay(served.address, lambda count: count > 12 and count % 6 == 0) as relay,
     ):
         made = send(
-            folder, served, address=relay.address, frame_rate=8, record=sent, max_latency=1.0
+            folder,
+            served,
+            clip="long.mkv",
+            address=relay.address,
+            frame_rate=8,
+            record=sent,
+            max_latency=1.0,
         )
     status = made.status
     assert status.frames_lost > 0
@@ -238,6 +271,12 @@ def test_lost_frames_are_concealed_and_no_key_frame_comes(folder):
     ours = decoded(folder, sent.getvalue())[1]
     assert len(theirs) == status.frames_acked
     assert set(theirs) <= set(ours)
+    # and both ends know of each frame what became of it
+    account, theirs = made.account(), served.account()
+    assert account.frames == theirs["frames"] == total(theirs) == 4 * FRAMES
+    assert account.decoded + account.lost + account.given_up + account.skipped == 4 * FRAMES
+    assert theirs["decoded"] + theirs["decoded late"] == account.decoded
+    assert theirs["concealed"] >= len(concealed)
 
 
 def test_nobody_listens(folder, monkeypatch):
@@ -246,3 +285,244 @@ def test_nobody_listens(folder, monkeypatch):
         silent.bind(("127.0.0.1", 0))
         with pytest.raises(LinkError, match="no receiver answers"):
             send(folder, None, address=silent.getsockname(), fingerprint="0" * 64)
+
+
+def total(account: dict[str, int]) -> int:
+    return sum(account[outcome] for outcome in ("decoded", "concealed", "skipped", "lost"))
+
+
+def test_a_backlog_holds_no_stop_up(folder):
+    made = []
+
+    def write(rows: object) -> None:
+        made.append(rows)
+        time.sleep(0.4)
+
+    with serving(folder, write=write, max_latency=60) as served:
+        thread = threading.Thread(target=send, args=(folder, served), kwargs={"frame_rate": 25})
+        thread.start()
+        while not made:
+            time.sleep(0.01)
+        time.sleep(1.0)
+        start = time.monotonic()
+        served.stop()
+        assert time.monotonic() - start < 2.5
+        thread.join()
+    account = served.account()
+    assert total(account) == account["frames"]
+
+
+def test_a_sender_that_vanishes_is_accounted_for(folder):
+    async def vanish() -> None:
+        running = asyncio.create_task(made.run(asyncio.Event()))
+        while len(served.rows) < 2:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    with serving(folder) as served:
+        made = sender(folder, served, frame_rate=5)
+        asyncio.run(vanish())
+    account, ours = served.account(), made.account()
+    assert 0 < total(account) == account["frames"] <= FRAMES
+    assert ours.frames == ours.decoded + ours.lost + ours.given_up + ours.skipped
+
+
+def test_the_source_is_closed_though_nobody_lets_it_in(folder, monkeypatch):
+    monkeypatch.setattr("codec.live.sending.WELCOME_SECONDS", 0.3)
+    closed = []
+
+    async def silent() -> None:
+        identity = Identity.make()
+        listener = await listen(("127.0.0.1", 0), identity, lambda _: None, largest=512)
+        made = sender(folder, None, address=listener.address, fingerprint=identity.fingerprint)
+        monkeypatch.setattr(made._source, "close", lambda: closed.append(True))
+        try:
+            with pytest.raises(LinkError, match="does not say whether we may send"):
+                await made.run(asyncio.Event())
+        finally:
+            listener.close()
+
+    asyncio.run(silent())
+    assert closed == [True]
+
+
+# --- the back channel -----------------------------------------------------------------------------
+
+
+def test_wishes_are_granted(folder):
+    sent = io.BytesIO()
+    with serving(folder) as served:
+        with pytest.raises(ValueError, match="qp 52 is outside"):
+            served.receiver.request_quality(52, 1)
+        made = sender(folder, served, frame_rate=4, record=sent)
+        thread = threading.Thread(target=lambda: asyncio.run(made.run(asyncio.Event())))
+        thread.start()
+        while len(served.rows) < 2:
+            time.sleep(0.01)
+        served.receiver.request_quality(3, 4)
+        grid = ImportanceGrid.of([[2.0**10, 1], [1, 1]])
+        served.receiver.importance(grid, sender=1)
+        served.receiver.importance(grid, sender=2)  # who is not here
+        (channel,) = served.receiver.channels.values()
+        served.call(lambda: channel.session.importance(b"none"))
+        served.call(channel._pump)
+        thread.join()
+    assert made.wishes == 2
+    assert made.status.refused == {"malformed": 1}
+    qps = [packet.qp for packet in StreamReader(io.BytesIO(sent.getvalue()))]
+    assert min(qps) <= 3
+    assert max(qps) == 16
+    errors = corner_and_rest(folder, sent.getvalue())
+    assert errors[0] < errors[1] / 3
+
+
+def corner_and_rest(folder: Path, stream: bytes) -> tuple[float, float]:
+    """The mean square errors of a stream's last frame, in its first quarter and elsewhere."""
+    reader = StreamReader(io.BytesIO(stream))
+    *_, (_, frame) = decode_frames(reader)
+    source = EdgeSource(folder / "clip.mkv", video_options(folder))
+    for original in source.frames:
+        if original.pts == frame.pts:
+            (features,) = source.features(original)
+    source.close()
+    errors = (features - frame.features[0]).square()
+    height, width = (side // 2 - 1 for side in errors.shape[-2:])
+    corner = errors[:, :height, :width].sum()
+    rest = errors[:, height + 2 :, width + 2 :]
+    return float(corner / (len(errors) * height * width)), float(rest.mean())
+
+
+def test_where_every_frame_counts_wishes_change_nothing(folder, expected):
+    with serving(folder, every_frame=True, focus=True) as served:
+        made = send(folder, served, every_frame=True)
+    assert served.rows == expected[0]
+    assert made.wishes == 0
+
+
+# --- strangers ------------------------------------------------------------------------------------
+
+
+def test_silent_connections_keep_nobody_out(folder):
+    async def crowd() -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(40):
+                await stack.enter_async_context(
+                    connect(served.address, served.fingerprint, largest=512)
+                )
+            await made.run(asyncio.Event())
+
+    with serving(folder, every_frame=True) as served:
+        made = sender(folder, served, every_frame=True)
+        asyncio.run(crowd())
+        assert made.status.frames_acked == FRAMES
+        assert served.receiver.refused >= 24
+
+
+async def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+class Told:
+    """What becomes of a connection."""
+
+    def __init__(self) -> None:
+        self.closed_for: str | None = None
+        self.messages: list[bytes] = []
+
+    def datagram(self, content: bytes) -> None:
+        pass
+
+    def message(self, content: bytes) -> None:
+        self.messages.append(content)
+
+    def closed(self, reason: str, *, later: bool) -> None:
+        self.closed_for, self.later = reason, later
+
+
+def test_a_stranger_fills_no_memory_behind_a_gap(folder):
+    async def flood() -> None:
+        async with connect(served.address, served.fingerprint, largest=512) as connection:
+            connection.end = told
+            connection._quic.send_stream_data(0, bytes(200_000))
+            # the first bytes never come
+            connection._quic._streams[0].sender._pending.subtract(0, 8)
+            connection.transmit()
+            await until(lambda: told.closed_for is not None)
+
+    told = Told()
+    with serving(folder) as served:
+        asyncio.run(flood())
+        assert served.receiver.refused == 1
+    assert told.closed_for == "more was sent than is taken"
+    assert not told.later
+
+
+def test_a_fault_of_ours_in_a_timer_ends_one_session(folder, monkeypatch):
+    async def run() -> None:
+        running = asyncio.create_task(made.run(asyncio.Event()))
+        while not served.rows:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(ReceiverSession, "poll", lambda self, now: 1 / 0)
+        await running
+
+    with serving(folder) as served:
+        made = sender(folder, served, frame_rate=4)
+        with pytest.raises(LinkError, match="the receiver refuses: a fault of the receiver"):
+            asyncio.run(run())
+    assert any("a fault of this program: ZeroDivisionError" in line for line in served.lines)
+    account = served.account()
+    assert 0 < total(account) == account["frames"]
+
+
+def test_a_fault_of_ours_at_the_sender_is_raised(folder, monkeypatch):
+    async def run() -> None:
+        running = asyncio.create_task(made.run(asyncio.Event()))
+        while not served.rows:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(SenderSession, "datagram", lambda self, content, now: 1 / 0)
+        await running
+
+    with serving(folder) as served:
+        made = sender(folder, served, frame_rate=4)
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(run())
+
+
+def test_sessions_leave_nothing_behind(folder):
+    stream = io.BytesIO()
+    with serving(folder, every_frame=True) as served:
+        send(folder, served, every_frame=True, record=stream)
+    reader = StreamReader(io.BytesIO(stream.getvalue()))
+    header, packet = reader.header.to_bytes(), next(iter(reader)).to_bytes(None)
+    kinds = {Channel, ReceiverSession, Connection, QuicConnection, Decoder}
+
+    async def session(number: int) -> None:
+        async with connect(served.address, served.fingerprint, largest=1024) as connection:
+            connection.end = told = Told()
+            connection.send([], [Hello(1, TOKEN.encode(), bytes([number]) * 16, 400, 0).to_bytes()])
+            await until(lambda: told.messages)
+            frame = WholeFrame(FrameHead(0, None, 0, 0), packet)
+            connection.send([], [Header(header).to_bytes(), frame.to_bytes()])
+            if number % 2:  # of the others nothing more is heard
+                connection.send([], [Bye(1).to_bytes()])
+                await until(lambda: told.closed_for is not None)
+
+    def left() -> list[object]:
+        gc.collect()
+        return [each for each in gc.get_objects() if type(each) in kinds]
+
+    with serving(folder, finish=False, senders=4) as served:
+        served.receiver.door._memory = 0.1
+        for number in range(20):
+            asyncio.run(session(number))
+        for _ in range(100):
+            if not left():
+                break
+            time.sleep(0.1)
+        assert left() == []
+    accounts = [line for line in served.lines if "1 frames 1 decoded" in line]
+    assert len(accounts) == 20

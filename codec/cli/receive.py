@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import socket
 import threading
@@ -93,6 +94,18 @@ SECONDS = 0.25
     help="Show what comes in on a page at this port, to browsers of this machine unless a host is "
     "named.",
 )
+@click.option(
+    "--focus",
+    is_flag=True,
+    help="Ask senders to code finer where the latest results have boxes, and coarser elsewhere.",
+)
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(128, 1 << 20),
+    default=2048,
+    show_default=True,
+    help="What --focus may ask a sender in a second.",
+)
 @MAX_LATENCY
 @click.option(
     "--every-frame",
@@ -116,6 +129,8 @@ def receive(
     record: str | None,
     senders: int,
     page: tuple[str, int] | None,
+    focus: bool,
+    max_bytes: int,
     max_latency: float,
     every_frame: bool,
     profile: Path | None,
@@ -139,8 +154,15 @@ def receive(
     from codec.live.page import LivePage
     from codec.live.receiving import ReceiveOptions, Receiver
 
+    if focus and every_frame:
+        raise click.UsageError("--every-frame keeps the quality everywhere; leave --focus out")
+    if focus and task is None and page is None:
+        raise click.UsageError("--focus goes by results; give --task")
+    if record == "-":
+        raise click.UsageError("--record names a file")
+    later = {} if record is None else _later(Path(record), senders, force=force)
     check_files(
-        {"--task": task, "--record": record},
+        {"--task": task, "--record": record, **later},
         [
             ("--token", token),
             ("--identity", identity),
@@ -150,8 +172,6 @@ def receive(
         ],
         force=force,
     )
-    if record == "-":
-        raise click.UsageError("--record names a file")
     secret = made_token() if token is None else token_of(token)
     options = ReceiveOptions(
         address=address,
@@ -161,6 +181,8 @@ def receive(
         every_frame=every_frame,
         finish=task is not None,
         look=page is not None,
+        focus=focus,
+        max_bytes=max_bytes,
         model=model,
         weights=weights,
         any_weights=any_weights,
@@ -208,13 +230,27 @@ def _rows(path: str, *, force: bool) -> Iterator[Callable[[list[dict[str, Any]]]
         yield write
 
 
+def _later(name: Path, senders: int, *, force: bool) -> dict[str, str]:
+    """Return what the recordings of senders behind the first are called, so that they are checked
+    before any comes: those of as many as may be here at once, and whatever is there already.
+    """
+    found = {_numbered(name, number) for number in range(2, senders + 1)}
+    if not force and name.parent.is_dir():
+        pattern = re.compile(re.escape(name.stem) + r"-[0-9]+" + re.escape(name.suffix))
+        found |= {path for path in name.parent.iterdir() if pattern.fullmatch(path.name)}
+    return {f"--record of a later sender ({path.name})": str(path) for path in sorted(found)}
+
+
+def _numbered(name: Path, number: int) -> Path:
+    return name if number == 1 else name.with_stem(f"{name.stem}-{number}")
+
+
 def _recordings(path: str, *, force: bool) -> Callable[[int], AbstractContextManager[BinaryIO]]:
     """Return what opens the recording of a sender, by its number."""
     name = Path(path)
 
     def record(number: int) -> AbstractContextManager[BinaryIO]:
-        own = name if number == 1 else name.with_stem(f"{name.stem}-{number}")
-        return open_output(str(own), force=force)
+        return open_output(str(_numbered(name, number)), force=force)
 
     return record
 

@@ -205,16 +205,28 @@ def send(
         if record is not None:
             file = stack.enter_context(open_output(record, force=force))
         sender = Sender(opened, config, sending, record=file, limits=limits)
-        asyncio.run(_run(sender, opened.reader.frame_count_hint, quiet=quiet))
-    if not quiet:
-        status = sender.status
-        say(
-            f"{status.frames_sent} frames sent, {status.frames_acked} decoded, "
-            f"{status.frames_lost} lost, {status.frames_dropped} given up, "
-            f"{status.frames_skipped} skipped, "
-            f"{status.key_frames} key frames",
-            err=True,
-        )
+        try:
+            asyncio.run(_run(sender, opened.reader.frame_count_hint, quiet=quiet))
+        finally:
+            if not quiet and sender.account().frames:
+                _tell(sender)
+
+
+def _tell(sender: Sender) -> None:
+    """Say what became of all frames, and how long one took."""
+    from codec.live.figures import in_words
+
+    account = sender.account()
+    say(
+        f"of {account.frames} frames {account.decoded} decoded, {account.lost} lost, "
+        f"{account.given_up} given up, {account.skipped} skipped; "
+        f"{sender.status.key_frames} key frames"
+        + (f"; {sender.wishes} wishes granted" if sender.wishes else "")
+        + in_words("latency", sender.latencies)
+        + in_words("edge", sender.edge)
+        + in_words("coding", sender.coding),
+        err=True,
+    )
 
 
 async def _run(sender: Sender, frames: int | None, *, quiet: bool) -> None:

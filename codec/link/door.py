@@ -14,10 +14,14 @@ from codec.link.receiver import ReceiverSession
 from codec.link.upstream import Hello, read_from_sender
 from codec.link.wire import MAX_HELLO_BYTES
 
-__all__ = ["Door"]
+__all__ = ["Door", "FullError"]
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 3.0
 """Seconds in which a connection has to say hello."""
+
+
+class FullError(LinkError):
+    """As many senders are here as may be; one of them may have gone, and not be missed yet."""
 
 
 class Door:
@@ -31,7 +35,7 @@ class Door:
         max_latency: of the sessions, in seconds.
         limits: what a stream may ask for.
         senders: most sessions, present and away.
-        waiting: most connections that have not said hello.
+        waiting: most connections that have not said hello; with one more, the oldest is to go.
         memory: seconds for which a sender that has vanished may come back.
     """
 
@@ -56,16 +60,12 @@ class Door:
         self._silent: list[int] = []
 
     def knock(self, now: float) -> int:
-        """Note a connection; return its number for `greet`.
-
-        Raises:
-            LinkError: too many are waiting; close it.
+        """Note a connection; return its number for `greet`.  One that has waited for longest may
+        have to go: `poll`.
         """
         self._expire(now)
         if len(self._knocked) >= self._waiting:
-            raise self._refusal(
-                "waiting", f"{self._waiting} connections have not said hello; try again later"
-            )
+            self._give_up(min(self._knocked))
         self._count += 1
         self._knocked[self._count] = now
         return self._count
@@ -81,11 +81,12 @@ class Door:
         has become due in it.  A connection that the session had before is void.
 
         Raises:
+            FullError: not let in now; close, and let it try again.
             LinkError: not let in; send `refusal` of it, and close.
         """
         self._expire(now)
         if self._knocked.pop(connection, None) is None:
-            raise self._refusal("late", f"no hello within {PATIENCE:g} seconds")
+            raise self._refusal("late", "no hello in time")
         hello = self._hello(content)
         known = self.sessions.get(hello.session)
         if known is not None and known.ended:
@@ -96,7 +97,8 @@ class Door:
             return known, known.resume(hello, now)
         if len(self.sessions) >= self._senders:
             if not self._away:
-                raise self._refusal("full", f"{self._senders} senders are connected")
+                self.refused["full"] += 1
+                raise FullError(f"{self._senders} senders are connected")
             self.forget(min(self._away, key=lambda session: self._away[session]))
         session = ReceiverSession(hello, now, max_latency=self._max_latency, limits=self._limits)
         self.sessions[hello.session] = session
@@ -149,6 +151,9 @@ class Door:
         for session in [kept for kept, since in self._away.items() if now - since > self._memory]:
             self.forget(session)
         for number in [kept for kept, since in self._knocked.items() if now - since > PATIENCE]:
-            del self._knocked[number]
-            self._silent.append(number)
-            self.refused["silent"] += 1
+            self._give_up(number)
+
+    def _give_up(self, number: int) -> None:
+        del self._knocked[number]
+        self._silent.append(number)
+        self.refused["silent"] += 1

@@ -84,7 +84,7 @@ class ReceiverSession:
             most_bytes=HELD_BYTES,
             frame_bytes=min(FRAME_BYTES, limits.packet_bytes),
         )
-        self._due = hello.first
+        self._first = self._due = hello.first
         self._delivered = hello.first - 1
         self._started = False
         self._usable: OrderedDict[int, None] = OrderedDict()
@@ -128,6 +128,11 @@ class ReceiverSession:
         """Note that the connection is gone: nothing is missing until it is back."""
         self.connected = False
         self._pending = []
+
+    @property
+    def accounted(self) -> int:
+        """How many numbers have had their outcome in this session."""
+        return (self._due if self._end is None or not self.ended else self._end) - self._first
 
     @property
     def message_bytes(self) -> int:

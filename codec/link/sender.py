@@ -141,8 +141,13 @@ class SenderSession:
         for number in self._pacer.clear():
             self._references.abandoned(number)
 
-    def finish(self) -> None:
-        """Say that the source has ended."""
+    def finish(self, end: int | None = None) -> None:
+        """Say that the source has ended, with frame `end` - 1 if that is known: those that were not
+        planned are skipped.
+        """
+        if end is not None and end > self._next_number:
+            self.status.frames_skipped += end - self._next_number
+            self._next_number = end
         if self._welcomed:
             self._messages.append(Bye(self._next_number).to_bytes())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-__all__ = ["Latencies", "Speed"]
+__all__ = ["Latencies", "Speed", "in_words"]
 
 REMEMBERED: Final = 250
 SECONDS: Final = 2.0
@@ -28,6 +28,14 @@ class Latencies:
             return None
         ordered = sorted(self._newest)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+def in_words(what: str, times: Latencies) -> str:
+    """Say how long something took, behind other such; nothing where there was none."""
+    middle, most = times.quantile(0.5), times.quantile(0.95)
+    if middle is None or most is None:
+        return ""
+    return f"; {what} {middle * 1e3:.1f} ms, of 95 % at most {most * 1e3:.1f} ms"
 
 
 class Speed:

@@ -14,14 +14,15 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from codec.errors import (
     BitstreamError,
@@ -38,19 +39,22 @@ from codec.format.primitives import ByteReader
 from codec.format.profile import Profile
 from codec.format.slots import Slots
 from codec.limits import DEFAULT_LIMITS, Limits
-from codec.link.door import Door
+from codec.link.door import Door, FullError
 from codec.link.events import Ended, Frame, Missing, Opened, ReceiverEvent, Skipped
 from codec.link.receiver import ReceiverSession
 from codec.link.wire import MAX_HELLO_BYTES
-from codec.live.figures import Latencies, Speed
+from codec.link.wishes import FinerQuality, ImportanceGrid
+from codec.live.figures import Latencies, Speed, in_words
 from codec.live.identity import Identity
 from codec.live.page import FRAMES, FrameState, LiveStatus, ShownFrame, ShownSender
 from codec.live.thumbnails import thumbnails
 from codec.live.transport import Connection, Listener, listen
+from codec.live.wishes import BackChannel, Wish, focus
 from codec.models.submodels import SplitModel
 from codec.normative.decoder import DecodedFrame, Decoder
 from codec.pipeline.concealment import Concealer
 from codec.pipeline.decoding import TaskOutput, geometry_of, model_of
+from codec.tasks.task import Geometry
 
 __all__ = ["Channel", "Counts", "ReceiveOptions", "Receiver"]
 
@@ -69,8 +73,13 @@ PAST: Final = 8
 """Senders that are shown when they have gone."""
 PICTURES: Final = 6
 """Channels to look at."""
+STOP_SECONDS: Final = 1.0
+"""For which results are still made once it is stopped."""
+DEFAULT_BYTES: Final = 2048
+"""A second."""
 
 Rows = list[dict[str, Any]]
+Pictures = Sequence[NDArray[np.uint8]]
 Done = TypeVar("Done")
 
 
@@ -81,7 +90,8 @@ class ReceiveOptions:
     `max_latency` is in seconds.  `every_frame`: wait for every frame and every result, as senders
     of a whole file do.  `finish`: finish the task, for which `model` and `weights` name the files,
     if the stream was made with some.  `look`: somebody looks at it, and at results, if there can be
-    some.
+    some.  `focus`: senders are asked to code finer where boxes of results are.  `max_bytes`: what
+    this and other wishes to a sender may take in a second.
     """
 
     address: tuple[str, int]
@@ -91,6 +101,8 @@ class ReceiveOptions:
     every_frame: bool = False
     finish: bool = False
     look: bool = False
+    focus: bool = False
+    max_bytes: int = DEFAULT_BYTES
     model: str | None = None
     weights: str | None = None
     any_weights: bool = False
@@ -102,17 +114,25 @@ class ReceiveOptions:
 
 @dataclass(slots=True)
 class Counts:
-    """What became of the frames of a sender, whose numbers are all in one of these."""
+    """What became of the frames of a sender: each is in one of the first four."""
 
     decoded: int = 0
     concealed: int = 0
     skipped: int = 0
+    """Never sent, or in a gap so long that nothing was left to conceal them from."""
+    lost: int = 0
+    """Neither decoded nor concealed: there was none before, or the end came first."""
     dropped: int = 0
     """Decoded or concealed, but without a result, which would have been late."""
-    lost: int = 0
-    """Neither decoded nor concealed: there was none before."""
+    late: int = 0
+    """Decoded when they had been concealed, for the sake of others."""
     damaged: int = 0
     """Arrived, but not decodable, and so concealed or lost."""
+
+    @property
+    def frames(self) -> int:
+        """How many there are."""
+        return self.decoded + self.concealed + self.skipped + self.lost
 
 
 class Receiver:
@@ -145,6 +165,7 @@ class Receiver:
             senders=options.senders,
         )
         self.channels: dict[bytes, Channel] = {}
+        self._guests: dict[int, Connection] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._past: deque[ShownSender] = deque(maxlen=PAST)
         self._number = 0
@@ -154,6 +175,7 @@ class Receiver:
         self.listener: Listener | None = None
         self._failure: BaseException | None = None
         self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def refused(self) -> int:
@@ -165,16 +187,52 @@ class Receiver:
         """Say how it goes."""
         options = self.options
         host, port = options.address if self.listener is None else self.listener.address
-        here = [channel.shown(pictures=options.look) for channel in self.channels.values()]
+        here = [channel.shown() for channel in self.channels.values()]
         return LiveStatus(
-            senders=tuple(sorted((*here, *self._past), key=lambda sender: sender.number)),
+            # those that are here come first: the first one is shown to who names none
+            senders=tuple(
+                sorted((*here, *self._past), key=lambda each: (not each.connected, each.number))
+            ),
             listening=f"{host}:{port}",
             refused=self.refused,
             max_latency=None if options.every_frame else options.max_latency,
         )
 
+    # --- wishes, from any thread ------------------------------------------------------------------
+
+    def importance(self, grid: ImportanceGrid, sender: int | None = None) -> None:
+        """Ask a sender, by its number, or all, to code finer where errors cost more.
+
+        A grid that takes more than `max_bytes` is made coarser; the newest takes the place of those
+        that could not be sent yet.
+        """
+        self._wish(grid, sender)
+
+    def request_quality(self, qp: int, frames: int, sender: int | None = None) -> None:
+        """Ask a sender, or all, for a qp at most so large in its next so many frames; the link's
+        rate, and `--bitrate`, bound it as ever.
+
+        Raises:
+            ValueError: qp or frames are out of range.
+        """
+        self._wish(FinerQuality(qp, frames), sender)
+
+    def _wish(self, wish: Wish, sender: int | None) -> None:
+        if self._loop is None:
+            raise ValueError("the receiver is not open yet")
+        with suppress(RuntimeError):  # the loop has ended, and with it all senders
+            self._loop.call_soon_threadsafe(self._pass_on, wish, sender)
+
+    def _pass_on(self, wish: Wish, sender: int | None) -> None:
+        for channel in list(self.channels.values()):
+            if sender is None or channel.number == sender:
+                channel.wish(wish)
+
+    # --- connections ------------------------------------------------------------------------------
+
     async def open(self) -> tuple[str, int]:
         """Begin to listen; return where."""
+        self._loop = asyncio.get_running_loop()
         self.listener = await listen(
             self.options.address, self._identity, self._arrived, largest=MAX_HELLO_BYTES
         )
@@ -195,7 +253,7 @@ class Receiver:
                     task.cancel()
         finally:
             for channel in list(self.channels.values()):
-                self._end(channel)
+                self._end(channel, STOP_SECONDS)
             if self.listener is not None:
                 self.listener.close()
             if self._ending:
@@ -209,23 +267,41 @@ class Receiver:
         self._stop.set()
 
     def _sweep(self) -> None:
-        """Let go of senders that stayed away too long."""
-        self.door.poll(time.monotonic())
+        """Let go of senders that stayed away too long, and of who says nothing."""
+        for number in self.door.poll(time.monotonic()):
+            silent = self._guests.pop(number, None)
+            if silent is not None:
+                silent.abandon("nothing was said in time", later=True)
         for key, channel in list(self.channels.items()):
             if key not in self.door.sessions:
                 self._end(channel)
 
     def _arrived(self, connection: Connection) -> None:
-        try:
-            number = self.door.knock(time.monotonic())
-        except LinkError as error:
-            self._send_away(connection, error)
-            return
+        number = self.door.knock(time.monotonic())
+        self._guests[number] = connection
         connection.end = _Guest(self, connection, number)
 
+    def away(self, number: int) -> None:
+        """Take note that a connection is gone before its sender was let in."""
+        self._guests.pop(number, None)
+        self.door.gone(number)
+
+    @contextmanager
+    def contained(self, connection: Connection | None) -> Iterator[None]:
+        """Let a fault of ours that a sender finds end its connection, and nothing else."""
+        try:
+            yield
+        except Exception as error:
+            place = "somewhere" if connection is None else connection.address
+            self.tell(f"{place}: a fault of this program: {error!r}")
+            if connection is not None:
+                connection.abandon("a fault of the receiver")
+
     def _send_away(self, connection: Connection, error: LinkError) -> None:
-        connection.send([], [Door.refusal(error)])
-        connection.refuse(str(error))
+        later = isinstance(error, FullError)
+        if not later:
+            connection.send([], [Door.refusal(error)])
+        connection.refuse(str(error), later=later)
         now = time.monotonic()
         if now - self._told_at >= TICK:  # whoever guesses tokens fills no disk with this
             self._told_at = now
@@ -233,6 +309,7 @@ class Receiver:
 
     def greet(self, connection: Connection, number: int, content: bytes) -> Channel | None:
         """Let the sender of a first message in, or send it away."""
+        self._guests.pop(number, None)
         try:
             session, events = self.door.greet(number, content, time.monotonic())
         except LinkError as error:
@@ -265,16 +342,16 @@ class Receiver:
         else:
             self.tell(f"sender {channel.number} is gone, and may come back")
 
-    def _end(self, channel: Channel) -> None:
+    def _end(self, channel: Channel, seconds: float = float("inf")) -> None:
         name = channel.session.session
         if self.channels.get(name) is not channel:
             return
         del self.channels[name]
-        shown = channel.shown(pictures=self.options.look)
+        shown = channel.shown()
         self._past.append(replace(shown, connected=False, kbit_per_s=0.0, frames_per_s=0.0))
         if self.door.sessions.get(name) is channel.session:
             self.door.forget(name)
-        task = asyncio.create_task(channel.close())
+        task = asyncio.create_task(channel.close(seconds))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -313,33 +390,25 @@ class _Guest:
     def datagram(self, content: bytes) -> None:
         """Take a datagram."""
         if self._channel is not None:
-            with self._contained():
+            with self._receiver.contained(self._connection):
                 self._channel.datagram(self._connection, content)
 
     def message(self, content: bytes) -> None:
         """Take a message: the first says who it is."""
-        with self._contained():
+        with self._receiver.contained(self._connection):
             if self._channel is None:
                 self._channel = self._receiver.greet(self._connection, self._number, content)
             else:
                 self._channel.message(self._connection, content)
 
-    @contextmanager
-    def _contained(self) -> Iterator[None]:
-        """Let a fault of ours that a sender finds end its connection, and no other's."""
-        try:
-            yield
-        except Exception as error:
-            self._receiver.tell(f"{self._connection.address}: a fault of this program: {error!r}")
-            self._connection.refuse("a fault of the receiver")
-
-    def closed(self, reason: str) -> None:
+    def closed(self, reason: str, *, later: bool) -> None:
         """Take note that the connection is gone."""
-        del reason
-        if self._channel is None:
-            self._receiver.door.gone(self._number)
-        else:
-            self._channel.detach(self._connection)
+        del reason, later
+        with self._receiver.contained(None):
+            if self._channel is None:
+                self._receiver.away(self._number)
+            else:
+                self._channel.detach(self._connection)
 
 
 class Channel:
@@ -350,10 +419,13 @@ class Channel:
         self._connection: Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[ReceiverEvent] = deque()
+        self._waiting_bytes = 0
         self._ready = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, f"lmc-sender-{number}")
         self._work = _Work(receiver, number)
-        self._closing = False
+        self._closes_at: float | None = None
+        self._told = False
+        self._wishes = BackChannel(receiver.options.max_bytes)
         self._finished = float("-inf")
         self._name = ""
         self._bytes, self._results = Speed(), Speed()
@@ -368,8 +440,8 @@ class Channel:
         """What became of its frames."""
         return self._work.counts
 
-    def shown(self, *, pictures: bool) -> ShownSender:
-        """Say how it goes, with pictures of some channels if asked."""
+    def shown(self) -> ShownSender:
+        """Say how it goes."""
         now, counts, work, link = time.monotonic(), self.counts, self._work, self.session.status
         frames, latest, header = tuple(self._frames), self._latest, work.header
         return ShownSender(
@@ -390,7 +462,7 @@ class Channel:
             frames=frames,
             result_of=None if latest is None else latest.frame,
             result=() if latest is None else latest.rows,
-            thumbnails=thumbnails(latest.features, PICTURES) if latest and pictures else (),
+            thumbnails=() if latest is None else latest.pictures,
         )
 
     # --- the connection ---------------------------------------------------------------------------
@@ -399,8 +471,9 @@ class Channel:
         """Go on over this connection; one before it is void."""
         before, self._connection = self._connection, connection
         self._name = connection.address
+        self._wishes.forget()
         if before is not None:
-            before.refuse("the sender has come back over another connection")
+            before.refuse("the sender has come back over another connection", later=True)
         self._pump()
 
     def detach(self, connection: Connection) -> None:
@@ -423,8 +496,8 @@ class Channel:
     def take(self, events: list[ReceiverEvent]) -> None:
         """Queue what has become of frames, and answer."""
         self._waiting.extend(events)
-        size = sum(len(event.packet) for event in self._waiting if isinstance(event, Frame))
-        if len(self._waiting) > MOST_WAITING or size > MOST_BYTES:
+        self._waiting_bytes += sum(map(_size, events))
+        if len(self._waiting) > MOST_WAITING or self._waiting_bytes > MOST_BYTES:
             self._refuse("more comes than can be decoded")
         if events:
             self._ready.set()
@@ -432,7 +505,7 @@ class Channel:
 
     def _refuse(self, reason: str) -> None:
         """Send the sender away for good."""
-        self._waiting.clear()
+        self._forgo()
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.send([], [Door.refusal(LinkError(reason))])
@@ -440,12 +513,23 @@ class Channel:
         self.over = True
         self._receiver.left(self)
 
+    def wish(self, wish: Wish) -> None:
+        """Ask the sender for something."""
+        with self._receiver.contained(self._connection):
+            self._wishes.wish(wish)
+            self._pump()
+
     def _pump(self) -> None:
         """Send what is to be sent now, and come back when something is due."""
         self._cancel_timer()
         if self._connection is None:
             return
         now = time.monotonic()
+        for kind, content in self._wishes.take(now):
+            if kind is ImportanceGrid:
+                self.session.importance(content)
+            else:
+                self.session.request_quality(content)
         out = self.session.pull(now)
         if out.datagrams or out.messages:
             self._connection.send(out.datagrams, out.messages)
@@ -455,7 +539,8 @@ class Channel:
             self._timer = asyncio.get_running_loop().call_later(delay, self._due)
 
     def _due(self) -> None:
-        self.take(self.session.poll(time.monotonic()))
+        with self._receiver.contained(self._connection):
+            self.take(self.session.poll(time.monotonic()))
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -469,22 +554,72 @@ class Channel:
 
     async def _run(self) -> None:
         """Take one event after another."""
+        event: ReceiverEvent | None = None
+        before = 0
         try:
             while True:
                 while not self._waiting:
-                    if self._closing:
+                    if self._closes_at is not None:
                         return
                     self._ready.clear()
                     await self._ready.wait()
-                await self._take(self._waiting.popleft())
+                if self._closes_at is not None and time.monotonic() >= self._closes_at:
+                    self._forgo()
+                    return
+                event = self._waiting.popleft()
+                self._waiting_bytes -= _size(event)
+                before = self.counts.frames
+                await self._take(event)
+                event = None
         except FeatureCodecError as error:  # this sender's stream cannot be taken
             self._receiver.tell(f"sender {self.number}: {one_line(error)}")
-            self._refuse(one_line(error))
+            self._give_up(event, before, one_line(error))
         except OSError as error:  # results or recordings cannot be written
+            self._give_up(event, before, "results cannot be written")
             self._receiver.fail(error)
         except Exception as error:  # a fault of ours ends this sender's session, and no other
             self._receiver.tell(f"sender {self.number}: a fault of this program: {error!r}")
-            self._refuse("a fault of the receiver")
+            self._give_up(event, before, "a fault of the receiver")
+
+    def _give_up(self, event: ReceiverEvent | None, before: int, reason: str) -> None:
+        """Send the sender away, in the middle of an event; `before` it so many frames had been
+        counted.
+        """
+        if event is not None and self.counts.frames == before:
+            self._waiting.appendleft(event)
+            self._waiting_bytes += _size(event)
+        self._refuse(reason)
+
+    def _forgo(self) -> None:
+        """Make nothing of what waits."""
+        for event in self._waiting:
+            match event:
+                case Frame() if not event.late:
+                    self.counts.lost += 1
+                case Missing():
+                    self.counts.lost += 1
+                case Skipped():
+                    self.counts.skipped += event.last + 1 - event.first
+                case Ended():
+                    self._uncount(event.end)
+                case _:
+                    pass
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def _uncount(self, end: int) -> None:
+        """Take back what was made up from `end` on, before it was known: these never were."""
+        while self._frames and self._frames[-1].number >= end:
+            state = self._frames.pop().state
+            self.counts.concealed -= state is FrameState.CONCEALED
+            self.counts.lost -= state is FrameState.LOST
+
+    def _account(self) -> None:
+        """Say, once, what became of all frames."""
+        if not self._told and self._work.header is not None:
+            self._told = True
+            account = self._work.account(self.session.accounted)
+            self._receiver.tell(f"sender {self.number}: {account}")
 
     async def _take(self, event: ReceiverEvent) -> None:
         match event:
@@ -500,8 +635,9 @@ class Channel:
                     self._frames.append(ShownFrame(number, FrameState.SKIPPED))
             case Ended():
                 self.over = True
+                self._uncount(event.end)
                 await self._in_thread(self._work.close)
-                self._receiver.tell(f"sender {self.number}: {self._work.account()}")
+                self._account()
                 if self._connection is not None:  # now that the results are there
                     self._connection.close()
 
@@ -531,6 +667,7 @@ class Channel:
             self.counts.lost += 1
             self._frames.append(ShownFrame(number, FrameState.LOST, size))
         else:
+            self.counts.concealed += 1
             await self._finish(ShownFrame(number, FrameState.CONCEALED, size), frame, None)
 
     async def _finish(self, shown: ShownFrame, frame: DecodedFrame, captured: float | None) -> None:
@@ -544,17 +681,19 @@ class Channel:
             self._frames.append(shown)
             return
         self._finished = now
-        rows = await self._in_thread(self._work.finish, shown, frame)
+        rows, pictures = await self._in_thread(self._work.finish, shown, frame)
         if captured is not None:
             latency = max(time.monotonic() - captured, 0.0)
             self._work.latencies.add(latency)
             shown = replace(shown, latency=latency)
         self._frames.append(shown)
-        self._latest = Latest(shown, rows, frame.features)
+        self._latest = Latest(shown, rows, pictures)
+        if options.focus and self._work.geometry is not None:
+            self.wish(focus(rows, self._work.geometry))
 
-    async def close(self) -> None:
-        """End: what has come is finished, the recording is whole."""
-        self._closing = True
+    async def close(self, seconds: float) -> None:
+        """End: what has come is finished within these seconds, the recording is whole."""
+        self._closes_at = time.monotonic() + seconds
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close()
@@ -562,13 +701,18 @@ class Channel:
         self._ready.set()
         if self._task is not asyncio.current_task():
             await self._task
-        if not self.over:
-            self._receiver.tell(f"sender {self.number}: {self._work.account()}")
+        self._account()
         try:
             await self._in_thread(self._work.close)
-        except Exception as error:  # a disk that is full
+        except OSError as error:  # a disk that is full
             self._receiver.fail(error)
+        except Exception as error:
+            self._receiver.tell(f"sender {self.number}: a fault of this program: {error!r}")
         self._pool.shutdown()
+
+
+def _size(event: ReceiverEvent) -> int:
+    return len(event.packet) if isinstance(event, Frame) else 0
 
 
 class _Work:
@@ -577,7 +721,7 @@ class _Work:
     def __init__(self, receiver: Receiver, number: int) -> None:
         self._receiver, self._number = receiver, number
         self.counts = Counts()
-        self.latencies = Latencies()
+        self.latencies, self.decoding, self.cloud = Latencies(), Latencies(), Latencies()
         self._files = ExitStack()
         self._writer: StreamWriter | None = None
         self._output: TaskOutput | None = None
@@ -610,6 +754,7 @@ class _Work:
     def decode(self, event: Frame) -> DecodedFrame | None:
         """Return a frame; None if it cannot be decoded."""
         header, limits = self._header, self._receiver.options.limits
+        start = time.monotonic()
         try:
             source = ByteReader(event.packet)
             packet = FramePacket.read(source, self._packets, header.frame_duration, limits)
@@ -632,9 +777,10 @@ class _Work:
         self._numbers.keep(event.number, packet.slots, key=packet.key)
         self._concealer.note(frame, steps=1 if before is None else event.number - before)
         self._last = (event.number, frame.pts)
-        if not event.late:
-            self.counts.decoded += 1
+        self.counts.late += event.late
+        self.counts.decoded += not event.late
         self._write(packet)
+        self.decoding.add(time.monotonic() - start)
         return frame
 
     def _write(self, packet: FramePacket) -> None:
@@ -649,15 +795,21 @@ class _Work:
         """Make up a frame that is missing; None before the first."""
         last, pts = self._last
         with torch.no_grad():
-            frame = self._concealer.conceal(pts + (number - last) * self._header.frame_duration)
-        if frame is not None:
-            self.counts.concealed += 1
-        return frame
+            return self._concealer.conceal(pts + (number - last) * self._header.frame_duration)
 
-    def finish(self, shown: ShownFrame, frame: DecodedFrame) -> Rows:
-        """Finish the task of a frame, and write what comes out."""
+    @property
+    def geometry(self) -> Geometry | None:
+        """Where places in results lie in the input; None: there are no results."""
+        return None if self._output is None else self._output.geometry
+
+    def finish(self, shown: ShownFrame, frame: DecodedFrame) -> tuple[Rows, Pictures]:
+        """Finish the task of a frame, and write what comes out; draw what is looked at."""
+        pictures: Pictures = ()
+        if self._receiver.options.look:
+            pictures = thumbnails(frame.features, PICTURES)
         if self._output is None:
-            return []
+            return [], pictures
+        start = time.monotonic()
         result = self._output.result(self._output.outputs(frame.features))
         options = self._receiver.options
         mark: dict[str, Any] = {}
@@ -668,20 +820,20 @@ class _Work:
         rows = [row | mark for row in self._output.rows(shown.number, frame, result)]
         if self._receiver.write is not None:
             self._receiver.write(rows)
-        return rows
+        self.cloud.add(time.monotonic() - start)
+        return rows, pictures
 
-    def account(self) -> str:
-        """Say what became of the frames."""
-        counts, middle = self.counts, self.latencies.quantile(0.5)
-        most = self.latencies.quantile(0.95)
-        text = (
-            f"{counts.decoded} frames decoded, {counts.concealed} concealed, "
-            f"{counts.skipped} skipped by the sender, {counts.lost} lost, "
-            f"{counts.dropped} without a result"
+    def account(self, frames: int) -> str:
+        """Say what became of so many frames."""
+        counts = self.counts
+        return (
+            f"of {frames} frames {counts.decoded} decoded, {counts.concealed} concealed, "
+            f"{counts.skipped} skipped, {counts.lost} lost; "
+            f"{counts.late} decoded late, {counts.dropped} without a result"
+            + in_words("latency", self.latencies)
+            + in_words("decoding", self.decoding)
+            + in_words("cloud", self.cloud)
         )
-        if middle is not None and most is not None:
-            text += f"; latency {middle * 1e3:.0f} ms, of 95 % at most {most * 1e3:.0f} ms"
-        return text
 
     def close(self) -> None:
         """Finish the recording."""
@@ -697,4 +849,4 @@ class Latest:
 
     frame: ShownFrame
     rows: Rows
-    features: tuple[Tensor, ...]
+    pictures: Pictures

@@ -1,7 +1,8 @@
 """The sending end: a source, its edge sub-model and encoder, and the session of one receiver.
 
     reader (a thread) ─► newest frame ─► plan ─► edge, search, coding (a thread) ─► packet ─► link
-                                          │
+                                          │                ▲
+                                          │                └─ wishes of the receiver
                                           └─ None: skipped before anything is computed
 
 Everything but the two threads runs in one event loop, which never waits for a network to compute.
@@ -14,9 +15,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 
@@ -24,20 +25,31 @@ import torch
 
 from codec.encoding.config import EncoderConfig
 from codec.encoding.motion_search import Seen, luma, search_by
-from codec.errors import LinkError
+from codec.errors import BitstreamError, LinkError
 from codec.files.streams import StreamWriter
 from codec.files.video import Frame
 from codec.format.packets import FramePacket
 from codec.format.slots import Slots
 from codec.limits import DEFAULT_LIMITS, Limits
-from codec.link.events import Acked, FramePlan, Lost, Refused, SenderEvent, SenderStatus, Welcomed
+from codec.link.events import (
+    Acked,
+    FramePlan,
+    ImportanceMap,
+    Lost,
+    QualityRequest,
+    Refused,
+    SenderEvent,
+    SenderStatus,
+    Welcomed,
+)
 from codec.link.sender import SenderSession
 from codec.link.wire import MAX_REQUEST_BYTES, SESSION_BYTES
 from codec.live.figures import Latencies
 from codec.live.transport import DATAGRAM_BYTES, Connection, connect
+from codec.live.wishes import Granted
 from codec.pipeline.edge import EdgeSource
 
-__all__ = ["DEFAULT_REFERENCES", "SendOptions", "Sender"]
+__all__ = ["DEFAULT_REFERENCES", "Account", "SendOptions", "Sender"]
 
 DEFAULT_REFERENCES: Final = 8
 LARGEST_MESSAGE: Final = MAX_REQUEST_BYTES + 1
@@ -46,6 +58,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between attempts to connect again."""
 LAST_SECONDS: Final = 5.0
 """How long the last frames may take to arrive."""
+STOP_SECONDS: Final = 1.0
+"""The same, once it is stopped."""
+BUSY_SECONDS: Final = 8.0
+"""How long a receiver may be full at first: it misses one that has vanished after 5."""
+WELCOME_SECONDS: Final = 10.0
+"""How long a receiver may take to say whether it lets us in."""
 PATIENT: Final = 60.0
 """Seconds that a frame may wait where every frame counts."""
 WINDOW: Final = 8
@@ -80,6 +98,21 @@ class SendOptions:
     """The source gives its frames when they come; a file is read at its frame rate."""
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What became of all frames of the source; `frames` is the sum of the others."""
+
+    frames: int
+    decoded: int
+    """By the receiver, as far as it could be told."""
+    lost: int
+    """On the way, or too late for their results."""
+    given_up: int
+    """Planned, and not sent to the end; or it is not known what became of them."""
+    skipped: int
+    """Before anything was computed of them."""
+
+
 class Sender:
     """Sends one source to one receiver, connecting again as long as the source goes on.
 
@@ -112,16 +145,24 @@ class Sender:
             frame_rate=self._frame_rate,
             datagram_bytes=DATAGRAM_BYTES,
         )
-        self._coding = _Coding(source, config, record, limits)
-        self._qp = _Quality(config.qp)
+        self._granted = Granted(source.header, source.profile, config.qp)
+        self._coding = _Coding(source, config, self._granted, record, limits)
+        self._qp = _Quality(self._granted)
+        self._next_number = self._end = 0
+        self.wishes = 0
+        """Of the receiver, which have been granted."""
         self._connection: Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._frames: _Frames | None = None
+        self._fault: Exception | None = None
         self._gone = asyncio.Event()
         self._welcomed = asyncio.Event()
         self._refusal: str | None = None
+        self._busy: str | None = None
         self._ready = self._finishing = False
         self._captured: deque[tuple[int, float]] = deque(maxlen=1000)
         self.latencies = Latencies()
+        self.edge, self.coding = self._coding.edge, self._coding.coding
         self.connections = 0
 
     @property
@@ -129,19 +170,44 @@ class Sender:
         """How the link does."""
         return self._session.status
 
+    def account(self) -> Account:
+        """Say what became of all frames, at the end."""
+        status = self.status
+        given_up = status.frames_sent - status.frames_acked - status.frames_lost
+        return Account(
+            self._end,
+            status.frames_acked,
+            status.frames_lost,
+            given_up,
+            status.frames_skipped,
+        )
+
     # --- the connection ---------------------------------------------------------------------------
 
     def datagram(self, content: bytes) -> None:
         """Take a datagram of the receiver."""
-        self._take(self._session.datagram(content, time.monotonic()))
+        with self._contained():
+            self._take(self._session.datagram(content, time.monotonic()))
 
     def message(self, content: bytes) -> None:
         """Take a message of the receiver."""
-        self._take(self._session.message(content, time.monotonic()))
+        with self._contained():
+            self._take(self._session.message(content, time.monotonic()))
 
-    def closed(self, reason: str) -> None:
+    @contextmanager
+    def _contained(self) -> Iterator[None]:
+        """Let a fault of ours end `run`, which raises it, rather than be lost in the loop."""
+        try:
+            yield
+        except Exception as error:
+            self._fault = self._fault or error
+            self._gone.set()
+
+    def closed(self, reason: str, *, later: bool) -> None:
         """Take note that the connection is gone."""
-        if reason and self._refusal is None:
+        if reason and later:
+            self._busy = reason
+        elif reason and self._refusal is None:
             self._refusal = reason
         self._gone.set()
 
@@ -152,6 +218,8 @@ class Sender:
                 case Welcomed():
                     self.connections += 1
                     self._ready = event.resumed
+                    if not event.resumed:  # it knows nothing of what it has asked for
+                        self._granted.clear()
                     self._welcomed.set()
                 case Refused():
                     self._refusal = event.reason
@@ -161,9 +229,23 @@ class Sender:
                     self._measure(event.number, now)
                 case Lost():
                     pass
-                case _:  # wishes of the receiver: nothing here grants them yet
-                    pass
+                case ImportanceMap():
+                    self._grant(self._granted.grid, event.content)
+                case QualityRequest():
+                    self._grant(self._granted.finer, event.content)
         self._pump()
+
+    def _grant(self, grant: Callable[[bytes, int], None], content: bytes) -> None:
+        """Grant a wish from the next frame on, unless every frame is to be what it is in a file."""
+        if self._options.every_frame:
+            self.status.refused["wish"] += 1
+            return
+        try:
+            grant(content, self._next_number)
+        except BitstreamError:
+            self.status.refused["malformed"] += 1
+        else:
+            self.wishes += 1
 
     def _measure(self, number: int, now: float) -> None:
         """Estimate when a frame was decoded: half a round trip before its report arrived."""
@@ -187,7 +269,11 @@ class Sender:
         when = self._session.next_time(now)
         if when is not None:
             delay = max(when - now, 0.001)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._due)
+
+    def _due(self) -> None:
+        with self._contained():
+            self._pump()
 
     async def _stay_connected(self) -> None:
         """Connect, and again whenever the connection goes.
@@ -196,6 +282,7 @@ class Sender:
             LinkError: nobody answers the first time; somebody else answers; we are refused.
         """
         options, pause = self._options, FIRST_PAUSE
+        patient_until = time.monotonic() + BUSY_SECONDS
         while True:
             self._gone.clear()
             try:
@@ -206,6 +293,7 @@ class Sender:
                     connection.end = self
                     self._session.connect(time.monotonic())
                     self._pump()
+                    await self._let_in()
                     await self._gone.wait()
             except ConnectionError as error:
                 if not self.connections:
@@ -213,6 +301,10 @@ class Sender:
             finally:
                 self._connection = None
                 self._session.disconnect()
+            if self._fault is not None:
+                raise self._fault
+            if self._busy and not self.connections and time.monotonic() > patient_until:
+                self._refusal = self._busy
             if self._refusal is not None:
                 raise LinkError(f"the receiver refuses: {self._refusal}")
             if self._finishing:
@@ -220,6 +312,22 @@ class Sender:
             pause = FIRST_PAUSE if self._welcomed.is_set() else min(2 * pause, LONGEST_PAUSE)
             self._welcomed.clear()
             await asyncio.sleep(pause)
+
+    async def _let_in(self) -> None:
+        """Wait until the receiver has said whether it lets us in.
+
+        Raises:
+            ConnectionError: it says nothing.
+        """
+        waiting = [asyncio.create_task(each.wait()) for each in (self._welcomed, self._gone)]
+        done, left = await asyncio.wait(
+            waiting, timeout=WELCOME_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in left:
+            task.cancel()
+        if not done:
+            host, port = self._options.address
+            raise ConnectionError(f"{host}:{port}: the receiver does not say whether we may send")
 
     # --- the frames -------------------------------------------------------------------------------
 
@@ -243,6 +351,8 @@ class Sender:
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
                     await task
+            if self._frames is None:  # nobody reads it, who would close it
+                self._source.close()
             self._coding.close()
         missing = self.status.frames_sent - self.status.frames_acked
         if self._options.every_frame and missing:
@@ -257,6 +367,7 @@ class Sender:
         await asyncio.wait({welcome, stopping}, return_when=asyncio.FIRST_COMPLETED)
         pace = None if options.live or options.every_frame else self._pace
         frames = _Frames(self._source, pace, every_frame=options.every_frame)
+        self._frames = frames
         with ThreadPoolExecutor(1, "lmc-coding") as pool:
             try:
                 while not stop.is_set():
@@ -274,6 +385,7 @@ class Sender:
                         captured = time.monotonic()
                     elif self._behind():
                         continue
+                    self._next_number = number + 1
                     plan = self._session.next_frame(captured, number)
                     if plan is None:
                         frames.go_on()
@@ -291,18 +403,24 @@ class Sender:
                     self._pump()
                     await self._opened(stopping)
                     frames.go_on()
-                await self._arrived()
-                self._finishing = True
+                await self._arrived(STOP_SECONDS if stop.is_set() else self._last_seconds)
+                self._finish(frames)
                 if self._connection is not None:
-                    self._session.finish()
                     self._pump()
                     with suppress(TimeoutError):  # the receiver ends the connection
-                        async with asyncio.timeout(LAST_SECONDS):
+                        async with asyncio.timeout(STOP_SECONDS if stop.is_set() else LAST_SECONDS):
                             await self._gone.wait()
             finally:
                 frames.close()
+                self._finish(frames)
                 stopping.cancel()
                 welcome.cancel()
+
+    def _finish(self, frames: _Frames) -> None:
+        """Say that no frame comes behind those read so far, which all are accounted for."""
+        if not self._finishing:
+            self._finishing, self._end = True, frames.captured
+            self._session.finish(self._end)
 
     def _pace(self, frame: Frame, number: int) -> float:
         """Return when a frame of a file is due, in seconds from the first one."""
@@ -335,10 +453,14 @@ class Sender:
                 return
             await asyncio.sleep(POLL)
 
-    async def _arrived(self) -> None:
+    @property
+    def _last_seconds(self) -> float:
+        return LAST_SECONDS + self._options.max_latency
+
+    async def _arrived(self, seconds: float) -> None:
         """Wait for the last frames to arrive."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_SECONDS + self._options.max_latency):
+            async with asyncio.timeout(seconds):
                 while self._connection is not None and self._left():
                     await asyncio.sleep(POLL)
 
@@ -347,15 +469,20 @@ class Sender:
 
 
 class _Quality:
-    """Which qp to try first: the one asked for, or where the link carries less, the one that the
-    frames before came to, so that few are planned twice.
+    """Which qp to try first: the one asked for, of late by the receiver; or where the link
+    carries less, the one that the frames before came to, so that few are planned twice.
     """
 
-    def __init__(self, qp: int) -> None:
-        self._asked, self._qp = qp, qp
+    def __init__(self, granted: Granted) -> None:
+        self._granted = granted
+        self._asked = self._qp = granted.qp(0)
 
     def next(self, plan: FramePlan) -> tuple[int | None, float | None]:
         """Return the qp of a frame, and its most bytes."""
+        before, self._asked = self._asked, self._granted.qp(plan.number)
+        if self._qp == before:  # the link carries what is asked for, and may carry more
+            self._qp = self._asked
+        self._qp = max(self._qp, self._asked)
         return self._qp, plan.most_bytes
 
     def note(self, plan: FramePlan, packet: FramePacket) -> None:
@@ -374,9 +501,12 @@ class _Coding:
         self,
         source: EdgeSource,
         config: EncoderConfig,
+        granted: Granted,
         record: BinaryIO | None,
         limits: Limits,
     ) -> None:
+        self.edge, self.coding = Latencies(), Latencies()
+        self._granted = granted
         config = replace(config, keyint=NEVER, scene_cut=False)
         self._source = source
         self._encoder = source.encoder(config)
@@ -391,8 +521,13 @@ class _Coding:
         """Return the packet of a frame, and its bytes."""
         reference = None if plan.slots is None else plan.slots[0]
         vectors = None
+        # what has no bounds, as it may have to wait for nothing, is what it would be without wishes
+        importance = None if most_bytes is None else self._granted.importance(plan.number)
+        start = time.monotonic()
         with torch.no_grad():
             features = self._source.features(frame)
+            self.edge.add(time.monotonic() - start)
+            start = time.monotonic()
             if self._search is not None:
                 # vectors lead to the frame that this one is predicted from
                 seen = None if reference is None else self._seen[reference]
@@ -405,6 +540,7 @@ class _Coding:
                 key=plan.key,
                 qp=qp,
                 most_bytes=most_bytes,
+                importance=importance,
                 slots=plan.slots,
             ).packet
         if self._search is not None:
@@ -415,6 +551,7 @@ class _Coding:
         self._packets.keep(packet, packet.slots, key=packet.key)
         if self._writer is not None:
             self._writer.write(packet)
+        self.coding.add(time.monotonic() - start)
         return packet, content
 
     def close(self) -> None:
@@ -442,6 +579,7 @@ class _Frames:
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._held: tuple[int, Frame, float] | None = None
+        self.captured = 0
         self._ended = False
         self._error: BaseException | None = None
         self._stop, self._go = threading.Event(), threading.Event()
@@ -511,6 +649,7 @@ class _Frames:
 
     def _put(self, taken: tuple[int, Frame, float]) -> None:
         self._held = taken
+        self.captured = taken[0] + 1
         self._ready.set()
 
     def _end(self, error: BaseException | None) -> None:

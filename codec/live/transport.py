@@ -3,9 +3,15 @@
     datagrams   as they are, lost or not
     messages    on one bidirectional stream that the sender opens, each behind its length, u32
 
-Bytes in, bytes out: what they say is the affair of `codec.link`.  What a stranger can make this end
-hold is bounded: addresses are validated before anything is kept of them (Retry), so many
-connections may be opening, a message has a largest size, and a connection that stays silent ends.
+Bytes in, bytes out: what they say is the affair of `codec.link`.
+
+What others can make this end hold is bounded:
+1. Nothing is kept of an address before it has answered (Retry).
+2. Of connections that nothing is known of yet there are so many, and so many of one host; with one
+   more, the oldest of whoever has the most ends.  One that stays unknown ends in a few seconds.
+3. A message has a largest size, and so has what has arrived of the stream and waits for a gap in it
+   to be filled.
+4. Whatever a packet makes of aioquic, the loop goes on.
 """
 
 from __future__ import annotations
@@ -14,8 +20,9 @@ import asyncio
 import hmac
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Protocol
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -41,13 +48,21 @@ WINDOW: Final = 1 << 21
 """Most bytes in flight."""
 IDLE_SECONDS: Final = 5.0
 HANDSHAKE_SECONDS: Final = 5.0
+HELLO_SECONDS: Final = 3.0
+"""In which a sender has to become known."""
 ALIVE_SECONDS: Final = 1.5
 """A connection with nothing to say says that it is there, as routers forget silent ones."""
-MOST_OPENING: Final = 32
+MOST_OPENING: Final = 64
+MOST_OF_A_HOST: Final = 16
 """Connections of which nothing is known yet."""
+STRANGERS_BYTES: Final = 1 << 12
+KNOWN_BYTES: Final = 1 << 22
+"""Of the stream, beyond the largest message, that may wait for what is missing before them."""
 LARGEST_FRAME: Final = 1 << 16
-REFUSED: Final = 1
-"""Error code of the application: the other end does not keep to the protocol."""
+REFUSED, LATER = 1, 2
+"""Error codes of the application: the other end does not keep to the protocol, or may not come in;
+it may try again.
+"""
 
 
 class SteadyWindow(QuicCongestionControl):
@@ -100,8 +115,10 @@ class End(Protocol):
     def message(self, content: bytes) -> None:
         """Take a message."""
 
-    def closed(self, reason: str) -> None:
-        """Take note that the connection has ended, and why, if the other end has said."""
+    def closed(self, reason: str, *, later: bool) -> None:
+        """Take note that the connection has ended, and why, if the other end has said; `later`: it
+        may be tried again.
+        """
 
 
 class Connection(QuicConnectionProtocol):
@@ -124,9 +141,16 @@ class Connection(QuicConnectionProtocol):
         self.end: End | None = None
         self.largest = largest
         self._opened, self._ended = opened, ended
+        self.known = False
+        """Whether the other end is no stranger."""
+        self.refused = 0
+        """Packets that could not be taken."""
         self._incoming = bytearray()
+        self._delivered = 0
         self._alive: asyncio.TimerHandle | None = None
         self._over = False
+        self._settled = asyncio.Event()
+        self._shaken = False
 
     @property
     def address(self) -> str:
@@ -158,33 +182,90 @@ class Connection(QuicConnectionProtocol):
             self._quic.send_datagram_frame(content)
         self.transmit()
 
-    def refuse(self, reason: str) -> None:
-        """End the connection, and say why."""
+    def refuse(self, reason: str, *, later: bool = False) -> None:
+        """End the connection, and say why, and whether the other end may try again."""
         self._over = True
-        self.close(error_code=REFUSED, reason_phrase=reason)
+        self.close(error_code=LATER if later else REFUSED, reason_phrase=reason)
 
     def keep_alive(self) -> None:
         """Say every few seconds that this end is there."""
         if self._over:
             return
-        self._quic.send_ping(0)
-        self.transmit()
+        try:
+            self._quic.send_ping(0)
+            self.transmit()
+        except Exception:
+            self.abandon("a fault of the transport", later=True)
+            return
         self._alive = self._loop.call_later(ALIVE_SECONDS, self.keep_alive)
+
+    async def answered(self) -> bool:
+        """Wait until the handshake is over, or will never be; tell which."""
+        await self._settled.wait()
+        return self._shaken
+
+    def datagram_received(self, data: bytes | str, addr: NetworkAddress) -> None:
+        """Take a UDP packet."""
+        try:
+            super().datagram_received(data, addr)
+        except Exception:  # what comes from anywhere may be anything
+            self.refused += 1
+        if self._held() > self.largest + (KNOWN_BYTES if self.known else STRANGERS_BYTES):
+            self.refused += 1
+            self.abandon("more was sent than is taken")
+
+    def _held(self) -> int:
+        """Tell how many bytes have come on streams and cannot be taken yet."""
+        # aioquic has no public name for it, and widens its own window as long as bytes come,
+        # even if the first one never does
+        used = getattr(getattr(self._quic, "_local_max_data", None), "used", 0)
+        return int(used) - self._delivered
+
+    def _handle_timer(self) -> None:
+        try:
+            super()._handle_timer()
+        except Exception:  # without its timer it would never end
+            self.refused += 1
+            self.abandon("a fault of the transport", later=True)
+
+    def abandon(self, reason: str, *, later: bool = False) -> None:
+        """The same, and keep nothing of it."""
+        with suppress(Exception):
+            self.refuse(reason, later=later)
+        self.forget()
+        self._connection_terminated_handler()
+        self._terminated("")
+
+    def forget(self) -> None:
+        """Let no timer come back to a connection whose socket closes."""
+        for timer in (self._timer, self._alive):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._alive = None
+
+    def _terminated(self, reason: str, *, later: bool = True) -> None:
+        self._over = True
+        if self._alive is not None:
+            self._alive.cancel()
+        self._settled.set()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(self)
+        end, self.end = self.end, None
+        if end is not None:
+            end.closed(reason, later=later)
 
     def quic_event_received(self, event: events.QuicEvent) -> None:
         """Take what has arrived."""
         if isinstance(event, events.HandshakeCompleted):
+            self._shaken = True
+            self._settled.set()
             if self._opened is not None:
                 self._opened(self)
         elif isinstance(event, events.ConnectionTerminated):
-            self._over = True
-            if self._alive is not None:
-                self._alive.cancel()
-            if self._ended is not None:
-                self._ended(self)
-            if self.end is not None:
-                told = event.error_code == REFUSED and event.frame_type is None
-                self.end.closed(event.reason_phrase if told else "")
+            told = event.error_code in {REFUSED, LATER} and event.frame_type is None
+            reason = event.reason_phrase if told else ""
+            self._terminated(reason, later=event.error_code != REFUSED)
         elif self._over or self.end is None:
             pass
         elif isinstance(event, events.DatagramFrameReceived):
@@ -198,6 +279,7 @@ class Connection(QuicConnectionProtocol):
             self.refuse("there is one stream, and it stays open")
             return
         self._incoming += event.data
+        self._delivered += len(event.data)
         while not self._over and len(self._incoming) >= LENGTH_BYTES:
             length = int.from_bytes(self._incoming[:LENGTH_BYTES], "little")
             if length > self.largest:
@@ -223,7 +305,8 @@ class Listener(QuicServer):
         configuration.certificate = identity.certificate
         configuration.private_key = identity.key
         self._largest, self._arrived = largest, arrived
-        self._opening: set[Connection] = set()
+        self._opening: dict[Connection, tuple[str, asyncio.TimerHandle]] = {}
+        self._host = ""
         self.refused = 0
         super().__init__(
             configuration=configuration,
@@ -238,37 +321,65 @@ class Listener(QuicServer):
         found = self._transport.get_extra_info("sockname")
         return str(found[0]), int(found[1])
 
+    def close(self) -> None:
+        """End all connections, and listen no more."""
+        open_ones = {each for each in self._protocols.values() if isinstance(each, Connection)}
+        super().close()
+        for connection in open_ones:
+            connection.forget()
+
     def known(self, connection: Connection) -> None:
         """Take note that a connection is no stranger's."""
-        self._opening.discard(connection)
+        connection.known = True
+        self._leave(connection)
+
+    def _leave(self, connection: Connection) -> None:
+        _, timer = self._opening.pop(connection, ("", None))
+        if timer is not None:
+            timer.cancel()
 
     def datagram_received(self, data: bytes | str, addr: NetworkAddress) -> None:
         """Take a UDP packet."""
+        self._host = str(addr[0])
         try:
             super().datagram_received(data, addr)
         except Exception:  # whatever a stranger's bytes make of aioquic, the others go on
             self.refused += 1
 
     def _made(self, quic: QuicConnection, stream_handler: Any = None) -> Connection:  # noqa: ANN401
-        if len(self._opening) >= MOST_OPENING:
-            raise ConnectionRefusedError("too many connections are opening")
+        self._make_room()
         connection = Connection(
             quic,
             stream_handler,
             largest=self._largest,
             opened=self._arrived,
-            ended=self.known,
+            ended=self._ended,
         )
-        self._opening.add(connection)
-        asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, self._expect, connection)
+        timer = asyncio.get_running_loop().call_later(
+            HELLO_SECONDS, self._end, connection, "nothing was said in time"
+        )
+        self._opening[connection] = self._host, timer
         return connection
 
-    def _expect(self, connection: Connection) -> None:
-        """End a connection that has not become known in time."""
-        if connection in self._opening:
-            self._opening.discard(connection)
-            self.refused += 1
-            connection.refuse("nothing was said in time")
+    def _make_room(self) -> None:
+        """End the oldest connection of whoever has the most opening, if there are too many."""
+        hosts = Counter(host for host, _ in self._opening.values())
+        if hosts[self._host] >= MOST_OF_A_HOST:
+            host = self._host
+        elif hosts.total() >= MOST_OPENING:
+            host = hosts.most_common(1)[0][0]
+        else:
+            return
+        oldest = next(each for each, (of, _) in self._opening.items() if of == host)
+        self._end(oldest, "others wait to be let in")
+
+    def _ended(self, connection: Connection) -> None:
+        self._leave(connection)
+        self.refused += connection.refused
+
+    def _end(self, connection: Connection, reason: str) -> None:
+        self.refused += 1
+        connection.abandon(reason, later=True)
 
 
 async def listen(
@@ -324,11 +435,12 @@ async def connect(
         raise ConnectionError(f"{host}:{port}: {_reason(error)}") from error
     try:
         connection.connect(place)
-        try:
+        answered = False
+        with suppress(TimeoutError):
             async with asyncio.timeout(HANDSHAKE_SECONDS):
-                await connection.wait_connected()
-        except (TimeoutError, ConnectionError) as error:
-            raise ConnectionError(f"{host}:{port}: no receiver answers") from error
+                answered = await connection.answered()
+        if not answered:
+            raise ConnectionError(f"{host}:{port}: no receiver answers")
         found = connection.certificate_fingerprint
         if not hmac.compare_digest(found, fingerprint):
             raise LinkError(
@@ -338,7 +450,9 @@ async def connect(
         connection.keep_alive()
         yield connection
     finally:
-        connection.close()
+        with suppress(Exception):
+            connection.close()
+        connection.forget()
         transport.close()
 
 
