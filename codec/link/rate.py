@@ -53,6 +53,18 @@ MOST_LOST: Final = 2.0
 """How many times what arrives may be sent: a full queue too short to be seen is no random loss."""
 FEEDBACK_PAUSE: Final = 0.1
 """Seconds without a report that mean nothing: it may have been lost."""
+OVERDUE: Final = 0.01
+"""Seconds beyond the longest that a datagram took lately, after which it is taken for lost."""
+DELAY_WINDOW: Final = 2.0
+"""Seconds over which that is sought."""
+NARROW: Final = 0.5
+"""Of the rate: a link that has just become so narrow makes nothing overdue."""
+FALL: Final = 0.002
+"""Seconds by which the least delay falls where a queue drains that had been taken for the link's
+own delay.
+"""
+EMPTYING: Final = 0.85
+"""Of what the link carries, what is sent until that is over."""
 MOVED_BASE: Final = 4
 """Decreases in vain after which the delay is taken for the link's own."""
 
@@ -103,8 +115,11 @@ class RateControl:
         self._window = max(GOODPUT_WINDOW, 5 * self._interval)
         self._base = Least(BASE_WINDOW)
         self._least_rtt = Least(BASE_WINDOW)
+        self._most = Least(DELAY_WINDOW)
+        """Of delays, the most: negative."""
         self._newest: deque[float] = deque(maxlen=NEWEST)
         self._decreased_at = float("-inf")
+        self._fell_at = float("-inf")
         self._in_vain = 0
         self._run = (0.0, 0.0)
         self.restarted()
@@ -112,6 +127,7 @@ class RateControl:
     def restarted(self) -> None:
         """Begin a connection: sequence numbers start anew; what is known of the rate stays."""
         self._flight: deque[_Sent] = deque()
+        self._arrived: _Sent | None = None
         self._bytes_in_flight = self._total = 0
         self._reliable: tuple[float, float] = (0.0, 0.0)
         self._arrivals: deque[_Arrival] = deque()
@@ -121,9 +137,11 @@ class RateControl:
         self._queue = 0.0
         self._queue_at = 0.0
         self.feedback_at: float | None = None
+        self._adapted_at: float | None = None
         self.unanswered: float | None = None
         """Since when datagrams have been sent without news of any."""
         self._base.reset()
+        self._most.reset()
 
     def sent(self, sequence: int, size: int, now: float) -> None:
         """Note a datagram, overhead included."""
@@ -179,7 +197,7 @@ class RateControl:
 
     def feedback(self, report: Feedback, now: float) -> None:
         """Take a report on the datagrams of this connection, newer than those before."""
-        before, self.feedback_at = self.feedback_at, now
+        self.feedback_at = now
         if report.sequence is None:
             return
         newest = None
@@ -195,8 +213,12 @@ class RateControl:
         rtt = max(now - newest.at - held, 0.0)
         self.rtt = rtt if self.rtt is None else self.rtt + (rtt - self.rtt) / 8
         self._least_rtt.add(rtt, now)
+        self._arrived = newest
         delay = report.arrived / TICKS - newest.at
+        if delay < self._base.value - FALL:
+            self._fell_at = now
         self._base.add(delay, now)
+        self._most.add(-delay, now)
         # a datagram's own time on a slow link is no queue
         own = min(newest.size * 8 / max(self.rate, self._passed), self._interval / 2)
         queue = max(delay - self._base.value - own, 0.0)
@@ -208,7 +230,27 @@ class RateControl:
         )
         if newest.at > self._decreased_at:  # what was sent before says nothing of the new rate
             self._newest.append(self._queue)
+        before, self._adapted_at = self._adapted_at, now
         self._adapt(now, min(now - before, 0.5) if before is not None else 0.0)
+
+    def overdue(self, report: Feedback) -> list[int]:
+        """Return the datagrams on their way that should have arrived before a report was made.
+
+        A link that has just become slow is given the time to carry what was sent since the newest
+        that has arrived.
+        """
+        arrived = self._arrived
+        if arrived is None or arrived.sequence != report.sequence:
+            return []
+        time = report.time / TICKS - OVERDUE
+        sent_before = time + self._most.value
+        most_bytes = (time - report.arrived / TICKS) * NARROW * self.rate / 8
+        found = []
+        for sent in self._flight:
+            if sent.at > sent_before or sent.total - arrived.total > most_bytes:
+                break
+            found.append(sent.sequence)
+        return found
 
     def _measure_loss(self, sequence: int, received: int) -> None:
         before, received_before = self._reported
@@ -260,7 +302,10 @@ class RateControl:
             return
         if queue < self.high / 2:
             self._in_vain = 0
-            self._increase(now, elapsed)
+            if now - self._fell_at > self._window:
+                self._increase(now, elapsed)
+            elif self.capacity is not None:
+                self.rate = min(self.rate, max(EMPTYING * self.capacity, LEAST_RATE))
 
     def _decrease(self, now: float, queue: float) -> None:
         if self._in_vain == 0:
@@ -277,6 +322,8 @@ class RateControl:
             if queue >= 0.9 * delay and self.rate <= 0.8 * rate:
                 # no queue stays as long as it was while less is sent than drains
                 self._base.reset()
+                self._least_rtt.reset()
+                self._least_rtt.add(self.rtt or 0.0, now)
                 self.capacity = None
             self._in_vain = 0
 

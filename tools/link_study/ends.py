@@ -64,20 +64,13 @@ PLENTY: Final = 1e9
 """bit/s, where qp is fixed and the session's rate is to keep out of it."""
 PATIENCE: Final = 5.0
 """Seconds in which everything has to be over after the last frame."""
-NOTICED: Final = 0.02
-"""Seconds over a round trip after which a transport knows that a datagram is lost."""
-PATIENT: Final = 1.5
-"""Times `max_latency`: half of what a session is told is the longest that it waits for datagrams
-that others overtook.
-"""
 STEP: Final = 1e-4
 """Seconds, below which nobody is called again."""
 
-STRATEGIES = ("key-frames", "reference", "acknowledged", "live", "stream", "again")
-"""How a loss is mended: by a key frame; by predicting from the newest frame that may still be
-decoded; from decoded ones only, always; from these where chains break often, as `lmc send` does; by
-sending it again, all frames in order on one reliable stream, each waiting for those before it; or,
-what would be, frames predicted from decoded ones, and lost datagrams sent again while in time.
+STRATEGIES = ("live", "reference", "acknowledged", "key-frames", "stream")
+"""How a loss is mended: as `lmc send` does, by sending it again while that is of use; by predicting
+from the newest frame that may still be decoded; from decoded ones only, always; by a key frame; by
+sending it again until it arrives, all frames in order on one reliable stream.
 """
 CONCEALMENTS = ("motion", "repeat", "zeros")
 """What the cloud gets in place of a frame that is missing: the last one moved on, itself, zeros."""
@@ -161,6 +154,10 @@ class Course:
     carried_bytes: int = 0
     back_bytes: int = 0
     lost_bytes: int = 0
+    datagrams: int = 0
+    lost: int = 0
+    again: int = 0
+    """Datagrams: sent, lost, sent again after that."""
     late: int = 0
 
     @property
@@ -170,13 +167,17 @@ class Course:
 
 
 class _Session(SenderSession):
-    """A sender that predicts by one rule, however often chains break."""
+    """A sender that predicts by one rule, however often chains break, and sends nothing again."""
 
     acknowledged_only = False
 
     def _doubtful(self, now: float) -> bool:
         del now
         return self.acknowledged_only
+
+    def _mends(self, number: int, now: float) -> bool:
+        del number, now
+        return False
 
 
 class _Acknowledged(_Session):
@@ -195,20 +196,7 @@ SESSIONS: dict[str, type[SenderSession]] = {
     "acknowledged": _Acknowledged,
     "live": SenderSession,
     "stream": _Stream,
-    "again": _Acknowledged,
 }
-
-
-class _Again(Path):
-    """A link whose transport sends a lost datagram again, once."""
-
-    def send(self, content: bytes) -> None:
-        """Send a datagram."""
-        lost = self.lost
-        super().send(content)
-        if self.lost > lost:
-            known = self.clock.now + 2 * self.condition.delay + NOTICED
-            self.clock.at(known, lambda: Path.send(self, content))
 
 
 @dataclass(slots=True)
@@ -346,13 +334,10 @@ class _Run:
             bitrate=PLENTY if terms.bitrate is None else terms.bitrate,
             frame_rate=source.frame_rate,
         )
-        again = terms.strategy == "again"
-        patience = PATIENT if again else 1.0
-        self.door = Door(TOKEN, max_latency=patience * terms.max_latency)
+        self.door = Door(TOKEN, max_latency=terms.max_latency)
         self.receiver: ReceiverSession | None = None
         condition, seed = terms.condition, 2 * terms.seed
-        link = _Again if again else Path
-        self.up = link(self.clock, condition, self._up_datagram, self._up_message, seed)
+        self.up = Path(self.clock, condition, self._up_datagram, self._up_message, seed)
         back = replace(condition, bandwidth=None)
         self.down = Path(self.clock, back, self._down_datagram, self._down_message, seed + 1)
         self.coding, self.cloud = _Coding(source, terms), _Cloud(source, self.course)
@@ -375,6 +360,8 @@ class _Run:
         course = self.course
         course.carried_bytes = self.up.carried_bytes - self.overture
         course.back_bytes = self.down.carried_bytes
+        course.datagrams, course.lost = self.up.sent, self.up.lost
+        course.again = self.sender.status.datagrams_again
         self._account()
         return course
 

@@ -192,6 +192,9 @@ class LinkJob:
             "payload_kbit_per_s": _kbit(course.packet_bytes, course.frames, source.frame_rate),
             "back_kbit_per_s": _kbit(course.back_bytes, course.frames, source.frame_rate),
             "bytes_lost": course.lost_bytes,
+            "datagrams": course.datagrams,
+            "datagrams_lost": course.lost,
+            "datagrams_again": course.again,
             "mean_qp": float(np.mean(course.qps)),
             **_latency(list(course.latency.values())),
         }
