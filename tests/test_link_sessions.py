@@ -15,6 +15,7 @@ from links import HEADER, TOKEN, Joined
 from codec.link.door import Door
 from codec.link.downstream import read_from_receiver
 from codec.link.events import Acked, Ended, Frame, Lost, Missing, Opened, Skipped, Welcomed
+from codec.link.mending import KEPT
 from codec.link.receiver import HELD_BYTES, HELD_FRAMES, ReceiverSession
 from codec.link.sender import SILENCE, SenderSession
 from codec.link.upstream import Bye, Fragment, FrameHead, Header, Hello, WholeFrame
@@ -430,7 +431,7 @@ def test_random_bytes_in_great_number_stop_nothing():
     assert receiver._held.size <= HELD_BYTES
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 def test_whatever_happens_every_frame_has_one_outcome(seed):
     """Links that change, connections that vanish, receivers that restart; the decoder of `Joined`
     checks that each delivered frame finds its reference in its slot."""
@@ -442,7 +443,7 @@ def test_whatever_happens_every_frame_has_one_outcome(seed):
         decoding=chance.choice((0.0, 0.03)),
         seed=seed,
     )
-    restarts = 0
+    restarts = heard = 0
     for second in range(1, 41):
         link.up.condition = Condition(
             delay=chance.choice((0.005, 0.05, 0.2)),
@@ -455,6 +456,8 @@ def test_whatever_happens_every_frame_has_one_outcome(seed):
         )
         link.down.condition = replace(link.up.condition, bandwidth=None)
         link.run(second)
+        heard = max(heard, link.delivered[-1][0]) if link.delivered else 0
+        assert second - heard < 8  # nothing keeps a sender from trying again
         if chance.random() < 0.15:
             link.drop()
             link.run(second + 0.3)
@@ -472,6 +475,7 @@ def test_whatever_happens_every_frame_has_one_outcome(seed):
     assert len(link.sender._references._sent) <= 512 + 16
     assert link.sender.status.refused.keys() <= {"outdated", "before the welcome"}
     assert link.receiver.status.refused.keys() <= {"repeated", "outdated"}
+    assert len(link.sender._mending._number_of) <= KEPT
 
 
 def test_what_was_given_up_is_not_under_way():

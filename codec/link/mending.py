@@ -49,7 +49,7 @@ class Mending:
         kept.parts[sequence], kept.sent = part, now
         self._number_of[sequence] = number
         while len(self._number_of) > KEPT:
-            self._take(next(iter(self._number_of)))
+            self.forget(next(iter(self._number_of.values())))
 
     def _take(self, sequence: int) -> Part | None:
         number = self._number_of.pop(sequence, None)

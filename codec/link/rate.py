@@ -45,7 +45,7 @@ DRAIN: Final = 0.5
 """Seconds in which a queue is to be gone."""
 GROWTH_UNKNOWN: Final = 1.0
 GROWTH_BELOW: Final = 0.6
-GROWTH_NEAR: Final = 0.06
+GROWTH_NEAR: Final = 0.05
 """Per second: before the link was ever full, far below where it was, and near that."""
 USED: Final = 0.7
 """Share of the rate that has to be in use for it to grow: what is not tried is not known."""
@@ -65,6 +65,8 @@ own delay.
 """
 EMPTYING: Final = 0.85
 """Of what the link carries, what is sent until that is over."""
+WIDER: Final = 1.05
+"""Times what the link was believed to carry; where so much passes, it has become wider."""
 MOVED_BASE: Final = 4
 """Decreases in vain after which the delay is taken for the link's own."""
 
@@ -107,7 +109,7 @@ class RateControl:
         self.rtt: float | None = None
         self.loss = 0.0
         self._jitter = 0.0
-        self._passed = self._recent = 0.0
+        self._passed = 0.0
         self.capacity: float | None = None
         self.high = min(HIGH, max_latency / 4)
         self._interval = 1 / frame_rate
@@ -138,6 +140,9 @@ class RateControl:
         self._queue_at = 0.0
         self.feedback_at: float | None = None
         self._adapted_at: float | None = None
+        self._recent: float | None = None
+        """What passed lately while there was a queue."""
+        self._recent_at = float("-inf")
         self.unanswered: float | None = None
         """Since when datagrams have been sent without news of any."""
         self._base.reset()
@@ -172,7 +177,16 @@ class RateControl:
         """
         if self._queue < self.high / 4:
             return max(self.rate, self._passed)
-        return max(min(self._passed, self._recent), LEAST_RATE)
+        return max(self._passed if self._recent is None else self._recent, LEAST_RATE)
+
+    @property
+    def carried(self) -> float:
+        """What a new frame may count on: the rate, less where a queue has been seen to drain at
+        less.
+        """
+        if self._recent is None or self._queue < self.high / 4:
+            return self.rate
+        return min(self.rate, max(self._recent, LEAST_RATE))
 
     def queue(self, now: float, local: int = 0) -> float:
         """Estimate how long a frame sent now would wait, with `local` bytes still here.
@@ -223,7 +237,7 @@ class RateControl:
         own = min(newest.size * 8 / max(self.rate, self._passed), self._interval / 2)
         queue = max(delay - self._base.value - own, 0.0)
         self._jitter += (abs(queue - self._queue) - self._jitter) / JITTER_MEMORY
-        self.high = min(HIGH + 1.5 * self._jitter, self._max_latency / 4)
+        self.high = min(HIGH + self._jitter, self._max_latency / 4)
         self._queue, self._queue_at = queue, now - held
         self._measure_passed(
             _Arrival(report.arrived / TICKS, report.size, newest.total, self._queue)
@@ -273,7 +287,11 @@ class RateControl:
         if span >= self._window / 2:
             self.goodput = (newest.received - arrivals[0].received) * 8 / span
             self._passed = (newest.sent - arrivals[0].sent) * 8 / span
-        self._recent = self._busy(DRAIN_INTERVALS) or self._passed
+        busy = self._busy(DRAIN_INTERVALS)
+        if busy is not None:
+            self._recent, self._recent_at = busy, newest.at
+        elif newest.at - self._recent_at > 2 * self._window:
+            self._recent = None
 
     def _busy(self, intervals: float) -> float | None:
         """Measure what passed in the newest so many frame intervals, or the newest at all, with a
@@ -281,6 +299,8 @@ class RateControl:
         """
         newest = self._arrivals[-1]
         passed = None
+        if newest.queue < self.high / 4:
+            return None
         for before in reversed(self._arrivals):
             if before.queue < self.high / 4:
                 break
@@ -332,7 +352,7 @@ class RateControl:
         used = sum(size for at, size in self._sendings if at >= since) * 8 / self._window
         if used < USED * self.rate or self.rate > MOST_LOST * (self.goodput or 0.0):
             return
-        if self.capacity is not None and self.rate > 1.1 * self.capacity:
+        if self.capacity is not None and self._passed > WIDER * self.capacity:
             self.capacity = None
         if self.capacity is None:
             growth = GROWTH_UNKNOWN

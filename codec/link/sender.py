@@ -204,8 +204,9 @@ class SenderSession:
             return None
         queue = self._rate.queue(now, self._pacer.waiting)
         left = max(WAITING * self._max_latency, 1 / self._frame_rate) - queue
-        room = min(self._credit, left * self._rate.rate / 8)
-        if room < LEAST_SHARE * budget:
+        carried = self._rate.carried / 8
+        room = min(self._credit, left * carried)
+        if room < LEAST_SHARE * min(budget, carried / self._frame_rate):
             return None
         datagrams = -(-room // (self._part_bytes + DATAGRAM_OVERHEAD))
         return max(room - datagrams * (DATAGRAM_OVERHEAD + USUAL_HEAD_BYTES), 1.0)
