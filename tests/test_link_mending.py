@@ -1,4 +1,4 @@
-"""Which parts are sent again: each lost datagram once, whatever is said of it, in bounded memory."""
+"""Which parts are sent again: each lost datagram once, whatever is said; memory is bounded."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ Not here: what the frames are worth (`measurement.py`).
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -150,6 +151,9 @@ class Course:
     latency: dict[int, float] = field(default_factory=dict)
     key_frames: int = 0
     qps: list[int] = field(default_factory=list)
+    coding: list[float] = field(default_factory=list)
+    decoding: list[float] = field(default_factory=list)
+    """Seconds that the codec took for each frame, which pass in no time here."""
     packet_bytes: int = 0
     carried_bytes: int = 0
     back_bytes: int = 0
@@ -387,7 +391,9 @@ class _Run:
         self.captured[number] = now
         plan = self.sender.next_frame(now, number, key=bool(self.keys and self.keys.wanted()))
         if plan is not None:
+            start = time.perf_counter()
             packet, content = self.coding.encode(plan)
+            self.course.coding.append(time.perf_counter() - start)
             self.course.qps.append(packet.qp)
             self.course.packet_bytes += len(content)
             self.course.key_frames += packet.key
@@ -408,16 +414,16 @@ class _Run:
             self.up.send(content)
         self._again("sender", self.sender.next_time(now), self._pull_sender)
 
-    def _again(self, name: str, time: float | None, call: Callable[[], None]) -> None:
-        if time is None or (name, time) in self._timers:
+    def _again(self, name: str, at: float | None, call: Callable[[], None]) -> None:
+        if at is None or (name, at) in self._timers:
             return
-        self._timers.add((name, time))
+        self._timers.add((name, at))
 
         def due() -> None:
-            self._timers.discard((name, time))
+            self._timers.discard((name, at))
             call()
 
-        self.clock.at(max(time, self.clock.now + STEP), due)
+        self.clock.at(max(at, self.clock.now + STEP), due)
 
     def _down_datagram(self, content: bytes) -> None:
         self._told(self.sender.datagram(content, self.clock.now))
@@ -485,7 +491,9 @@ class _Run:
                     late = event.late or (event.number > 0 and not in_time)  # before it, nothing
                     if late and not event.late:
                         self._conceal(event.number, self._deadline(event.number))
+                    start = time.perf_counter()
                     self.cloud.decode(event, late=late)
+                    course.decoding.append(time.perf_counter() - start)
                     course.late += late
                     if not late:
                         course.latency[event.number] = now - self.captured[event.number]
