@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from links import HEADER, TOKEN, Joined
 
 from codec.link.door import Door
-from codec.link.downstream import read_from_receiver
+from codec.link.downstream import FrameReport, read_from_receiver
 from codec.link.events import Acked, Ended, Frame, Lost, Missing, Opened, Skipped, Welcomed
 from codec.link.mending import KEPT
 from codec.link.receiver import HELD_BYTES, HELD_FRAMES, ReceiverSession
@@ -84,6 +84,21 @@ def test_what_is_lost_is_sent_again_in_time(lost, parts):
     assert link.receiver.status.refused == {}
     for plan in link.plans.values():
         assert plan.reference_number == (plan.number - 1 if plan.number else None)
+
+
+def test_what_was_on_its_way_after_all_is_not_sent_again():
+    link = Joined(QUIET, start=0.5, most_bytes=400)
+    link.run(4.01)
+    link.stopped = True
+    now, feedback = link.clock.now, link.receiver._feedback(link.receiver_now)
+    newest = feedback.report.decoded
+    parts = {n: k.parts.values() for n, k in link.sender._mending._frames.items() if n > newest}
+    under_way = [part for each in parts.values() for part in each]
+    assert under_way
+    link.sender._pacer.again(under_way, now)
+    link.sender._references.reported(FrameReport(newest + 9, newest + len(parts), (1 << 30) - 1))
+    assert not link.sender.pull(now).datagrams
+    assert link.sender.status.frames_dropped == 0
 
 
 def test_nothing_is_waited_for_but_what_a_later_frame_needs():

@@ -272,8 +272,13 @@ class SenderSession:
     def _wanted(self, part: Part, now: float) -> bool:
         """Tell whether a part is still worth sending: in time, and of a frame that can be used."""
         number = part.head.number
+        if part.before and self._references.decoded(number):
+            return False  # it was on its way after all
         if now - part.queued <= self._max_latency and self._references.alive(number):
             return True
+        if part.before:
+            self._give_up(number)
+            return False
         if part.index == part.count - 1:
             self.status.frames_dropped += 1
         self._references.abandoned(number)
