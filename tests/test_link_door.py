@@ -10,13 +10,13 @@ from codec.link.downstream import Refusal, Welcome, read_from_receiver
 from codec.link.events import Refused, Skipped, Welcomed
 from codec.link.sender import SenderSession
 from codec.link.upstream import Bye, Header, Hello
-from codec.link.wire import MAX_HELLO_BYTES
+from codec.link.wire import LINK_VERSION, MAX_HELLO_BYTES
 
 TOKEN = b"let me in"
 
 
 def hello(name: int = 0, *, token: bytes = TOKEN, first: int = 0) -> bytes:
-    return Hello(1, token, bytes([name]) * 16, 400, first).to_bytes()
+    return Hello(LINK_VERSION, token, bytes([name]) * 16, 400, first).to_bytes()
 
 
 def enter(door: Door, content: bytes, now: float = 0.0):
@@ -40,7 +40,7 @@ def sender() -> SenderSession:
     [
         (hello(token=b"let me inn"), "token", "wrong token"),
         (hello(token=b""), "token", "wrong token"),
-        (b"\x01\x02" + hello()[2:], "version", "link version 2, this receiver speaks 1"),
+        (b"\x01\x01" + hello()[2:], "version", "link version 1, this receiver speaks 2"),
         (hello()[:-1], "malformed", "no hello"),
         (hello() + b"x", "malformed", "no hello"),
         (b"", "malformed", "no hello"),

@@ -9,7 +9,9 @@ from links import Joined
 
 from codec.link.least import Least
 from codec.link.rate import FIRST_RATE, RateControl
-from tools.link_study.link import Condition
+from codec.link.upstream import read_from_sender
+from codec.link.wire import Kind
+from tools.link_study.link import Condition, Path
 
 MEGABIT = Condition(delay=0.05, bandwidth=1e6)
 
@@ -26,18 +28,31 @@ def longest(link: Joined, since: float) -> float:
     return max(delay for at, delay in link.up.queue_delays if at >= since)
 
 
+class Watched(Path):
+    """Remembers how long frames waited: their first datagrams did, behind frames before."""
+
+    def send(self, content: bytes) -> None:
+        before = len(self.queue_delays)
+        super().send(content)
+        read = read_from_sender(content, datagram=True) if content[0] == Kind.FRAGMENT else None
+        if read is not None and read.index == 0 and len(self.queue_delays) > before:
+            self.__dict__.setdefault("waits", []).append(self.queue_delays[-1])
+
+
 @pytest.mark.parametrize("phase", [0.0, 0.3, 0.7])
 @pytest.mark.parametrize("bandwidth", [2e5, 1e6])
-def test_a_link_that_is_halved(bandwidth, phase):
+def test_a_link_that_is_halved(bandwidth, phase, monkeypatch):
+    monkeypatch.setattr("links.Path", Watched)
     link = Joined(replace(MEGABIT, bandwidth=bandwidth), bitrate=None, start=0.3)
     halved = 8 + phase
     link.run(halved)
     link.up.condition = replace(MEGABIT, bandwidth=bandwidth / 2)
     settled = rate(link, halved + 2, halved + 6)
     assert settled == pytest.approx(bandwidth / 2, rel=0.1)
-    # and one frame, as large as they were: twice its interval on the link as it is now, and what a
-    # datagram is longer than that on the slower one
-    assert longest(link, halved) <= link.max_latency + 2.5 / link.frame_rate
+    waits = [wait for at, wait in link.up.waits if at >= halved]
+    assert max(waits) <= link.max_latency + 1 / link.frame_rate
+    # what is behind in its own frame waits for that as well, twice as long on the link as it is now
+    assert longest(link, halved) <= link.max_latency + 2 / link.frame_rate
     assert longest(link, halved + 2) < 0.7 * link.max_latency
     assert link.sender.status.key_frames == 1
 
@@ -46,7 +61,7 @@ def test_a_link_that_is_doubled():
     link = Joined(MEGABIT, bitrate=None, start=0.3)
     link.run(8)
     link.up.condition = replace(MEGABIT, bandwidth=2e6)
-    assert rate(link, 13, 17) == pytest.approx(2e6, rel=0.1)
+    assert rate(link, 10, 14) == pytest.approx(2e6, rel=0.1)
 
 
 @pytest.mark.parametrize("loss", [0.1, 0.3])
@@ -116,6 +131,13 @@ def test_a_longer_route_is_taken_for_one():
     link.up.condition = replace(MEGABIT, delay=0.12)
     link.back = link.down.condition
     assert rate(link, 16, 24) > 0.65e6
+
+
+def test_a_queue_that_was_there_from_the_start_is_noticed_as_it_shrinks():
+    """A key frame fills a slow link before anything is known of its delay."""
+    link = Joined(replace(MEGABIT, bandwidth=60e3), bitrate=None, start=0.3, key_bytes=6000)
+    assert rate(link, 10, 20) > 0.85 * 60e3
+    assert longest(link, 10) < 0.6 * link.max_latency
 
 
 def test_low_frame_rates():

@@ -34,16 +34,37 @@ def test_the_newest_decoded_frame_after_a_loss():
     references = References(8)
     send(references, *range(6))
     assert references.reported(report(4, [0, 1, 2])) == ([0, 1, 2], [3])
-    assert send(references, 6, 7) == [2, 6]
+    assert send(references, 6) == [5]  # it may come late
+    references.given_up(3)
+    assert send(references, 7, 8) == [2, 7]
 
 
 def test_what_was_reported_lost_may_come_late():
     references = References(8)
     send(references, *range(4))
-    references.reported(report(3, [0]))
+    assert references.reported(report(3, [0])) == ([0], [1, 2])
+    references.given_up(1)
     assert not references.alive(3)
     assert references.reported(report(4, [0, 1, 2, 3])) == ([1, 2, 3], [])
     assert send(references, 4) == [3]
+
+
+def test_a_frame_is_needed_by_what_is_predicted_from_it():
+    references = References(8)
+    send(references, *range(4))
+    references.reported(report(2, [0, 1]))
+    assert all(references.needed(number) for number in range(4))
+    send(references, 4, acknowledged_only=True)
+    assert [number for number in range(5) if references.needed(number)] == [0, 1, 4]
+
+
+def test_what_was_never_sent_is_not_told_to_be_late():
+    references = References(8)
+    send(references, *range(3))
+    references.abandoned(1)
+    references.given_up(2)
+    assert references.reported(report(0, [0])) == ([0], [2])
+    assert references.reported(report(3, [0])) == ([], [])
 
 
 def test_acknowledged_only():
@@ -57,6 +78,7 @@ def test_a_key_frame_in_transit_is_not_lost_for_being_late():
     references = References(4)
     send(references, 0, 1)
     assert references.reported(report(2, [])) == ([], [1])
+    references.given_up(1)
     assert send(references, 2) == [0]
     assert references.reported(report(4, [3])) == ([], [0, 2])
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from codec.errors import BitstreamError, UnsupportedBitstreamError
 from codec.link import downstream, upstream
-from codec.link.wire import MAX_COUNT, MAX_FRAGMENTS, REPORTED
+from codec.link.wire import LINK_VERSION, MAX_COUNT, MAX_FRAGMENTS, MAX_RUNS, RECENT, REPORTED
 
 counts = st.one_of(st.integers(0, 300), st.integers(0, MAX_COUNT))
 contents = st.binary(min_size=1, max_size=40)
@@ -38,6 +38,17 @@ def reports(draw):
 
 
 @st.composite
+def runs(draw, sequence):
+    """Runs of datagrams below the highest, none of them next to another."""
+    if not sequence:
+        return ()
+    ages = st.integers(0, min(sequence, RECENT))
+    bounds = sorted(draw(st.lists(ages, unique=True, max_size=2 * MAX_RUNS)))
+    pairs = zip(bounds[::2], bounds[1::2], strict=False)
+    return tuple(reversed([range(sequence - old, sequence - new) for new, old in pairs]))
+
+
+@st.composite
 def feedbacks(draw):
     sequence = draw(st.none() | st.integers(0, MAX_COUNT - 1))
     time = draw(counts)
@@ -47,6 +58,7 @@ def feedbacks(draw):
         draw(st.integers(0, time)),
         draw(st.integers(0, 0 if sequence is None else sequence + 1)),
         draw(counts),
+        draw(runs(sequence)),
         draw(st.booleans()),
         draw(reports()),
     )
@@ -54,7 +66,7 @@ def feedbacks(draw):
 
 hellos = st.builds(
     upstream.Hello,
-    st.just(1),
+    st.just(LINK_VERSION),
     st.binary(max_size=128),
     st.binary(min_size=16, max_size=16),
     st.integers(1, 36_000_000),
@@ -116,8 +128,8 @@ def test_a_changed_or_cut_message_is_a_message_or_our_error(message, data):
 
 
 def test_another_version_is_named():
-    hello = upstream.Hello(1, b"", bytes(16), 400, 0).to_bytes()
-    with pytest.raises(UnsupportedBitstreamError, match="link version 7, this receiver speaks 1"):
+    hello = upstream.Hello(LINK_VERSION, b"", bytes(16), 400, 0).to_bytes()
+    with pytest.raises(UnsupportedBitstreamError, match="link version 7, this receiver speaks 2"):
         upstream.read_from_sender(hello[:1] + b"\x07" + hello[2:], datagram=False)
 
 

@@ -23,8 +23,6 @@ PACKAGES = {
     "gallery": {"report", "contenders", "rate_distortion"},
     "adapters": set(),
     "site": set(),
-    "adapters": set(),
-    "site": set(),
     "sweep": {"running"},
     "anatomy": {"running"},
     "benchmark": {"running", "report", "contenders"},

@@ -6,14 +6,12 @@ from collections import deque
 from typing import Final
 
 from codec.link.least import Least
-from codec.link.wire import TICKS
+from codec.link.wire import MAX_RUNS, RECENT, TICKS
 
 __all__ = ["AHEAD", "Arrivals"]
 
 AHEAD: Final = 1 << 20
 """How far a number may lie above those before; half a day of frames at 25 a second."""
-REMEMBERED: Final = 1024
-"""Sequence numbers below the highest that are told apart from repetitions."""
 ORDERED: Final = 64
 """Newest datagrams by which it is measured how late others come."""
 BASE_WINDOW: Final = 20.0
@@ -21,6 +19,8 @@ BASE_WINDOW: Final = 20.0
 FIRST_PATIENCE: Final = 0.02
 LEAST_PATIENCE: Final = 0.005
 MARGIN: Final = 1.25
+TOLD: Final = 1.0
+"""Seconds over which a report says that a datagram is missing."""
 
 
 class Arrivals:
@@ -43,13 +43,15 @@ class Arrivals:
         self._least_delay = Least(BASE_WINDOW)
         self._known: set[int] = set()
         self._newest: deque[tuple[int, float]] = deque(maxlen=ORDERED)
+        self._overtaken: dict[int, float] = {}
+        """When datagrams that have not arrived were overtaken; numbers and times ascend."""
 
     def add(self, sequence: int, sent: int, size: int, now: float) -> str | None:
         """Take an arrival, sent at ticks of the sender's clock; return why it is refused, None if
         it is not.
         """
         highest = -1 if self.highest is None else self.highest
-        if sequence in self._known or sequence <= highest - REMEMBERED:
+        if sequence in self._known or sequence <= highest - RECENT:
             return "repeated"
         if sequence > highest + AHEAD:
             return "out of range"
@@ -58,16 +60,52 @@ class Arrivals:
         self.size += size
         self._least_delay.add(now - sent / TICKS, now)
         if sequence > highest:
+            self._overtake(max(highest + 1, sequence - RECENT), sequence, now)
             self.highest, self.arrived = sequence, now
             self._newest.append((sequence, now))
             self.patience = max(self.patience * 0.999, LEAST_PATIENCE)
-            if len(self._known) > 2 * REMEMBERED:
-                self._known = {known for known in self._known if known > sequence - REMEMBERED}
+            if len(self._known) > 2 * RECENT:
+                self._known = {known for known in self._known if known > sequence - RECENT}
         else:
+            self._overtaken.pop(sequence, None)
             overtaken = next((at for later, at in self._newest if later > sequence), now)
             lateness = min(MARGIN * (now - overtaken), self._most_patience)
             self.patience = max(self.patience, lateness)
         return None
+
+    def _overtake(self, first: int, sequence: int, now: float) -> None:
+        """Note that datagrams from `first` on have been overtaken by the new highest."""
+        self._overtaken.update(dict.fromkeys(range(first, sequence), now))
+        outdated = []
+        for missed, at in self._overtaken.items():
+            if missed >= sequence - RECENT and now - at <= TOLD:
+                break
+            outdated.append(missed)
+        for missed in outdated:
+            del self._overtaken[missed]
+
+    def missing(self, now: float) -> tuple[range, ...]:
+        """Return the datagrams taken for lost, in runs: the newest, overtaken long enough ago."""
+        runs: list[range] = []
+        for sequence, at in reversed(self._overtaken.items()):
+            if at + self.patience > now:
+                continue
+            if runs and runs[-1].start == sequence + 1:
+                runs[-1] = range(sequence, runs[-1].stop)
+            elif len(runs) == MAX_RUNS:
+                break
+            else:
+                runs.append(range(sequence, sequence + 1))
+        return tuple(reversed(runs))
+
+    def matures(self, since: float) -> float | None:
+        """Tell when, after `since`, the next datagram is to be taken for lost."""
+        earliest = None
+        for at in reversed(self._overtaken.values()):
+            if at + self.patience <= since:
+                break
+            earliest = at + self.patience
+        return earliest
 
     @property
     def offset(self) -> float | None:

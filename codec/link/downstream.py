@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from codec.errors import CorruptBitstreamError
 from codec.format.primitives import ByteReader, ByteWriter, in_range
-from codec.link.wire import MAX_REQUEST_BYTES, REPORTED, Kind, read_count, read_kind
+from codec.link.wire import (
+    MAX_REQUEST_BYTES,
+    MAX_RUNS,
+    RECENT,
+    REPORTED,
+    Kind,
+    read_count,
+    read_kind,
+)
 
 __all__ = [
     "Feedback",
@@ -120,6 +128,8 @@ class Feedback:
     """How many different ones have arrived on this connection."""
     size: int
     """Their bytes, overhead included."""
+    missing: tuple[range, ...]
+    """Datagrams taken for lost, in runs, of the newest `RECENT`."""
     wants_key: bool
     report: FrameReport
 
@@ -132,6 +142,12 @@ class Feedback:
         out.varint(self.time - self.arrived)
         out.varint(self.datagrams)
         out.varint(self.size)
+        out.u8(len(self.missing))
+        above = self.sequence or 0
+        for run in reversed(self.missing):
+            out.varint(above - run.stop)
+            out.varint(len(run))
+            above = run.start
         out.u8(self.wants_key)
         self.report.write(out)
         return bytes(out.content)
@@ -144,10 +160,24 @@ class Feedback:
         held = in_range("time since its arrival", source.varint(), 0, time)
         datagrams = in_range("datagrams received", source.varint(), 0, sequence)
         size = read_count(source, "bytes received")
+        missing = _read_runs(source, max(sequence - 1, 0))
         wants_key = bool(in_range("flags", source.u8(), 0, 1))
         report = FrameReport.read(source)
         newest = sequence - 1 if sequence else None
-        return cls(time, newest, time - held, datagrams, size, wants_key, report)
+        return cls(time, newest, time - held, datagrams, size, missing, wants_key, report)
+
+
+def _read_runs(source: ByteReader, highest: int) -> tuple[range, ...]:
+    """Read the runs of missing datagrams below the highest, newest first."""
+    runs: list[range] = []
+    above, least = highest, max(highest - RECENT, 0)
+    for _ in range(in_range("runs of missing datagrams", source.u8(), 0, MAX_RUNS)):
+        stop = above - in_range("datagrams between runs", source.varint(), 0, above - least)
+        above = stop - in_range("missing datagrams", source.varint(), 1, max(stop - least, 1))
+        if above < 0:
+            raise CorruptBitstreamError("datagrams before the first are said to be missing")
+        runs.append(range(above, stop))
+    return tuple(reversed(runs))
 
 
 FromReceiver = Welcome | Refusal | Importance | Quality | Feedback

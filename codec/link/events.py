@@ -170,6 +170,8 @@ class SenderStatus:
     """Planned, but not sent: late, or no longer decodable; counted as sent as well."""
     frames_acked: int = 0
     frames_lost: int = 0
+    datagrams_again: int = 0
+    """Sent once more, after they were lost."""
     key_frames: int = 0
     refused: Counter[str] = field(default_factory=Counter)
 

@@ -5,8 +5,8 @@ whole interval.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 from codec.link.upstream import FrameHead
@@ -35,6 +35,8 @@ class Part:
     count: int
     content: bytes
     queued: float
+    before: int = 0
+    """How often it has been sent, and lost."""
 
     @property
     def size(self) -> int:
@@ -71,6 +73,12 @@ class Pacer:
             part = Part(head, index, count, packet[index * step : (index + 1) * step], now)
             self._queue.append(part)
             self.waiting += part.size
+
+    def again(self, parts: Iterable[Part], now: float) -> None:
+        """Queue parts of older frames again, in front of everything: newer ones wait for them."""
+        again = [replace(part, queued=now, before=part.before + 1) for part in parts]
+        self._queue.extendleft(reversed(again))
+        self.waiting += sum(part.size for part in again)
 
     def clear(self) -> list[int]:
         """Empty the queue; return the numbers of the frames that were in it."""

@@ -45,7 +45,7 @@ DRAIN: Final = 0.5
 """Seconds in which a queue is to be gone."""
 GROWTH_UNKNOWN: Final = 1.0
 GROWTH_BELOW: Final = 0.6
-GROWTH_NEAR: Final = 0.06
+GROWTH_NEAR: Final = 0.05
 """Per second: before the link was ever full, far below where it was, and near that."""
 USED: Final = 0.7
 """Share of the rate that has to be in use for it to grow: what is not tried is not known."""
@@ -53,6 +53,20 @@ MOST_LOST: Final = 2.0
 """How many times what arrives may be sent: a full queue too short to be seen is no random loss."""
 FEEDBACK_PAUSE: Final = 0.1
 """Seconds without a report that mean nothing: it may have been lost."""
+OVERDUE: Final = 0.01
+"""Seconds beyond the longest that a datagram took lately, after which it is taken for lost."""
+DELAY_WINDOW: Final = 2.0
+"""Seconds over which that is sought."""
+NARROW: Final = 0.5
+"""Of the rate: a link that has just become so narrow makes nothing overdue."""
+FALL: Final = 0.002
+"""Seconds by which the least delay falls where a queue drains that had been taken for the link's
+own delay.
+"""
+EMPTYING: Final = 0.85
+"""Of what the link carries, what is sent until that is over."""
+WIDER: Final = 1.05
+"""Times what the link was believed to carry; where so much passes, it has become wider."""
 MOVED_BASE: Final = 4
 """Decreases in vain after which the delay is taken for the link's own."""
 
@@ -95,7 +109,7 @@ class RateControl:
         self.rtt: float | None = None
         self.loss = 0.0
         self._jitter = 0.0
-        self._passed = self._recent = 0.0
+        self._passed = 0.0
         self.capacity: float | None = None
         self.high = min(HIGH, max_latency / 4)
         self._interval = 1 / frame_rate
@@ -103,8 +117,11 @@ class RateControl:
         self._window = max(GOODPUT_WINDOW, 5 * self._interval)
         self._base = Least(BASE_WINDOW)
         self._least_rtt = Least(BASE_WINDOW)
+        self._most = Least(DELAY_WINDOW)
+        """Of delays, the most: negative."""
         self._newest: deque[float] = deque(maxlen=NEWEST)
         self._decreased_at = float("-inf")
+        self._fell_at = float("-inf")
         self._in_vain = 0
         self._run = (0.0, 0.0)
         self.restarted()
@@ -112,6 +129,7 @@ class RateControl:
     def restarted(self) -> None:
         """Begin a connection: sequence numbers start anew; what is known of the rate stays."""
         self._flight: deque[_Sent] = deque()
+        self._arrived: _Sent | None = None
         self._bytes_in_flight = self._total = 0
         self._reliable: tuple[float, float] = (0.0, 0.0)
         self._arrivals: deque[_Arrival] = deque()
@@ -121,9 +139,14 @@ class RateControl:
         self._queue = 0.0
         self._queue_at = 0.0
         self.feedback_at: float | None = None
+        self._adapted_at: float | None = None
+        self._recent: float | None = None
+        """What passed lately while there was a queue."""
+        self._recent_at = float("-inf")
         self.unanswered: float | None = None
         """Since when datagrams have been sent without news of any."""
         self._base.reset()
+        self._most.reset()
 
     def sent(self, sequence: int, size: int, now: float) -> None:
         """Note a datagram, overhead included."""
@@ -154,7 +177,16 @@ class RateControl:
         """
         if self._queue < self.high / 4:
             return max(self.rate, self._passed)
-        return max(min(self._passed, self._recent), LEAST_RATE)
+        return max(self._passed if self._recent is None else self._recent, LEAST_RATE)
+
+    @property
+    def carried(self) -> float:
+        """What a new frame may count on: the rate, less where a queue has been seen to drain at
+        less.
+        """
+        if self._recent is None or self._queue < self.high / 4:
+            return self.rate
+        return min(self.rate, max(self._recent, LEAST_RATE))
 
     def queue(self, now: float, local: int = 0) -> float:
         """Estimate how long a frame sent now would wait, with `local` bytes still here.
@@ -179,7 +211,7 @@ class RateControl:
 
     def feedback(self, report: Feedback, now: float) -> None:
         """Take a report on the datagrams of this connection, newer than those before."""
-        before, self.feedback_at = self.feedback_at, now
+        self.feedback_at = now
         if report.sequence is None:
             return
         newest = None
@@ -195,20 +227,44 @@ class RateControl:
         rtt = max(now - newest.at - held, 0.0)
         self.rtt = rtt if self.rtt is None else self.rtt + (rtt - self.rtt) / 8
         self._least_rtt.add(rtt, now)
+        self._arrived = newest
         delay = report.arrived / TICKS - newest.at
+        if delay < self._base.value - FALL:
+            self._fell_at = now
         self._base.add(delay, now)
+        self._most.add(-delay, now)
         # a datagram's own time on a slow link is no queue
         own = min(newest.size * 8 / max(self.rate, self._passed), self._interval / 2)
         queue = max(delay - self._base.value - own, 0.0)
         self._jitter += (abs(queue - self._queue) - self._jitter) / JITTER_MEMORY
-        self.high = min(HIGH + 1.5 * self._jitter, self._max_latency / 4)
+        self.high = min(HIGH + self._jitter, self._max_latency / 4)
         self._queue, self._queue_at = queue, now - held
         self._measure_passed(
             _Arrival(report.arrived / TICKS, report.size, newest.total, self._queue)
         )
         if newest.at > self._decreased_at:  # what was sent before says nothing of the new rate
             self._newest.append(self._queue)
+        before, self._adapted_at = self._adapted_at, now
         self._adapt(now, min(now - before, 0.5) if before is not None else 0.0)
+
+    def overdue(self, report: Feedback) -> list[int]:
+        """Return the datagrams on their way that should have arrived before a report was made.
+
+        A link that has just become slow is given the time to carry what was sent since the newest
+        that has arrived.
+        """
+        arrived = self._arrived
+        if arrived is None or arrived.sequence != report.sequence:
+            return []
+        time = report.time / TICKS - OVERDUE
+        sent_before = time + self._most.value
+        most_bytes = (time - report.arrived / TICKS) * NARROW * self.rate / 8
+        found = []
+        for sent in self._flight:
+            if sent.at > sent_before or sent.total - arrived.total > most_bytes:
+                break
+            found.append(sent.sequence)
+        return found
 
     def _measure_loss(self, sequence: int, received: int) -> None:
         before, received_before = self._reported
@@ -231,7 +287,11 @@ class RateControl:
         if span >= self._window / 2:
             self.goodput = (newest.received - arrivals[0].received) * 8 / span
             self._passed = (newest.sent - arrivals[0].sent) * 8 / span
-        self._recent = self._busy(DRAIN_INTERVALS) or self._passed
+        busy = self._busy(DRAIN_INTERVALS)
+        if busy is not None:
+            self._recent, self._recent_at = busy, newest.at
+        elif newest.at - self._recent_at > 2 * self._window:
+            self._recent = None
 
     def _busy(self, intervals: float) -> float | None:
         """Measure what passed in the newest so many frame intervals, or the newest at all, with a
@@ -239,6 +299,8 @@ class RateControl:
         """
         newest = self._arrivals[-1]
         passed = None
+        if newest.queue < self.high / 4:
+            return None
         for before in reversed(self._arrivals):
             if before.queue < self.high / 4:
                 break
@@ -260,7 +322,10 @@ class RateControl:
             return
         if queue < self.high / 2:
             self._in_vain = 0
-            self._increase(now, elapsed)
+            if now - self._fell_at > self._window:
+                self._increase(now, elapsed)
+            elif self.capacity is not None:
+                self.rate = min(self.rate, max(EMPTYING * self.capacity, LEAST_RATE))
 
     def _decrease(self, now: float, queue: float) -> None:
         if self._in_vain == 0:
@@ -277,6 +342,8 @@ class RateControl:
             if queue >= 0.9 * delay and self.rate <= 0.8 * rate:
                 # no queue stays as long as it was while less is sent than drains
                 self._base.reset()
+                self._least_rtt.reset()
+                self._least_rtt.add(self.rtt or 0.0, now)
                 self.capacity = None
             self._in_vain = 0
 
@@ -285,7 +352,7 @@ class RateControl:
         used = sum(size for at, size in self._sendings if at >= since) * 8 / self._window
         if used < USED * self.rate or self.rate > MOST_LOST * (self.goodput or 0.0):
             return
-        if self.capacity is not None and self.rate > 1.1 * self.capacity:
+        if self.capacity is not None and self._passed > WIDER * self.capacity:
             self.capacity = None
         if self.capacity is None:
             growth = GROWTH_UNKNOWN

@@ -4,8 +4,8 @@ Rules:
 1. Frames are delivered in the order of their numbers, each after its reference; what comes after a
    later frame has been delivered is void.
 2. Every number has one outcome in order: `Frame`, `Missing` or `Skipped`.  The outcome is due when
-   the frame is delivered; or a little after something of a later frame has arrived, in case that
-   datagrams have changed places; or `max_latency` after it should have come.
+   the frame is delivered; or `max_latency` after it should have come; or once a later frame can be
+   decoded without it, a little after that overtook it, in case that datagrams have changed places.
 3. A frame that becomes decodable when its outcome was `Missing` is still delivered, as late: those
    predicted from it can be decoded then.
 4. Before the first frame has been delivered, there is nothing to conceal from: nothing is missing.
@@ -53,6 +53,10 @@ DELIVERED: Final = 1024
 FEEDBACK_GAP: Final = 0.01
 FEEDBACK_PAUSE: Final = 0.1
 """Seconds between reports, at least and at most."""
+FEEDBACK_WAITING: Final = 0.02
+"""At most, while a frame is late: reports are lost like everything else."""
+LATE: Final = 0.015
+"""Seconds after which a frame is."""
 LONG_GAP: Final = 64
 """Frames in a row that may be missing; more were not meant to be seen."""
 SILENCE: Final = 1.0
@@ -304,21 +308,25 @@ class ReceiverSession:
         if not self._started:
             return None
         due = self._due
-        overtaken = [at + self._arrivals.patience for number, at in self._heard if number > due]
-        expected = self._expected(due)
-        if expected is not None:
-            overtaken.append(expected)
-        return min(overtaken, default=None)
+        expected = self._expected(due, self._max_latency)
+        useless = expected is None or any(
+            number > due and self._decodable(number) for number in self._held.whole
+        )
+        overtaken = next((at for number, at in self._heard if number > due), None)
+        if useless and overtaken is not None:
+            overtaken += self._arrivals.patience
+            return overtaken if expected is None else min(overtaken, expected)
+        return expected
 
-    def _expected(self, number: int) -> float | None:
-        """Tell when a frame comes at the latest, if the source goes on as before."""
+    def _expected(self, number: int, latency: float) -> float | None:
+        """Tell when a frame comes, so much later than one can, if the source goes on as before."""
         offset = self._arrivals.offset
         if self._newest is None or offset is None:
             return None
         ahead = (number - self._newest.number) * self._interval
         if ahead > SILENCE:
             return None
-        return self._newest_sent + offset + ahead + self._max_latency
+        return self._newest_sent + offset + ahead + latency
 
     def decoded(self, number: int, ok: bool, now: float) -> list[ReceiverEvent]:
         """Take what became of a delivered frame, in the order of delivery; return what has become
@@ -371,7 +379,15 @@ class ReceiverSession:
     def _feedback_due(self) -> float | None:
         if not self.connected or not self._opened or (self.ended and not self._news):
             return None
-        return self._feedback_at + (FEEDBACK_GAP if self._news else FEEDBACK_PAUSE)
+        before = self._feedback_at
+        gap = before + FEEDBACK_GAP
+        if self._news:
+            return gap
+        late = self._expected(self._due, self._arrivals.patience + LATE)
+        if late is not None and late <= before:
+            return before + FEEDBACK_WAITING
+        times = [before + FEEDBACK_PAUSE, self._arrivals.matures(before), late]
+        return max(gap, min(time for time in times if time is not None))
 
     def next_time(self, now: float) -> float | None:
         """Tell when to poll and pull again at the latest, if nothing else happens."""
@@ -391,6 +407,7 @@ class ReceiverSession:
             arrived=self._ticks(self._arrivals.arrived),
             datagrams=self._arrivals.datagrams,
             size=self._arrivals.size,
+            missing=self._arrivals.missing(now),
             wants_key=self._wants_key,
             report=self._report(),
         )

@@ -1,7 +1,8 @@
 """Which frame the next one is predicted from, and the slot that it is kept in.
 
 Rules:
-1. A frame is *alive* if it was decoded, or if it is not known lost and its reference is alive.
+1. A frame is *alive* if it was decoded, or if it is not given up and its reference is alive.  One
+   whose result is given up is not, while it may still come late.
 2. A frame is predicted from the newest alive frame that is in a slot; where losses are frequent,
    from the newest decoded one only.
 3. The newest decoded frame in a slot is never overwritten, so that there always is one.
@@ -33,6 +34,8 @@ class _Sent:
     reference: int | None
     reliable: bool
     state: _State = _State.PENDING
+    late: bool = False
+    """Its result has been given up, and this been told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,14 @@ class References:
         ]
         return self._slots.index(-min(inner)[1] if inner else pending[-1])
 
+    def needed(self, number: int) -> bool:
+        """Tell whether the newest frame is predicted from this one, directly or not, or is it."""
+        newest: int | None = self.newest
+        while newest is not None and newest > number:
+            sent = self._sent.get(newest)
+            newest = None if sent is None else sent.reference
+        return newest == number
+
     def sent(self, number: int, choice: Choice, *, reliable: bool) -> None:
         """Note that a frame has been coded as chosen."""
         if choice.slots is None:
@@ -127,7 +138,13 @@ class References:
         return sent is not None and sent.reliable
 
     def abandoned(self, number: int) -> None:
-        """Note that a frame will never arrive."""
+        """Note that a frame will never have been sent."""
+        self.given_up(number)
+        if number in self._sent:
+            self._sent[number].late = True
+
+    def given_up(self, number: int) -> None:
+        """Note that a frame will never be decoded."""
         if number in self._sent and self._sent[number].state is _State.PENDING:
             self._sent[number].state = _State.LOST
 
@@ -147,23 +164,25 @@ class References:
         self._slots = [None] * len(self._slots)
 
     def reported(self, report: FrameReport) -> tuple[list[int], list[int]]:
-        """Take a report; return the frames newly known decoded, and those newly known lost.
+        """Take a report; return the frames newly known decoded, and those whose results are newly
+        known to have been given up.
 
-        What is reliable is lost only where a later frame has been decoded: none is ever decoded
-        after that.
+        Lost is only what comes before a decoded frame: none is ever decoded after that.
         """
-        acked, lost = [], []
+        acked, late = [], []
         newest = -1 if report.decoded is None else report.decoded
         for number, sent in self._sent.items():
             if sent.state is not _State.DECODED and report.has(number):
                 sent.state = _State.DECODED
                 acked.append(number)
-            elif sent.state is _State.PENDING and (
-                number < newest or (number < report.due and not sent.reliable)
-            ):
+                continue
+            if sent.state is _State.PENDING and number < newest:
                 sent.state = _State.LOST
-                lost.append(number)
-        return acked, lost
+            given_up = sent.state is _State.LOST or (number < report.due and not sent.reliable)
+            if given_up and sent.state is not _State.DECODED and not sent.late:
+                sent.late = True
+                late.append(number)
+        return acked, late
 
     @property
     def newest(self) -> int:

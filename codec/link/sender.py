@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Final
 
 from codec.errors import BitstreamError
@@ -26,6 +27,7 @@ from codec.link.events import (
     SenderStatus,
     Welcomed,
 )
+from codec.link.mending import Mending
 from codec.link.pacing import Pacer, Part
 from codec.link.rate import RateControl
 from codec.link.references import References
@@ -52,14 +54,24 @@ WAITING: Final = 0.4
 """Of the latency allowed, what a new frame may be expected to wait: a queue that has begun to grow
 shows only a round trip later.
 """
-CHAINS_OFTEN: Final = 0.10
-CHAINS_SELDOM: Final = 0.04
-"""Share of frames that broken chains would take: where to change the way of predicting."""
+CHAINS_OFTEN: Final = 0.08
+CHAINS_SELDOM: Final = 0.05
+"""Share of frames that broken chains would take, beside those that are lost: where to change the
+way of predicting.
+"""
+KNOWN: Final = 0.06
+"""Seconds until a loss is known, beside the round trip."""
 BREAK_MEMORY: Final = 64
 """Frames over which broken chains are counted."""
 SILENCE: Final = 0.25
 """Seconds in which nothing is known to arrive, beside two round trips, after which the link is only
 probed.
+"""
+
+
+LONG_WAY: Final = 3
+"""Round trips beyond the latency allowed after which a lost frame is not sent again: what is
+predicted from it would come too late as well, but for a few frames.
 """
 
 
@@ -103,6 +115,7 @@ class SenderSession:
         self._part_bytes = datagram_bytes - HEAD_BYTES
         self._pacer = Pacer(self._part_bytes, 1 / frame_rate)
         self._references = References(references)
+        self._mending = Mending()
         self._rate = RateControl(bitrate=bitrate, max_latency=max_latency, frame_rate=frame_rate)
         self.status.rate = self._rate.rate
         self._origin: float | None = None
@@ -117,6 +130,8 @@ class SenderSession:
         self._planned_at = float("-inf")
         self._key_at = float("-inf")
         self._lost: set[int] = set()
+        self._hurt: set[int] = set()
+        """Frames of which something was lost, whether or not it was mended."""
         self._breaks = 0.0
         self._broken = False
 
@@ -138,6 +153,7 @@ class SenderSession:
         """Note that the connection is gone."""
         self._welcomed = False
         self._messages = []
+        self._mending.clear()
         for number in self._pacer.clear():
             self._references.abandoned(number)
 
@@ -193,17 +209,19 @@ class SenderSession:
             return None
         queue = self._rate.queue(now, self._pacer.waiting)
         left = max(WAITING * self._max_latency, 1 / self._frame_rate) - queue
-        room = min(self._credit, left * self._rate.rate / 8)
-        if room < LEAST_SHARE * budget:
+        carried = self._rate.carried / 8
+        room = min(self._credit, left * carried)
+        if room < LEAST_SHARE * min(budget, carried / self._frame_rate):
             return None
         datagrams = -(-room // (self._part_bytes + DATAGRAM_OVERHEAD))
         return max(room - datagrams * (DATAGRAM_OVERHEAD + USUAL_HEAD_BYTES), 1.0)
 
     def _doubtful(self, now: float) -> bool:
-        """Tell whether to predict from acknowledged frames only: chains break often, or the
-        receiver has long been silent.
+        """Tell whether to predict from acknowledged frames only: chains break often and are mended
+        too late for the frames behind the break, or the receiver has long been silent.
         """
-        share = self._breaks * (1 + (self._rate.rtt or 0.0) * self._frame_rate)
+        late = (self._rate.rtt or 0.0) + KNOWN - self._max_latency
+        share = self._breaks * max(late, 0.0) * self._frame_rate
         if share > CHAINS_OFTEN:
             self.status.acknowledged_only = True
         elif share < CHAINS_SELDOM:
@@ -251,6 +269,7 @@ class SenderSession:
                 self._sequence, self._ticks(now), part.head, part.index, part.count, part.content
             ).to_bytes()
             self._rate.sent(self._sequence, len(datagram) + DATAGRAM_OVERHEAD, now)
+            self._mending.sent(self._sequence, part, now)
             self._sequence += 1
             out.datagrams.append(datagram)
         return out
@@ -258,8 +277,13 @@ class SenderSession:
     def _wanted(self, part: Part, now: float) -> bool:
         """Tell whether a part is still worth sending: in time, and of a frame that can be used."""
         number = part.head.number
+        if part.before and self._references.decoded(number):
+            return False  # it was on its way after all
         if now - part.queued <= self._max_latency and self._references.alive(number):
             return True
+        if part.before:
+            self._give_up(number)
+            return False
         if part.index == part.count - 1:
             self.status.frames_dropped += 1
         self._references.abandoned(number)
@@ -337,6 +361,7 @@ class SenderSession:
         self._reported_time = feedback.time
         self._rate.feedback(feedback, now)
         events = self._reported(feedback.report)
+        self._mend(feedback, now)
         asked = feedback.wants_key and now - self._key_at > KEY_PAUSE + 2 * (self._rate.rtt or 0)
         if asked and not self._references.pending_key():
             self._references.forgotten()
@@ -344,6 +369,44 @@ class SenderSession:
         status.rate, status.goodput, status.loss = rate.rate, rate.goodput or 0.0, rate.loss
         status.rtt, status.queue_delay = rate.rtt, rate.queue(now, self._pacer.waiting)
         return events
+
+    def _mend(self, feedback: Feedback, now: float) -> None:
+        """Send again what is lost, as long as that is of use; give up the frame otherwise."""
+        missing = chain.from_iterable(feedback.missing)
+        lost = self._mending.lost(missing, self._rate.overdue(feedback))
+        for number, parts in lost.items():
+            self._hurt.add(number)
+            if not self._references.alive(number) or self._references.decoded(number):
+                self._mending.forget(number)
+            elif self._mends(number, now):
+                self._pacer.again(parts, now)
+                self._credit -= sum(part.size for part in parts)
+                self.status.datagrams_again += len(parts)
+            else:
+                self._give_up(number)
+        # neither decoded nor lost: whatever became of them
+        for number in self._mending.before(now - 2 * (self._rate.rtt or 0.0) - SILENCE):
+            if number < feedback.report.due:
+                self._give_up(number)
+
+    def _mends(self, number: int, now: float) -> bool:
+        """Tell whether a lost frame is worth sending again.
+
+        What follows waits for it only where it is predicted from it.
+        """
+        return (
+            self._references.needed(number)
+            and now - self._mending.queued(number) <= self._mendable()
+            and self._rate.queue(now, self._pacer.waiting) <= self._max_latency
+        )
+
+    def _mendable(self) -> float:
+        """Tell how old a frame may be for being sent again, in seconds."""
+        return self._max_latency + LONG_WAY * (self._rate.rtt or 0.0)
+
+    def _give_up(self, number: int) -> None:
+        self._references.given_up(number)
+        self._mending.forget(number)
 
     @property
     def under_way(self) -> int:
@@ -354,13 +417,17 @@ class SenderSession:
         acked, lost = self._references.reported(report)
         if any(self._references.went_reliably(number) for number in acked):
             self._rate.reliable_arrived()
+        for number in acked:
+            self._mending.forget(number)
         self.status.frames_acked += len(acked)
         # a frame that came too late for its result has been decoded all the same
         self.status.frames_lost += len(lost) - len(self._lost.intersection(acked))
         told_of = self._next_number - 16 * REPORTED
         self._lost = {n for n in self._lost.difference(acked).union(lost) if n > told_of}
-        for _, broke in sorted([(n, False) for n in acked] + [(n, True) for n in lost]):
-            # of a burst of losses, or of a chain, the first
+        self._hurt = {n for n in self._hurt if n > told_of}
+        for number in sorted({*acked, *lost}):
+            broke = number in self._hurt
+            # of a burst of losses the first
             breaks = broke and not self._broken
             self._broken = broke
             self._breaks += (breaks - self._breaks) / BREAK_MEMORY

@@ -8,7 +8,7 @@ from typing import Final
 from codec.errors import CorruptBitstreamError
 from codec.format.primitives import ByteReader, in_range
 
-LINK_VERSION: Final = 1
+LINK_VERSION: Final = 2
 TICKS: Final = 10_000
 """Units of time on the wire, in a second."""
 
@@ -24,6 +24,10 @@ MAX_REQUEST_BYTES: Final = 1 << 16
 SESSION_BYTES: Final = 16
 REPORTED: Final = 64
 """Frames before the newest decoded one that a report speaks of."""
+RECENT: Final = 1024
+"""Datagrams before the highest that are told from repetitions, and may be said to be missing."""
+MAX_RUNS: Final = 32
+"""Runs of missing datagrams that one report tells of."""
 
 DATAGRAM_OVERHEAD: Final = 60
 """IPv4, UDP and QUIC around a datagram: counted in every rate, since the link carries it too."""

@@ -13,6 +13,7 @@ Not here: what the frames are worth (`measurement.py`).
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -64,20 +65,13 @@ PLENTY: Final = 1e9
 """bit/s, where qp is fixed and the session's rate is to keep out of it."""
 PATIENCE: Final = 5.0
 """Seconds in which everything has to be over after the last frame."""
-NOTICED: Final = 0.02
-"""Seconds over a round trip after which a transport knows that a datagram is lost."""
-PATIENT: Final = 1.5
-"""Times `max_latency`: half of what a session is told is the longest that it waits for datagrams
-that others overtook.
-"""
 STEP: Final = 1e-4
 """Seconds, below which nobody is called again."""
 
-STRATEGIES = ("key-frames", "reference", "acknowledged", "live", "stream", "again")
-"""How a loss is mended: by a key frame; by predicting from the newest frame that may still be
-decoded; from decoded ones only, always; from these where chains break often, as `lmc send` does; by
-sending it again, all frames in order on one reliable stream, each waiting for those before it; or,
-what would be, frames predicted from decoded ones, and lost datagrams sent again while in time.
+STRATEGIES = ("live", "reference", "acknowledged", "key-frames", "stream")
+"""How a loss is mended: as `lmc send` does, by sending it again while that is of use; by predicting
+from the newest frame that may still be decoded; from decoded ones only, always; by a key frame; by
+sending it again until it arrives, all frames in order on one reliable stream.
 """
 CONCEALMENTS = ("motion", "repeat", "zeros")
 """What the cloud gets in place of a frame that is missing: the last one moved on, itself, zeros."""
@@ -157,10 +151,17 @@ class Course:
     latency: dict[int, float] = field(default_factory=dict)
     key_frames: int = 0
     qps: list[int] = field(default_factory=list)
+    coding: list[float] = field(default_factory=list)
+    decoding: list[float] = field(default_factory=list)
+    """Seconds that the codec took for each frame, which pass in no time here."""
     packet_bytes: int = 0
     carried_bytes: int = 0
     back_bytes: int = 0
     lost_bytes: int = 0
+    datagrams: int = 0
+    lost: int = 0
+    again: int = 0
+    """Datagrams: sent, lost, sent again after that."""
     late: int = 0
 
     @property
@@ -170,13 +171,17 @@ class Course:
 
 
 class _Session(SenderSession):
-    """A sender that predicts by one rule, however often chains break."""
+    """A sender that predicts by one rule, however often chains break, and sends nothing again."""
 
     acknowledged_only = False
 
     def _doubtful(self, now: float) -> bool:
         del now
         return self.acknowledged_only
+
+    def _mends(self, number: int, now: float) -> bool:
+        del number, now
+        return False
 
 
 class _Acknowledged(_Session):
@@ -195,20 +200,7 @@ SESSIONS: dict[str, type[SenderSession]] = {
     "acknowledged": _Acknowledged,
     "live": SenderSession,
     "stream": _Stream,
-    "again": _Acknowledged,
 }
-
-
-class _Again(Path):
-    """A link whose transport sends a lost datagram again, once."""
-
-    def send(self, content: bytes) -> None:
-        """Send a datagram."""
-        lost = self.lost
-        super().send(content)
-        if self.lost > lost:
-            known = self.clock.now + 2 * self.condition.delay + NOTICED
-            self.clock.at(known, lambda: Path.send(self, content))
 
 
 @dataclass(slots=True)
@@ -346,13 +338,10 @@ class _Run:
             bitrate=PLENTY if terms.bitrate is None else terms.bitrate,
             frame_rate=source.frame_rate,
         )
-        again = terms.strategy == "again"
-        patience = PATIENT if again else 1.0
-        self.door = Door(TOKEN, max_latency=patience * terms.max_latency)
+        self.door = Door(TOKEN, max_latency=terms.max_latency)
         self.receiver: ReceiverSession | None = None
         condition, seed = terms.condition, 2 * terms.seed
-        link = _Again if again else Path
-        self.up = link(self.clock, condition, self._up_datagram, self._up_message, seed)
+        self.up = Path(self.clock, condition, self._up_datagram, self._up_message, seed)
         back = replace(condition, bandwidth=None)
         self.down = Path(self.clock, back, self._down_datagram, self._down_message, seed + 1)
         self.coding, self.cloud = _Coding(source, terms), _Cloud(source, self.course)
@@ -375,6 +364,8 @@ class _Run:
         course = self.course
         course.carried_bytes = self.up.carried_bytes - self.overture
         course.back_bytes = self.down.carried_bytes
+        course.datagrams, course.lost = self.up.sent, self.up.lost
+        course.again = self.sender.status.datagrams_again
         self._account()
         return course
 
@@ -400,7 +391,9 @@ class _Run:
         self.captured[number] = now
         plan = self.sender.next_frame(now, number, key=bool(self.keys and self.keys.wanted()))
         if plan is not None:
+            start = time.perf_counter()
             packet, content = self.coding.encode(plan)
+            self.course.coding.append(time.perf_counter() - start)
             self.course.qps.append(packet.qp)
             self.course.packet_bytes += len(content)
             self.course.key_frames += packet.key
@@ -421,16 +414,16 @@ class _Run:
             self.up.send(content)
         self._again("sender", self.sender.next_time(now), self._pull_sender)
 
-    def _again(self, name: str, time: float | None, call: Callable[[], None]) -> None:
-        if time is None or (name, time) in self._timers:
+    def _again(self, name: str, at: float | None, call: Callable[[], None]) -> None:
+        if at is None or (name, at) in self._timers:
             return
-        self._timers.add((name, time))
+        self._timers.add((name, at))
 
         def due() -> None:
-            self._timers.discard((name, time))
+            self._timers.discard((name, at))
             call()
 
-        self.clock.at(max(time, self.clock.now + STEP), due)
+        self.clock.at(max(at, self.clock.now + STEP), due)
 
     def _down_datagram(self, content: bytes) -> None:
         self._told(self.sender.datagram(content, self.clock.now))
@@ -498,7 +491,9 @@ class _Run:
                     late = event.late or (event.number > 0 and not in_time)  # before it, nothing
                     if late and not event.late:
                         self._conceal(event.number, self._deadline(event.number))
+                    start = time.perf_counter()
                     self.cloud.decode(event, late=late)
+                    course.decoding.append(time.perf_counter() - start)
                     course.late += late
                     if not late:
                         course.latency[event.number] = now - self.captured[event.number]

@@ -22,7 +22,6 @@ CURVES = (
     ("live", "zeros", "as lmc send, zeros", PALETTE["blue"], ":", "v"),
     ("reference", "motion", "reference choice, by motion", PALETTE["violet"], "-", "D"),
     ("acknowledged", "motion", "acknowledged only, by motion", PALETTE["sky"], "-", "^"),
-    ("again", "motion", "acknowledged only, sent again once", PALETTE["teal"], "-", "v"),
     ("stream", "motion", "one reliable stream", PALETTE["grey"], "-", "s"),
     ("key-frames", "motion", "key frames, by motion", PALETTE["orange"], "-", "P"),
     ("key-frames", "repeat", "key frames, repeated", PALETTE["orange"], "--", "X"),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from codec.pipeline.network_tasks import described
 from codec.running.keys import file_hash, key_of
 from tools.contenders.scene import Coded, Scene
 from tools.link_study.ends import CONCEALMENTS, Course, Source, Terms, send
+from tools.link_study.latency import Times, multiples, network_times
 from tools.link_study.link import Condition
 from tools.link_study.pixels import REFRESH, arrived, decoded, nearest
 from tools.report import provenance
@@ -80,6 +82,11 @@ def _scene(setting: Setting) -> Scene:
 @lru_cache(maxsize=1)
 def _source(setting: Setting, references: int) -> Source:
     return Source.of(_scene(setting), references)
+
+
+@lru_cache(maxsize=1)
+def _network_times(setting: Setting) -> tuple[float, float]:
+    return network_times(_scene(setting))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +199,12 @@ class LinkJob:
             "payload_kbit_per_s": _kbit(course.packet_bytes, course.frames, source.frame_rate),
             "back_kbit_per_s": _kbit(course.back_bytes, course.frames, source.frame_rate),
             "bytes_lost": course.lost_bytes,
+            "datagrams": course.datagrams,
+            "datagrams_lost": course.lost,
+            "datagrams_again": course.again,
             "mean_qp": float(np.mean(course.qps)),
             **_latency(list(course.latency.values())),
+            **self._multiples(course, source.frame_rate),
         }
         judging = _Judging(scene)
         decoded_sums = judging.sums(course.decoded)
@@ -206,6 +217,18 @@ class LinkJob:
             {**common, "concealment": way, **found.get(way, found[ways[0]])} for way in CONCEALMENTS
         ]
         return {"rows": rows, **provenance.stamp()}
+
+    def _multiples(self, course: Course, frame_rate: float) -> dict[str, float | None]:
+        edge, cloud = _network_times(self.setting)
+        times = Times(edge, median(course.coding), median(course.decoding), cloud)
+        delay = self.terms.condition.delay
+        found = multiples(course.latency, times, delay=delay, frame_rate=frame_rate)
+        p50, p95 = (None, None) if found is None else np.percentile(found, (50, 95)).tolist()
+        return {
+            "frame_time_ms": times.total * 1000,
+            "latency_multiple_p50": p50,
+            "latency_multiple_p95": p95,
+        }
 
 
 def _made_up(course: Course, way: str) -> dict[int, Sequence[torch.Tensor]]:
