@@ -61,6 +61,7 @@ def pyramid(frames: int, tags: tuple[str | int, ...] = ("p2", "p3")) -> dict[str
     return {"data": still, "org_input_size": size, "input_size": [(94, 128)]}
 
 
+@pytest.mark.slow
 def test_a_video_is_one_call(make: Any, tmp_path: Path) -> None:
     coder, given = make(), pyramid(3)
     result, seconds, operations = coder.encode(
@@ -82,6 +83,7 @@ def test_a_video_is_one_call(make: Any, tmp_path: Path) -> None:
         assert (found["data"][tag] - wanted).square().mean() < 0.05 * wanted.square().mean()
 
 
+@pytest.mark.slow
 def test_images_are_a_call_each_and_may_be_decoded_later(make: Any, tmp_path: Path) -> None:
     given = pyramid(1, (105, 90))  # layers of JDE
     given["data"] = {tag: value.half() for tag, value in given["data"].items()}
@@ -100,6 +102,7 @@ def test_images_are_a_call_each_and_may_be_decoded_later(make: Any, tmp_path: Pa
     assert all(torch.equal(later["data"][tag].half(), found["data"][tag]) for tag in (105, 90))
 
 
+@pytest.mark.slow
 def test_the_qp_is_a_property_and_counts(make: Any, tmp_path: Path) -> None:
     sizes = []
     for qp in (12, 36):
@@ -110,6 +113,7 @@ def test_the_qp_is_a_property_and_counts(make: Any, tmp_path: Path) -> None:
     assert sizes[0] > 2 * sizes[1]
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_told_by_the_program(make: Any, tmp_path: Path) -> None:
     (tmp_path / "broken.bin").write_bytes(b"no stream")
     with pytest.raises(RuntimeError, match=r"^lmc: magic number"):

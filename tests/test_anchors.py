@@ -107,6 +107,7 @@ def test_channels_lie_row_by_row() -> None:
     assert tile(samples)[0, ::2, ::2].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+@pytest.mark.slow
 @pytest.mark.video
 @pytest.mark.weights
 @pytest.mark.parametrize("codec", ANCHORS["tiles"], ids=named)
@@ -256,6 +257,7 @@ def test_grey_has_no_chroma(pixel_format: str, steps: int) -> None:
 # --- video codecs -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.video
 @pytest.mark.weights
 @pytest.mark.parametrize("codec", VIDEO_ANCHORS, ids=named)
@@ -273,6 +275,7 @@ def test_video_near_lossless(codec: StudyCodec, scenes: dict[str, Scene]) -> Non
     assert set(coded.parameters) >= {"encoder", "preset", "crf", "pixel_format", "library"}
 
 
+@pytest.mark.slow
 @pytest.mark.video
 @pytest.mark.weights
 @pytest.mark.parametrize("name", [n for n in ANCHORS if n.startswith(("pixels", "source"))])
@@ -364,6 +367,7 @@ def source_codecs() -> Iterator[StudyCodec]:
         yield from ANCHORS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.video
 @pytest.mark.weights
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p"])

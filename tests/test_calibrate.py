@@ -70,6 +70,7 @@ def options(folder: Path, preprocessing: str = "input.toml") -> list[object]:
     return ["--model", folder / "net.pt2", "--split", SPLIT, *known]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocessing", ["input.toml", "whole.toml"])
 def test_several_tensors_of_a_file_by_their_task(folder, tmp_path, preprocessing):
     made = tmp_path / "p.safetensors"

@@ -178,6 +178,7 @@ def test_task(made, here):
     assert names(here) == ["labels.json"]
 
 
+@pytest.mark.slow
 def test_a_part_of_a_clip_and_its_reference(here):
     succeed(
         "encode", CLIP, "-o", "x.lmc", "--frames", "3:6", "--split", "blocks.4", "--report", "r"
@@ -285,6 +286,7 @@ def test_a_budget_bounds_the_profile(calibrated, here):
     assert "--budget" in fail(*CALIBRATE, "-o", "q", *RANDOM, "--budget", 0, code=2)
 
 
+@pytest.mark.slow
 def test_shipped_profiles_are_not_embedded(here):
     profile = profile_of_split("blocks.4")
     options = ["--frames", 1, "--split", "blocks.4", "-q", "--report", "r.json", "-f"]
@@ -306,6 +308,7 @@ def profile_of_split(split: str) -> Path:
     return folder / index[f"efficientnet_lite0@{split}"]
 
 
+@pytest.mark.slow
 def test_profiles_of_something_else_are_refused(calibrated, here):
     encode = ["encode", CLIP, "-o", "x.lmc", "--profile", calibrated]
     other = ["--model", "resnet18", "--split", "add_1", "--weights", "random:0"]
@@ -373,6 +376,7 @@ def test_profiles_apart_that_are_missing_or_others(made, calibrated, here):
     assert names(here) == ["p", "x.lmc"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_calibrated_on(here):
     Path("text.jpg").write_text("no picture")
     Path("p").write_text("mine")
@@ -409,6 +413,7 @@ def allowed(*command: object, limits: dict[str, int]) -> dict[str, int]:
     raise AssertionError(limits)
 
 
+@pytest.mark.slow
 def test_errors_say_which_limit_will_do(made, calibrated, here):
     least = {field.name: 0 for field in fields(codec.Limits)}
     stream = made / "clip.lmc"
@@ -440,6 +445,7 @@ def test_too_much_is_refused_before_the_network_runs(calibrated, here, monkeypat
     assert names(here) == []
 
 
+@pytest.mark.slow
 def test_packets_that_decoders_would_refuse_are_not_written(here):
     message = fail("encode", CLIP, "-o", "x.lmc", *RANDOM, "--limits", "packet_bytes=99")
     assert "packet bytes: " in message
@@ -711,6 +717,7 @@ def test_outputs_that_are_inputs(made, calibrated, here):
     assert names(here) == ["hard", "mine", "p.partial", "soft"]
 
 
+@pytest.mark.slow
 def test_redirections_that_are_files_of_the_command(made, here):
     shutil.copy(made / "clip.lmc", "mine")
     before = Path("mine").read_bytes()
@@ -815,6 +822,7 @@ def test_what_is_whole_comes_before_the_error(broken, report):
         assert found["bytes_end"] == 0
 
 
+@pytest.mark.slow
 def test_salvage(made, broken, here):
     outputs = ["-o", "x.npz", "--task", "t.json"]
     for what, stream in broken.items():
@@ -842,6 +850,7 @@ def test_salvage(made, broken, here):
 # --- pipes and processes --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pipes(here):
     options = ["--frames", FRAMES, "--split", "blocks.4"]
     encoded = run("encode", "-", "-o", "-", *options, stdin=CLIP.read_bytes())
@@ -886,6 +895,7 @@ def test_help_explains_every_option(command):
             assert parameter.help, parameter.name
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_with_the_name(made, here):
     stream = made / "clip.lmc"
     for arguments in (
@@ -910,6 +920,7 @@ def test_a_full_disk_is_told_with_the_name(made, here):
     assert names(here) == []
 
 
+@pytest.mark.slow
 def test_a_quota_is_told_with_the_name_of_the_output(made, here):
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
@@ -927,6 +938,7 @@ def test_a_quota_is_told_with_the_name_of_the_output(made, here):
     assert names(here) == []
 
 
+@pytest.mark.slow
 def test_streams_that_are_closed(made, here):
     shell = shutil.which("bash")
     if shell is None:
@@ -942,6 +954,7 @@ def test_streams_that_are_closed(made, here):
         assert finished.stderr == b"lmc: " + message + b"\n"
 
 
+@pytest.mark.slow
 def test_terminals_are_no_place_for_bytes(made, here):
     controller, terminal = os.openpty()
     try:
@@ -979,6 +992,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_signals_leave_nothing(here, name):
     arguments = ["encode", str(CLIP), "-o", "x.lmc", "--report", "r", "--frames", "1", *RANDOM]
@@ -1001,6 +1015,7 @@ def test_signals_leave_nothing(here, name):
     assert names(here) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_video_stops_or_is_skipped_and_told_of(tmp_path: Path) -> None:
     clip, stream, report = (tmp_path / name for name in ("clip.mkv", "clip.lmc", "report.json"))
     write_video(

@@ -19,6 +19,8 @@ from tools.contenders.codecs import ANCHOR_NAMES, CODEC_NAMES, LatentMotionCodec
 from tools.contenders.latent_search import LatentSearch, latent_fields
 from tools.contenders.scene import Coded, Scene
 
+pytestmark = pytest.mark.slow
+
 CLIPS = Path(__file__).resolve().parent.parent / "bitstreams" / "clip"
 FRAMES = 4
 

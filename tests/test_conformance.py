@@ -133,6 +133,7 @@ def regenerated(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_tool_writes_streams_of_the_same_digests(regenerated):
     """Encoders decide in floating point, so what the encoder made may differ elsewhere."""
     found = tomllib.loads((regenerated / "manifest.toml").read_text(encoding="utf-8"))
@@ -143,6 +144,7 @@ def test_tool_writes_streams_of_the_same_digests(regenerated):
     assert len(expected) > 20
 
 
+@pytest.mark.slow
 def test_tool_writes_the_same_packets(regenerated):
     """Headers are compared unpacked, for zlib does not promise the same bytes everywhere."""
     for row in MANIFEST["valid"]:
@@ -153,6 +155,7 @@ def test_tool_writes_the_same_packets(regenerated):
             assert list(ours) == list(theirs)
 
 
+@pytest.mark.slow
 def test_tool_refuses_to_overwrite_and_then_writes_nothing(regenerated):
     def digests():
         return {

@@ -31,6 +31,7 @@ def all_boxes(model: Detector) -> Detector:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("split", "tensors"),
     [("pyramid", 2), ("laterals", 2), ("stages", 2), ("backbone.body.6", 1), ("backbone", 2)],

@@ -84,6 +84,7 @@ def test_boxes_are_carried_where_their_content_goes() -> None:
     assert carried(box, 0 * field).tolist() == box.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.video
 @pytest.mark.weights
 def test_the_live_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

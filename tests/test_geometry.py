@@ -50,6 +50,7 @@ def averaging(model):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", BUNDLED_SPLITS[:4])
 def test_trained_kernels_lean_within_their_windows(efficientnet, split):
     """The derived centre is that of the windows; training may lean on one side of them.
@@ -64,6 +65,7 @@ def test_trained_kernels_lean_within_their_windows(efficientnet, split):
     assert miss.max() < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "split", "stride", "offset2"),
     [
@@ -85,6 +87,7 @@ def test_samples_look_where_derived(name, split, stride, offset2):
     assert np.abs(miss).max() < 0.15
 
 
+@pytest.mark.slow
 def test_every_tensor_of_a_dense_block_looks_where_derived():
     model = averaging(load_model("densenet121", "random:3"))
     for number in range(3):

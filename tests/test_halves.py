@@ -195,6 +195,7 @@ def test_a_stream_names_weights_but_no_folder(weights, named):
     assert weights_in_header(weights) == named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [None, (96, 100)])
 def test_a_named_model_names_itself(size):
     edge, cloud = codec.split("resnet18", at="layer2", weights="random:0", size=size)

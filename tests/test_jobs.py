@@ -21,6 +21,8 @@ from small_jobs import SmallJob
 from codec.errors import JobError
 from codec.running.jobs import Store, _Remaining, complete
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -30,6 +30,7 @@ def test_delay_alone():
     assert arrived == [(number, pytest.approx(number * 0.01 + 0.05)) for number in range(10)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [0.02, 0.1, 0.3])
 @pytest.mark.parametrize("burst", [1, 3, 8])
 def test_losses_come_in_bursts(loss, burst):

@@ -26,7 +26,7 @@ from tools.link_study.parity import Parity
 from tools.link_study.pixels import arrived, coded_at, decoded, renumbered
 from tools.link_study.summary import estimates, means
 
-pytestmark = [pytest.mark.video]
+pytestmark = [pytest.mark.slow, pytest.mark.video]
 
 CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "car_24.mp4"
 FRAMES = 12

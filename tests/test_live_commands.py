@@ -124,6 +124,7 @@ def test_from_file_to_results(folder, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_focus_goes_back_and_is_granted(folder, tmp_path):
     out, few = tmp_path / "out.jsonl", tmp_path / "few.toml"
     few.write_text((folder / "detection.toml").read_text().replace("0.3", "0.6"))
@@ -151,6 +152,7 @@ def test_recordings_of_later_senders_are_checked_first(folder, tmp_path):
     assert "both name" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_came(folder):
     with receiving(folder, "--page", "0", "--every-frame") as receiver:
         page = re.search("^page at (http://127.0.0.1:[0-9]+/)$", receiver.printed, re.MULTILINE)
@@ -174,6 +176,7 @@ def test_the_page_shows_what_came(folder):
     assert len(shown["thumbnails"]) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_both_ends_and_leaves_whole_files(folder, tmp_path, number):
     ours, theirs = tmp_path / "sent.lmc", tmp_path / "received.lmc"
@@ -200,6 +203,7 @@ def test_a_signal_ends_both_ends_and_leaves_whole_files(folder, tmp_path, number
     assert sorted(path.name for path in tmp_path.iterdir()) == ["received.lmc", "sent.lmc", "token"]
 
 
+@pytest.mark.slow
 def test_who_is_refused_is_told_why_in_one_line(folder):
     with receiving(folder) as receiver:
         wrong = {"--token": "guessed", "--fingerprint": "ab" * 32}
@@ -216,6 +220,7 @@ def test_who_is_refused_is_told_why_in_one_line(folder):
         assert receiver.process.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_receiver_that_is_known_again(folder, tmp_path):
     options = ["--identity", tmp_path / "me.pem", "--token", "open sesame"]
     fingerprints = []
@@ -226,6 +231,7 @@ def test_a_receiver_that_is_known_again(folder, tmp_path):
     assert fingerprints[0] == fingerprints[1]
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken(folder):
     with receiving(folder) as receiver:
         place = receiver.told[receiver.told.index("--to") + 1]
@@ -286,6 +292,7 @@ def test_without_aioquic(command):
     assert finished.stderr == message
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_results_that_cannot_be_written_end_the_receiver(folder):
     with receiving(folder, "--task", "/dev/full") as receiver:
@@ -295,6 +302,7 @@ def test_results_that_cannot_be_written_end_the_receiver(folder):
     assert told.splitlines()[-1] == "lmc: /dev/full: no space left on device"
 
 
+@pytest.mark.slow
 def test_a_source_that_is_none(folder):
     with receiving(folder) as receiver:
         told = [*receiver.told, *network_options(folder)]
@@ -310,6 +318,7 @@ def test_a_source_that_is_none(folder):
         receiver.end()
 
 
+@pytest.mark.slow
 def test_frames_from_a_pipe(folder, tmp_path):
     out = tmp_path / "out.jsonl"
     with receiving(folder, "--every-frame", "--task", out) as receiver:

@@ -20,6 +20,8 @@ import torch
 from codec.live.page import FRAMES, FrameState, LivePage, LiveStatus, ShownFrame, ShownSender
 from codec.live.thumbnails import thumbnails
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><img src=x onerror=\"document.title='harmed'\">'\"&<!--"
 CONNECTIONS = 16
 

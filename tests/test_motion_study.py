@@ -53,6 +53,8 @@ from tools.motion_study.warps import (
     prediction,
 )
 
+pytestmark = pytest.mark.slow
+
 SIZE = (96, 96)
 
 

@@ -23,6 +23,8 @@ from codec.pages.shell import ASSETS, Section, embedded_json, numbers, table
 from tools.rate_distortion.page import study_page
 from tools.report.page import CHARTS, asset, embedded_figure, render_page
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</script><img src=x onerror=\"document.title='harmed'\">'\"&<!--"
 
 

@@ -301,6 +301,7 @@ def test_memory_is_constant(tmp_path):
         assert loaded["t"].shape[0] == 600
 
 
+@pytest.mark.slow
 def test_the_cloud_submodel_at_the_encoder_buys_fidelity():
     """Effort 7 lowers the divergence much, at about the same rate, and decodes like any stream."""
     torch.set_num_threads(1)

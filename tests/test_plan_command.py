@@ -40,6 +40,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_real_plan_has_every_option_at_the_loss(kept: Path) -> None:
     found = json.loads((kept / "plan.json").read_text())
     rows = {each["name"]: each for each in found["options"]}
@@ -60,6 +61,7 @@ def test_a_real_plan_has_every_option_at_the_loss(kept: Path) -> None:
     assert found["rankings"]["rate_of_cuts"]["best"] == "blocks.14"
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_not_measured_again(kept: Path) -> None:
     before = json.loads((kept / "plan.json").read_text())
     stamps = {path: path.stat().st_mtime_ns for path in (kept / "work" / "jobs").iterdir()}
@@ -69,6 +71,7 @@ def test_what_is_kept_is_not_measured_again(kept: Path) -> None:
     assert stamps == {path: path.stat().st_mtime_ns for path in (kept / "work" / "jobs").iterdir()}
 
 
+@pytest.mark.slow
 def test_another_link_measures_nothing(kept: Path) -> None:
     names = {path.name for path in (kept / "work" / "jobs").iterdir()}
     slow = [*FEW[:-1], "100kbit", "--edge-slowdown", 8, "--energy", "edge=4,radio=0.8"]
@@ -78,6 +81,7 @@ def test_another_link_measures_nothing(kept: Path) -> None:
     assert found["options"][0]["estimate"]["edge_joules"] > 0
 
 
+@pytest.mark.slow
 def test_resumed_is_as_fresh_but_for_times(kept: Path) -> None:
     before = json.loads((kept / "plan.json").read_text())
     for path in (kept / "work" / "jobs").glob("cut_*blocks.7*"):
@@ -89,6 +93,7 @@ def test_resumed_is_as_fresh_but_for_times(kept: Path) -> None:
         assert one["stages"]["bytes_sent"] == other["stages"]["bytes_sent"]
 
 
+@pytest.mark.slow
 def test_a_network_without_profile_is_calibrated_and_says_on_what(tmp_path: Path) -> None:
     arguments = ["--model", "resnet18", "--weights", "random:0", "--split", "add_6"]
     arguments += ["--frames", 3, "--link", "2mbit", "--resume", tmp_path / "work"]
@@ -98,6 +103,7 @@ def test_a_network_without_profile_is_calibrated_and_says_on_what(tmp_path: Path
     assert len(list((tmp_path / "work" / "profiles").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_and_the_page_written(kept: Path) -> None:
     pytest.importorskip("jinja2", reason="pages need the extra `page`")
     page = kept / "plan.html"

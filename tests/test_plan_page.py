@@ -63,6 +63,7 @@ def displayed(driver: Any, selector: str) -> list[Any]:
     return [one for one in driver.find_elements("css selector", selector) if one.is_displayed()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_fits_every_width(opened: Opener, width: int) -> None:
     driver = opened(plan_page(make_plan(names=("add_11+add_18+leaky_relu_17", "late"), spread=0.4)))
@@ -83,6 +84,7 @@ def test_it_fits_every_width(opened: Opener, width: int) -> None:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.slow
 def test_bars_are_as_long_as_the_latencies(opened: Opener) -> None:
     plan = make_plan()
     driver = opened(plan_page(plan))
@@ -95,6 +97,7 @@ def test_bars_are_as_long_as_the_latencies(opened: Opener) -> None:
         assert f"{1000 * row.estimate.latency_seconds:.0f} ms" in bar.text
 
 
+@pytest.mark.slow
 def test_lines_and_the_strip_are_drawn(opened: Opener) -> None:
     driver = opened(plan_page(make_plan()))
     assert len(displayed(driver, ".drawing .curve")) == 4
@@ -104,6 +107,7 @@ def test_lines_and_the_strip_are_drawn(opened: Opener) -> None:
     assert len(displayed(driver, ".drawing circle")) == 3
 
 
+@pytest.mark.slow
 def test_it_is_light_and_dark(opened: Opener) -> None:
     driver = opened(plan_page(make_plan()))
     seen = (
@@ -123,6 +127,7 @@ def test_it_is_light_and_dark(opened: Opener) -> None:
     assert driver.execute_script(seen) == found["light"]
 
 
+@pytest.mark.slow
 def test_it_can_be_used_without_seeing_it(opened: Opener) -> None:
     driver = opened(plan_page(make_plan()))
     drawings = driver.find_elements("css selector", "svg.drawing")
@@ -134,6 +139,7 @@ def test_it_can_be_used_without_seeing_it(opened: Opener) -> None:
     assert levels.count(1) == 1
 
 
+@pytest.mark.slow
 def test_hostile_names_do_no_harm(opened: Opener) -> None:
     driver = opened(plan_page(make_plan(names=(HOSTILE, "late"), clips=[HOSTILE], model=HOSTILE)))
     assert driver.title == f"Where to cut {HOSTILE}"

@@ -185,6 +185,7 @@ def test_a_rate_is_kept():
     assert "qp" not in report
 
 
+@pytest.mark.slow
 @pytest.mark.video
 @pytest.mark.weights
 def test_an_nrmse_is_kept():

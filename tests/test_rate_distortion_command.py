@@ -20,6 +20,8 @@ from tools.rate_distortion.command import main, planned, read_labels
 from tools.rate_distortion.measurement import PointJob, ShowcaseJob
 from tools.report import provenance
 
+pytestmark = pytest.mark.slow
+
 CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "car_24.mp4"
 OPTIONS = ("--split", "blocks.10", "--qp", "30", "--frames", "3", "--codec", "lmc", "--no-pictures")
 

@@ -126,6 +126,7 @@ def test_every_prefix_is_truncated(path):
     assert type(error) is TruncatedBitstreamError
 
 
+@pytest.mark.slow
 @streams(SMALLEST)
 def test_frames_before_the_cut_are_right(path):
     content, expected = path.read_bytes(), expected_of(path)
@@ -170,11 +171,13 @@ def check_changes(path: Path, positions: range, values: list[int]) -> None:
     assert len(escaped) <= 1 + len(positions) * len(values) // 20_000, escaped
 
 
+@pytest.mark.slow
 @streams(SMALLEST)
 def test_every_changed_byte_of_a_small_stream_is_seen(path):
     check_changes(path, range(path.stat().st_size), [0x01, 0x80, 0xFF])
 
 
+@pytest.mark.slow
 @streams(ALL[len(SMALLEST) :])
 def test_changed_bytes_are_seen(path):
     size = path.stat().st_size

@@ -13,7 +13,7 @@ from codec.errors import ModelError, VideoError
 from codec.models.preprocessing import default_preprocessing, normalise, normalise_float
 from tools.contenders.scene import Coded, Scene
 
-pytestmark = [pytest.mark.video, pytest.mark.weights]
+pytestmark = [pytest.mark.slow, pytest.mark.video, pytest.mark.weights]
 
 CLIP = Path(__file__).resolve().parent.parent / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 FRAMES = 3

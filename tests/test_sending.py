@@ -33,7 +33,7 @@ from codec.errors import LinkError
 from codec.files.streams import StreamReader, StreamWriter
 from codec.link.receiver import ReceiverSession
 from codec.link.sender import SenderSession
-from codec.link.upstream import Bye, FrameHead, Header, Hello, WholeFrame
+from codec.link.upstream import LINK_VERSION, Bye, FrameHead, Header, Hello, WholeFrame
 from codec.link.wishes import ImportanceGrid
 from codec.live.identity import Identity
 from codec.live.receiving import Channel
@@ -155,6 +155,7 @@ def test_a_network_that_the_receiver_is_not_given(folder):
     assert any("pass it with --model FILE" in line for line in served.lines)
 
 
+@pytest.mark.slow
 def test_one_sender_more_than_there_may_be(folder, monkeypatch):
     monkeypatch.setattr("codec.live.sending.BUSY_SECONDS", 0.3)
     with serving(folder, every_frame=True) as served:
@@ -245,7 +246,8 @@ def test_lost_frames_are_concealed_and_no_key_frame_comes(folder):
     recordings, sent = Recordings(), io.BytesIO()
     with (
         serving(folder, record=recordings, max_latency=1.0) as served,
-        LossyRelay(served.address, lambda count: count > 12 and count % 6 == 0) as relay,
+        # for longer than anything may be sent again
+        LossyRelay(served.address, lambda count: 20 < count <= 60) as relay,
     ):
         made = send(
             folder,
@@ -492,6 +494,7 @@ def test_a_fault_of_ours_at_the_sender_is_raised(folder, monkeypatch):
             asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_sessions_leave_nothing_behind(folder):
     stream = io.BytesIO()
     with serving(folder, every_frame=True) as served:
@@ -503,7 +506,9 @@ def test_sessions_leave_nothing_behind(folder):
     async def session(number: int) -> None:
         async with connect(served.address, served.fingerprint, largest=1024) as connection:
             connection.end = told = Told()
-            connection.send([], [Hello(1, TOKEN.encode(), bytes([number]) * 16, 400, 0).to_bytes()])
+            connection.send(
+                [], [Hello(LINK_VERSION, TOKEN.encode(), bytes([number]) * 16, 400, 0).to_bytes()]
+            )
             await until(lambda: told.messages)
             frame = WholeFrame(FrameHead(0, None, 0, 0), packet)
             connection.send([], [Header(header).to_bytes(), frame.to_bytes()])

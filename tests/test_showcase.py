@@ -25,6 +25,8 @@ from codec.format.profile import profile_of
 from codec.format.tables import MAX_DIRECT_LEVEL
 from tools.rate_distortion.showcase import channel_shares, image_uri, showcase, symbol_bits
 
+pytestmark = pytest.mark.slow
+
 CLIP = Path(__file__).resolve().parents[1] / "bitstreams" / "clip" / "big_buck_bunny_64.mp4"
 FRAMES = 12
 

@@ -57,6 +57,7 @@ def test_a_camera_photograph_is_read_upright() -> None:
         assert (video.width, video.height) == (64, 96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", None])
 def test_a_colour_profile_does_no_harm(tmp_path: Path, suffix: str | None) -> None:
     """In a process of its own: the fault was a crash at the next garbage collection."""

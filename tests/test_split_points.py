@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from codec.models.sources import load_model
@@ -29,6 +30,7 @@ def names_of(model: str) -> list[str]:
     return [split for split, _ in describe_splits(model)]
 
 
+@pytest.mark.slow
 def test_listed_splits():
     assert names_of("resnet34") == ["add", *(f"add_{k}" for k in range(1, 16))]
     dense = names_of("densenet121")
@@ -46,6 +48,7 @@ def test_lists_leave_the_generator_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 def test_splits_are_described_at_the_size_of_the_model():
     (_, (spec,)), *_ = describe_splits("efficientnet_v2_l")
     assert (spec.height, spec.stride_y) == (240, 2)

@@ -40,6 +40,7 @@ def test_resnet_names_are_those_of_the_paper(resnet):
     assert (halves.name, halves.split, halves.input_size) == ("resnet34", "add_3", (224, 224))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("split", "tensors"),
     [
@@ -56,6 +57,7 @@ def test_densenet_halves(densenet, split, tensors):
     assert specs[-1].name == split
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "split"),
     [

@@ -12,6 +12,8 @@ from codec.models.published import preprocessing_of
 from codec.models.sources import load_model
 from codec.models.split_points import describe_splits
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)

@@ -32,7 +32,7 @@ class Echo:
     def message(self, content: bytes) -> None:
         self.connection.send([], [content])
 
-    def closed(self, reason: str) -> None:
+    def closed(self, reason: str, *, later: bool) -> None:
         self.reasons.append(reason)
 
 
@@ -50,7 +50,7 @@ class Kept:
     def message(self, content: bytes) -> None:
         self.messages.append(content)
 
-    def closed(self, reason: str) -> None:
+    def closed(self, reason: str, *, later: bool) -> None:
         self.reasons.append(reason)
 
 
