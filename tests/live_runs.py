@@ -170,13 +170,13 @@ def main() -> None:
     parser.add_argument("--max-latency", default="500ms")
     parser.add_argument("--kbit", type=float, default=200, help="what the link carries at first")
     parser.add_argument("--at", type=float, default=20, help="seconds after which it is halved")
-    parser.add_argument(
-        "--network", nargs="*", default=[], help="options of the receiver's network"
-    )
     words = sys.argv[1:]
     behind = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:behind])
-    options.more = words[behind + 1 :]  # of lmc send
+    options.more = more = words[behind + 1 :]  # of lmc send
+    options.network = []  # the receiver's, if it is in a file
+    if "--model" in more and Path(more[more.index("--model") + 1]).is_file():
+        options.network = ["--model", more[more.index("--model") + 1]]
     with tempfile.TemporaryDirectory() as folder:
         found = {"paced": paced, "halving": halving}[options.what](options, Path(folder))
     sys.exit(bool(found))
