@@ -235,14 +235,17 @@ class MotionSearch:
     def _between(
         self, pair: _Pair, best: NDArray[np.int32], cost: NDArray[np.float32]
     ) -> NDArray[np.int32]:
-        """Move whole vectors to where parabolas through the errors beside them have their least."""
+        """Move whole vectors to where parabolas through the errors beside them have their least,
+        and by one unit more where that is better.
+        """
         sides = pair.errors(best[:, None] + SIDES).reshape(-1, 2, 2)  # (node, axis, side)
         before, after = sides[..., 0], sides[..., 1]
         bend = np.maximum(before + after - 2 * cost[:, None], 1e-6)
         way = np.clip((before - after) / (2 * bend), -0.5, 0.5)
         unit = 1 << self._finest
         fraction = (np.rint(way * VECTOR_UNITS / unit) * unit).astype(np.int32)
-        return pair.best((best + fraction)[:, None], best, cost)[0]
+        best, cost = pair.best((best + fraction)[:, None], best, cost)
+        return pair.best(best[:, None] + SIDES // VECTOR_UNITS * unit, best, cost)[0]
 
     def _choose(
         self, pair: _Pair, own: NDArray[np.int32], shift: int
