@@ -31,10 +31,7 @@ __all__ = [
     "Seen",
     "field_of_blocks",
     "luma",
-    "median",
-    "neighbours",
     "search_by",
-    "vector_bits",
 ]
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
@@ -44,7 +41,7 @@ COARSE = 4
 KEPT = 3
 """Coarse candidates kept per node."""
 SAMPLE_STEP = 4
-"""Windows are sampled at every third pixel of the full picture, in both directions."""
+"""Windows are sampled at every fourth pixel of the full picture, in both directions."""
 FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 """Where and in what the search computes: never what torch's defaults happen to be."""
 SIDES = VECTOR_UNITS * np.array([(-1, 0), (1, 0), (0, -1), (0, 1)], np.int32)
@@ -81,10 +78,23 @@ def luma(rgb: NDArray[np.uint8]) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class _Picture:
+    """Luma (H, W), and the same at a quarter of the size."""
+
+    full: Tensor
+    small: Tensor
+
+    @classmethod
+    def of(cls, full: Tensor) -> _Picture:
+        small = avg_pool2d(full[None, None], COARSE, ceil_mode=True, count_include_pad=False)
+        return cls(full, small)
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What a search remembers of a picture, for the next one to be predicted from."""
 
-    picture: Tensor
+    picture: _Picture
     field: NDArray[np.int32]
     coded: bool
     """Whether the field was, so that vectors are predicted from it."""
@@ -126,11 +136,9 @@ class MotionSearch:
             _window_means(centre, header.grid, -(-size // COARSE))
             for centre, size in zip(centres, self._size, strict=True)
         ]
-        self._windows = _Windows(
-            VECTOR_UNITS * ys.repeat(self._columns, 0), VECTOR_UNITS * np.tile(xs, (self._rows, 1))
-        )
+        self._windows = _Windows(ys, xs, self._size)
         self._window_rows, self._window_columns = means[0], means[1].t().contiguous()
-        self._picture: Tensor | None = None
+        self._picture: _Picture | None = None
         self._field = np.zeros((self._rows, self._columns, 2), np.int32)
         self._coded = True
         self._finest = finest
@@ -168,16 +176,17 @@ class MotionSearch:
         Raises:
             ValueError: another shape, or values that are not finite.
         """
-        picture = self._checked(picture)
-        reference, self._picture = self._picture, picture
+        current = _Picture.of(self._checked(picture))
+        reference, self._picture = self._picture, current
         if reference is None:
             return None
-        if torch.equal(reference, picture):
+        if torch.equal(reference.full, current.full):
             self._field = np.zeros_like(self._field)
             return self._field
-        pair = _Pair(self._windows, reference.numpy(), picture.numpy())
+        pair = _Pair(self._windows, reference.full.numpy(), current.full.numpy())
         previous = self._field.reshape(-1, 1, 2)
-        candidates = [self._coarse(reference, picture), previous, np.zeros_like(previous)]
+        coarse = self._coarse(reference.small, current.small)
+        candidates = [coarse, previous, np.zeros_like(previous)]
         best, cost = pair.best(np.concatenate(candidates, 1))
         for step in REFINEMENTS:
             best, cost = pair.best(best[:, None] + step * AROUND, best, cost)
@@ -208,14 +217,10 @@ class MotionSearch:
             raise ValueError("the picture holds values that are not finite, expected 0 … 255")
         return picture.contiguous()
 
-    def _coarse(self, reference: Tensor, picture: Tensor) -> NDArray[np.int32]:
+    def _coarse(self, behind: Tensor, small: Tensor) -> NDArray[np.int32]:
         """Return the (nodes, KEPT, 2) best vectors of an exhaustive search at a quarter of the
         size.
         """
-        small, behind = (
-            avg_pool2d(p[None, None], COARSE, ceil_mode=True, count_include_pad=False)
-            for p in (picture, reference)
-        )
         height, width = small.shape[-2:]
         reach = -(-self._range // COARSE)
         span = 2 * reach + 1
@@ -262,35 +267,39 @@ class MotionSearch:
         half = (1 << shift) >> 1
         # what the syntax predicts from: nothing, if the last field was not coded
         before = (self._field * self._coded + half) >> shift
-        field = (own.reshape(shape) + half) >> shift
+        framed = _framed(before, 1)
+        field = framed[1:-1, 1:-1]
+        left, above = framed[1:-1, :-2], framed[:-2, 1:-1]
+        right, below = framed[1:-1, 2:], framed[2:, 1:-1]
+        field[:] = (own.reshape(shape) + half) >> shift
         common = np.broadcast_to(np.median(field.reshape(-1, 2), 0).astype(np.int32), shape)
-        candidates = [field, (self._field + half) >> shift, np.zeros_like(field), common]
+        candidates = [field, (self._field + half) >> shift, np.zeros(shape, np.int32), common]
         options = np.zeros((*shape[:2], 0, 2), np.int32)
         costs = np.zeros((*shape[:2], 0), np.float32)
-        white = np.indices(shape[:2]).sum(0) % 2 == 0
+        white = (np.indices(shape[:2]).sum(0) % 2 == 0)[:, :, None]
+        rows, columns = np.indices(shape[:2])
         total = 0.0
         for _ in range(SWEEPS):
-            around = neighbours(field, before)
-            fresh = np.stack([*candidates, *around, median(around[0], around[1], before)], 2)
+            around = [left, above, right, below, _median(left, above, before)]
+            fresh = np.stack([*candidates, *around], 2)
             fresh = np.clip(fresh, -(MAX_VECTOR >> shift), MAX_VECTOR >> shift)
             count = fresh.shape[2]
-            error = pair.errors(fresh.reshape(-1, count, 2) << shift)
+            error = pair.errors(fresh.reshape(-1, count, 2) << shift, often_alike=True)
             saved = MATCH_BITS * np.log2(error + np.float32(self._floor))
             options = np.concatenate([options, fresh], 2)
             costs = np.concatenate([costs, saved.reshape(*shape[:2], count)], 2)
             for colour in (white, ~white):
-                left, above, right, below = neighbours(field, before)
-                bits = vector_bits(options - median(left, above, before)[:, :, None])
-                own_costs = costs + bits
                 # the nodes to the right and below are predicted from this one: agreeing with them
                 # saves bits there
+                references = np.stack([_median(left, above, before), right, below])
+                bits, of_right, of_below = _vector_bits(options - references[:, :, :, None])
+                own_costs = costs + bits
                 shared = own_costs.copy()
-                shared[:, :-1] += vector_bits(options - right[:, :, None])[:, :-1] / 2
-                shared[:-1] += vector_bits(options - below[:, :, None])[:-1] / 2
-                best = shared.argmin(2)[:, :, None]
-                chosen = np.take_along_axis(options, best[..., None], 2)[:, :, 0]
-                field = np.where(colour[:, :, None], chosen, field)
-                total = float(np.take_along_axis(own_costs, best, 2).sum())
+                shared[:, :-1] += of_right[:, :-1] / 2
+                shared[:-1] += of_below[:-1] / 2
+                best = shared.argmin(2)
+                np.copyto(field, options[rows, columns, best], where=colour)
+                total = float(own_costs[rows, columns, best].sum())
             candidates = []
         return field << shift, total
 
@@ -317,14 +326,33 @@ def search_by(
     return MotionSearch(header, qp=qp, search_range=search_range, finest=finest)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Windows:
-    """Where the windows of the nodes are sampled: (nodes, S) rows and columns of a picture, inside
-    it, in quarter pixels.
+    """The windows of the nodes, inside a picture, and where their samples are in one that goes on
+    as its edges are by `margin` more pixels, so that those of a displaced window are in it too.
+
+    Args:
+        ys: (rows, S) of the picture, of the nodes in one column of the field.
+        xs: (columns, S) likewise.
+        size: height and width of the picture.
     """
 
-    ys: NDArray[np.int64]
-    xs: NDArray[np.int64]
+    def __init__(self, ys: NDArray[np.int64], xs: NDArray[np.int64], size: tuple[int, int]) -> None:
+        ys, xs = ys.repeat(len(xs), 0), np.tile(xs, (len(ys), 1))
+        self._of_picture = ys[:, :, None], xs[:, None]
+        height, width = size
+        self.margin = 1 + max(int((each[:, -1] - each[:, 0]).max()) for each in (ys, xs))
+        self.width = width + 2 * self.margin
+        places = (ys[:, :, None] + self.margin) * self.width + (xs[:, None] + self.margin)
+        self.places = places.reshape(len(ys), -1)
+        """(nodes, samples) in a picture with its margin, flat."""
+        # a window that is moved farther than this sees nothing but an edge anyway
+        self.least = VECTOR_UNITS * -np.stack([ys[:, -1], xs[:, -1]], 1)
+        self.most = VECTOR_UNITS * np.stack([height - 1 - ys[:, 0], width - 1 - xs[:, 0]], 1)
+        """(nodes, 2), quarter pixels."""
+
+    def of(self, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the samples of a picture, (nodes, samples)."""
+        return picture[self._of_picture].reshape(self.places.shape)
 
 
 class _Pair:
@@ -333,18 +361,18 @@ class _Pair:
     def __init__(
         self, windows: _Windows, reference: NDArray[np.float32], picture: NDArray[np.float32]
     ) -> None:
-        self._windows, (self._height, self._width) = windows, reference.shape
-        ys, xs = windows.ys // VECTOR_UNITS, windows.xs // VECTOR_UNITS
-        self._current = picture[ys[:, :, None], xs[:, None]]
-        # the reference moved by each fraction of a pixel to the left, its edges going on
-        planes = np.empty((VECTOR_UNITS, self._height + 1, self._width), np.float32)
-        planes[0, :-1] = reference
-        planes[0, -1] = reference[-1]
-        planes[1:, :, -1] = planes[0, :, -1]
-        step = (planes[0, :, 1:] - planes[0, :, :-1]) / VECTOR_UNITS
+        self._windows = windows
+        self._current = windows.of(picture)
+        # the reference with its margin, moved by each fraction of a pixel to the left
+        whole = _framed(reference, windows.margin)
+        planes = np.empty((VECTOR_UNITS, *whole.shape), np.float32)
+        planes[0] = whole
+        planes[1:, :, -1] = whole[:, -1]
+        step = (whole[:, 1:] - whole[:, :-1]) / VECTOR_UNITS
         for number in range(1, VECTOR_UNITS):
             np.add(planes[number - 1, :, :-1], step, out=planes[number, :, :-1])
-        self._planes, self._below = planes.ravel(), planes.ravel()[self._width :]
+        self._plane, self._planes = whole.size, planes.ravel()
+        self._below = self._planes[windows.width :]
 
     def best(
         self,
@@ -362,49 +390,61 @@ class _Pair:
         nodes, chosen = np.arange(len(found)), found.argmin(1)
         return candidates[nodes, chosen], found[nodes, chosen]
 
-    def errors(self, vectors: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the mean squared differences of (nodes, K, 2) vectors, quarter pixels."""
-        nodes, count = vectors.shape[:2]
-        # many candidates are the same, above all where nothing moves
-        least = vectors.min((0, 1)).astype(np.int64)
-        spans = vectors.max((0, 1)) - least + 1
-        y, x = (vectors - least).transpose(2, 0, 1)
-        keys = (np.arange(nodes)[:, None] * spans[0] + y) * spans[1] + x
-        _, first, same = np.unique(keys, return_index=True, return_inverse=True)
-        node, distinct = first // count, vectors.reshape(-1, 2)[first]
-        samples = self._current[0].size
-        found = np.empty(len(first), np.float32)
-        for begin, end in stripes(len(first), len(first) * samples * STRIPE // AT_A_TIME):
-            difference = self._sampled(distinct[begin:end], node[begin:end])
-            difference -= self._current[node[begin:end]]
-            found[begin:end] = np.einsum("nij,nij->n", difference, difference)
-        return np.asarray((found / samples)[same]).reshape(nodes, count)
+    def errors(
+        self, vectors: NDArray[np.int32], *, often_alike: bool = False
+    ) -> NDArray[np.float32]:
+        """Return the mean squared differences of (nodes, K, 2) vectors, quarter pixels.
 
-    def _sampled(self, vectors: NDArray[np.int32], node: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Sample the reference bilinearly at displaced windows, (N, S, S); beyond its edges it goes
-        on as they are.
+        Args:
+            vectors: of each node.
+            often_alike: many of a node are the same; then look for what differs first.
         """
-        height, width = self._height, self._width
-        ys, xs = (
-            np.minimum(np.maximum(samples[node] + vectors[:, axis, None], 0), most)
-            for axis, (samples, most) in enumerate(
-                (
-                    (self._windows.ys, VECTOR_UNITS * (height - 1)),
-                    (self._windows.xs, VECTOR_UNITS * (width - 1)),
-                )
-            )
+        nodes, count = vectors.shape[:2]
+        node, each = np.repeat(np.arange(nodes), count), vectors.reshape(-1, 2)
+        if not often_alike:
+            return self._errors(node, each).reshape(nodes, count)
+        least = each.min(0).astype(np.int64)
+        spans = each.max(0) - least + 1
+        y, x = (each - least).T
+        _, first, same = np.unique(
+            (node * spans[0] + y) * spans[1] + x, return_index=True, return_inverse=True
         )
-        rows = ys // VECTOR_UNITS * width
-        columns = xs % VECTOR_UNITS * ((height + 1) * width) + xs // VECTOR_UNITS
-        places = rows[:, :, None] + columns[:, None]
-        found: NDArray[np.float32] = self._planes.take(places)
-        fraction = ys % VECTOR_UNITS
-        if fraction.any():
-            below = self._below.take(places)
-            below -= found
-            below *= (fraction / np.float32(VECTOR_UNITS)).astype(np.float32)[:, :, None]
-            found += below
-        return found
+        return self._errors(node[first], each[first])[same].reshape(nodes, count)
+
+    def _errors(self, node: NDArray[np.intp], vectors: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Return what (N, 2) vectors of (N,) nodes come to, (N,)."""
+        windows = self._windows
+        inside = np.maximum(vectors, windows.least.take(node, 0))
+        y, x = np.minimum(inside, windows.most.take(node, 0)).T
+        moved = y // VECTOR_UNITS * windows.width + x // VECTOR_UNITS
+        moved += x % VECTOR_UNITS * self._plane
+        fraction = (y % VECTOR_UNITS / np.float32(VECTOR_UNITS)).astype(np.float32)
+        samples = windows.places.shape[1]
+        found = np.empty(len(node), np.float32)
+        for begin, end in stripes(len(node), len(node) * samples * STRIPE // AT_A_TIME):
+            these = slice(begin, end)
+            places = windows.places.take(node[these], 0)
+            places += moved[these, None]
+            difference = self._planes.take(places)
+            if fraction[these].any():
+                below = self._below.take(places)
+                below -= difference
+                below *= fraction[these, None]
+                difference += below
+            difference -= self._current.take(node[these], 0)
+            found[these] = np.einsum("ns,ns->n", difference, difference)
+        return np.asarray(found / samples)
+
+
+def _framed(values: NDArray[Any], margin: int) -> NDArray[Any]:
+    """Return (H, W, ...) values that go on as their edges are, by `margin` on every side."""
+    height, width = values.shape[:2]
+    made = np.empty((height + 2 * margin, width + 2 * margin, *values.shape[2:]), values.dtype)
+    middle = made[margin:-margin]
+    middle[:, margin:-margin] = values
+    middle[:, :margin], middle[:, -margin:] = values[:, :1], values[:, -1:]
+    made[:margin], made[-margin:] = middle[0], middle[-1]
+    return made
 
 
 def _window_means(centres: NDArray[np.floating], grid: int, size: int) -> Tensor:
@@ -419,17 +459,7 @@ def _window_means(centres: NDArray[np.floating], grid: int, size: int) -> Tensor
     return torch.from_numpy(inside).to(**FLOAT)
 
 
-def neighbours(
-    field: NDArray[np.int32], before: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """Return the vectors left of, above, right of and below each node; outside: the one before."""
-    left, above, right, below = (before.copy() for _ in range(4))
-    left[:, 1:], above[1:] = field[:, :-1], field[:-1]
-    right[:, :-1], below[:-1] = field[:, 1:], field[1:]
-    return left, above, right, below
-
-
-def median(a: NDArray[np.int32], b: NDArray[np.int32], c: NDArray[np.int32]) -> NDArray[np.int32]:
+def _median(a: NDArray[np.int32], b: NDArray[np.int32], c: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return the middle one of three, element by element."""
     return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
@@ -440,9 +470,10 @@ VECTOR_BITS = np.array(
 """About what a component costs, by the magnitude of its difference to the prediction."""
 
 
-def vector_bits(difference: NDArray[np.int32]) -> NDArray[np.float32]:
+def _vector_bits(difference: NDArray[np.int32]) -> NDArray[np.float32]:
     """Return about what vectors cost: (..., 2) -> (...)."""
-    return np.asarray(VECTOR_BITS[np.abs(difference)].sum(-1))
+    bits = VECTOR_BITS.take(np.abs(difference))
+    return np.asarray(bits[..., 0] + bits[..., 1])
 
 
 def field_of_blocks(blocks: NDArray[np.float32], header: SequenceHeader) -> NDArray[np.int32]:
