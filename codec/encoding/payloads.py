@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from functools import reduce
+from itertools import groupby
 from operator import or_
 
 import numpy as np
@@ -24,9 +25,12 @@ from codec.format.slots import Slots
 from codec.format.tables import ESCAPE, MAX_DIRECT_LEVEL
 from codec.normative.contexts import Flag, FrameContexts, TensorContexts, VectorContexts
 from codec.normative.symbols import MODE_INTRA, MODE_SKIP, FrameSymbols, TensorSymbols
-from codec.normative.syntax import MAX_ESCAPE_BITS, pass_order
+from codec.normative.syntax import MAX_ESCAPE_BITS
 
 __all__ = ["FrameWriter"]
+
+CLASS_BITS = 6
+"""Of the number of a scale class."""
 
 Sink = SymbolWriter | CodeLength
 
@@ -140,14 +144,8 @@ def _put_vectors(sink: Sink, contexts: VectorContexts, vectors: NDArray[np.int32
         if not even:
             break
         precision += 1
-    field = (vectors >> precision).tolist()
-
-    def difference(row: int, column: int, axis: int, median: int, number: int) -> int:
-        value = int(field[row][column][axis]) - median
-        _put_value(sink, value, number)
-        return value
-
-    contexts.walk((vectors.shape[0], vectors.shape[1]), precision, difference)
+    for difference, number in contexts.met(vectors, precision):
+        _put_value(sink, difference, number)
 
 
 def _put_flag(sink: Sink, flag: Flag, value: int) -> None:
@@ -223,23 +221,22 @@ def _put_levels(sink: Sink, tensor: TensorContexts, symbols: TensorSymbols) -> N
     shape = (tensor.positions, int((symbols.modes != MODE_SKIP).sum()))
     if symbols.levels.shape != shape:
         raise ValueError(f"levels of shape {symbols.levels.shape}, expected {shape}")
-    symbols.classes = np.zeros(shape, np.uint8)
-
-    def levels(first: int, last: int, classes: NDArray[np.uint8]) -> NDArray[np.int32]:
-        symbols.classes[first:last] = classes
-        _put_pass(sink, symbols.levels[first:last], classes)
-        return symbols.levels[first:last]
-
-    tensor.walk_levels(symbols.modes, levels)
-
-
-def _put_pass(sink: Sink, levels: NDArray[np.int32], classes: NDArray[np.uint8]) -> None:
-    """Write the levels of one pass by class, and then what escaped: FORMAT.md 7.6."""
-    order, runs = pass_order(classes)
-    flat = levels.ravel()
-    escaped = np.abs(flat) > MAX_DIRECT_LEVEL
-    symbols = np.where(escaped, ESCAPE, flat + MAX_DIRECT_LEVEL).astype(np.int32)[order]
-    for number, first, last in runs:
-        sink.levels(symbols[first:last], number)
-    if escaped.any():
-        _put_escapes(sink, flat[escaped].tolist())
+    symbols.classes = tensor.met(symbols.modes, symbols.levels)
+    if not symbols.levels.size:
+        return
+    # the order of all passes in one go: by pass, then by class
+    key = (symbols.classes + (tensor.pass_of[:, None] << CLASS_BITS).astype(np.uint16)).ravel()
+    flat = symbols.levels.ravel()
+    escaped = np.flatnonzero(np.abs(flat) > MAX_DIRECT_LEVEL)
+    written = flat + MAX_DIRECT_LEVEL
+    written[escaped] = ESCAPE
+    written = written[np.argsort(key, kind="stable")]
+    pass_of = tensor.pass_of[escaped // shape[1]]
+    counts = np.bincount(key)
+    runs, ends = np.flatnonzero(counts).tolist(), np.cumsum(counts).tolist()
+    for number, classes in groupby(runs, lambda run: run >> CLASS_BITS):
+        for run in classes:
+            last = ends[run]
+            sink.levels(written[last - counts[run] : last], run & ((1 << CLASS_BITS) - 1))
+        if len(escaped):
+            _put_escapes(sink, flat[escaped[pass_of == number]].tolist())

@@ -3,7 +3,8 @@
 Reading (`syntax`) and writing (`encoding.payloads`) share the state and the order of symbols that
 are kept here: a *walk* goes through the symbols of a field or a tensor, tells its visitor what each
 is coded under, and goes on by what the visitor returns, which a reader has read and a writer has
-written.
+written.  Vectors and levels, of which there are many, a writer need not walk through: `met` tells
+at once under what known ones are coded, and comes to the same.
 
 Invariants:
   * contexts depend only on symbols coded before, in this frame or back to the last key frame;
@@ -13,9 +14,11 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -53,8 +56,9 @@ FLAG_BITS = 16
 FLAG_RATE = 4
 VALUE_RATE = 4
 VECTOR_MEAN = 1 << (MEAN_BITS - 1)
-VECTOR_CONTEXTS = 4
-"""By how much the vectors around differ from their medians."""
+VECTOR_SIZES = (1, 4, 16)
+"""From where on the vectors around differ more from their medians."""
+VECTOR_CONTEXTS = len(VECTOR_SIZES) + 1
 VECTOR_KINDS = 3
 """A first component, and a second one behind a first that equals its median or does not."""
 SKIPPED_AROUND = 3
@@ -65,8 +69,8 @@ MOST_GAIN = 1 << 12
 MAX_PRECISION = 3
 """A field is coded in units of 2^0 … 2^3 quarter pixels."""
 
-VectorVisitor = Callable[[int, int, int, int, int], int]
-"""(row, column, axis, prediction, scale class) -> the difference to the prediction."""
+VectorVisitor = Callable[[int], int]
+"""Scale class -> the difference to the prediction."""
 ModeVisitor = Callable[[int, "Flag"], int]
 """(block, its skip flag) -> its mode."""
 OffsetVisitor = Callable[[int, int, int], int]
@@ -145,7 +149,7 @@ class VectorContexts:
         previous = np.zeros((*shape, 2), np.int32) if self._previous is None else self._previous
         earlier = (previous >> precision).tolist()
         field = np.zeros((*shape, 2), np.int32).tolist()
-        limit = MAX_VECTOR >> precision
+        means, limit = self._means, MAX_VECTOR >> precision
         size = [[0] * columns for _ in range(rows)]
         for i in range(rows):
             for j in range(columns):
@@ -153,23 +157,60 @@ class VectorContexts:
                 left = field[i][j - 1] if j else colocated
                 above = field[i - 1][j] if i else colocated
                 around = (size[i][j - 1] if j else 0) + (size[i - 1][j] if i else 0)
-                context = 0 if around == 0 else 1 if around < 4 else 2 if around < 16 else 3
+                context = bisect_right(VECTOR_SIZES, around)
                 for axis in (0, 1):
                     median = sorted((left[axis], above[axis], colocated[axis]))[1]
                     # the second component goes by what the first one was
                     kind = 0 if axis == 0 else 2 if size[i][j] else 1
                     number = VECTOR_KINDS * context + kind
-                    difference = visit(i, j, axis, median, class_of(self._means[number]))
-                    self._means[number] = _adapted(self._means[number], difference)
+                    difference = visit(class_of(means[number]))
+                    means[number] = _adapted(means[number], difference)
                     value = median + difference
                     if abs(value) > limit:
-                        raise CorruptBitstreamError(
-                            f"motion vector component {value} exceeds ±{limit}"
-                        )
+                        raise _too_long(value, limit)
                     field[i][j][axis] = value
                     size[i][j] += abs(difference)
         self._previous = np.array(field, np.int32) << precision
         return self._previous.copy()
+
+    def met(self, vectors: NDArray[np.int32], precision: int) -> Iterator[tuple[int, int]]:
+        """Yield the (difference, scale class) of each component of a known field, as `walk` comes
+        to them: FORMAT.md 7.3.
+
+        Args:
+            vectors: (rows, columns, 2), multiples of 2^precision quarter pixels.
+            precision: of its coding.
+
+        Raises:
+            CorruptBitstreamError: after a component that is longer than any may be.
+        """
+        field = vectors.astype(np.int64) >> precision
+        colocated = np.zeros_like(field)
+        if self._previous is not None:
+            colocated = self._previous.astype(np.int64) >> precision
+        left, above = colocated.copy(), colocated.copy()
+        left[:, 1:], above[1:] = field[:, :-1], field[:-1]
+        low, high = np.minimum(left, above), np.maximum(left, above)
+        difference = field - np.maximum(low, np.minimum(high, colocated))
+        size = np.abs(difference)
+        around = np.zeros(field.shape[:2], np.int64)
+        around[:, 1:] += size[:, :-1].sum(2)
+        around[1:] += size[:-1].sum(2)
+        context = np.searchsorted(VECTOR_SIZES, around, side="right")
+        number = VECTOR_KINDS * np.stack([context, context], 2)
+        number[..., 1] += np.where(size[..., 0], 2, 1)
+        means, limit = self._means, MAX_VECTOR >> precision
+        for n, value, component in zip(
+            number.ravel().tolist(),
+            difference.ravel().tolist(),
+            field.ravel().tolist(),
+            strict=True,
+        ):
+            yield value, class_of(means[n])
+            means[n] = _adapted(means[n], value)
+            if abs(component) > limit:
+                raise _too_long(component, limit)
+        self._previous = vectors.copy()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,6 +222,10 @@ class BlockMeans:
     means: NDArray[np.int64]
     kinds: NDArray[np.intp]
     column: NDArray[np.intp]
+
+    def members(self) -> NDArray[np.float64]:
+        """Return (M, Q) ones where a block is of a column: sums by column are products with it."""
+        return np.asarray(self.column[:, None] == np.arange(len(self.kinds)), np.float64)
 
 
 class TensorContexts:
@@ -196,6 +241,8 @@ class TensorContexts:
         self.intra_flag = Flag()
         self._skip_flags = [Flag() for _ in range(2 * SKIPPED_AROUND)]
         self._scan = profile.scan
+        self.pass_of = _pass_of(self._scan.bounds)
+        """(P,) number of the pass that each level of a block is in, of those that have some."""
         self._qp = qp
         self._means = expected_level(self._scan.scale, qp)
         self._counts = [PRIOR_COUNT, PRIOR_COUNT]
@@ -319,10 +366,63 @@ class TensorContexts:
         coded = np.flatnonzero(modes != MODE_SKIP)
         if not len(coded):
             return
-        kinds = np.where(modes[coded] == MODE_INTRA, INTRA, INTER)
-        expectation = self.means_of(self._qp, self._offsets[coded], kinds)
+        expectation = self._expected_of(coded, modes)
         totals = np.zeros(expectation.means.shape, np.int64)
         found, expected = self.passes(coded, expectation, visit, totals)
+        self._adapt(coded, expectation, totals, found, expected)
+
+    def met(self, modes: NDArray[np.uint8], levels: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Return the classes that known levels are coded under, and adapt, as `walk_levels` comes
+        to it: FORMAT.md 7.6, 7.7.
+
+        Args:
+            modes: (N,) of this frame.
+            levels: (P, M) of the blocks that are not skipped.
+        """
+        classes = np.empty(levels.shape, np.uint8)
+        coded = np.flatnonzero(modes != MODE_SKIP)
+        if not len(coded):
+            return classes
+        expectation = self._expected_of(coded, modes)
+        means, column, members = expectation.means, expectation.column, expectation.members()
+        firsts = np.flatnonzero(np.diff(self.pass_of, prepend=-1))
+        rows = stripes(len(levels), levels.size)
+        size = np.empty(levels.shape, np.uint8)
+        for begin, end in rows:
+            size[begin:end] = np.minimum(np.abs(levels[begin:end]), LEVEL_CAP)
+        # what had been found, and expected, before each pass
+        found = self._before(0, coded, np.add.reduceat(size, firsts, 0, np.int64) << MEAN_BITS)
+        expected = self._before(1, coded, np.add.reduceat(means, firsts, 0).take(column, 1))
+        ratio = _ratio(found[:-1], expected[:-1])
+        totals = np.empty(means.shape, np.int64)
+        for begin, end in rows:
+            mean = means[begin:end].take(column, 1) * ratio.take(self.pass_of[begin:end], 0)
+            classes[begin:end] = classify(mean >> RATIO_BITS)
+            totals[begin:end] = size[begin:end].astype(np.float64) @ members
+        self._adapt(coded, expectation, totals, found[-1], expected[-1])
+        return classes
+
+    def _before(
+        self, kind: int, coded: NDArray[np.intp], sums: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return what the activity of blocks was before each pass and after the last, by the (L, M)
+        sums of the passes.
+        """
+        return np.concatenate([self._activity[kind, coded][None], sums]).cumsum(0)
+
+    def _expected_of(self, coded: NDArray[np.intp], modes: NDArray[np.uint8]) -> BlockMeans:
+        kinds = np.where(modes[coded] == MODE_INTRA, INTRA, INTER)
+        return self.means_of(self._qp, self._offsets[coded], kinds)
+
+    def _adapt(
+        self,
+        coded: NDArray[np.intp],
+        expectation: BlockMeans,
+        totals: NDArray[np.int64],
+        found: NDArray[np.int64],
+        expected: NDArray[np.int64],
+    ) -> None:
+        """End a frame whose coded blocks found and expected that much: FORMAT.md 7.6, 7.7."""
         self._activity[:, coded] = np.stack([found, expected]) >> 1
         self._update(totals << MEAN_BITS, expectation)
 
@@ -346,14 +446,12 @@ class TensorContexts:
             found and expected of FORMAT.md 7.6 after the last pass, (M,) each.
         """
         found, expected = self._activity[:, coded]
-        column = expectation.column
-        members = (column[:, None] == np.arange(len(expectation.kinds))).astype(np.float64)
+        column, members = expectation.column, expectation.members()
         for first, last in pairwise(self._scan.bounds):
             if first == last:
                 continue
             means = expectation.means[first:last]
-            ratio = ((found + ACTIVITY_PRIOR) << RATIO_BITS) // (expected + ACTIVITY_PRIOR)
-            ratio = np.minimum(np.maximum(ratio, RATIO_LOW), RATIO_HIGH)
+            ratio = _ratio(found, expected)
             classes = np.empty((last - first, len(column)), np.uint8)
             for begin, end in stripes(len(classes), classes.size):
                 mean = means[begin:end].take(column, 1) * ratio
@@ -389,6 +487,23 @@ class TensorContexts:
             surprise = ((total - counts[columns] * mean) * gain >> GAIN_BITS).sum(1)
             moved = self._means[kind] + surprise // self._counts[kind]
             self._means[kind] = np.maximum(moved, 1)
+
+
+@cache
+def _pass_of(bounds: tuple[int, ...]) -> NDArray[np.intp]:
+    counts = np.diff(bounds)
+    counts = counts[counts > 0]
+    return np.repeat(np.arange(len(counts)), counts)
+
+
+def _ratio(found: NDArray[np.int64], expected: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how active blocks are, against what was expected: FORMAT.md 7.6."""
+    ratio = ((found + ACTIVITY_PRIOR) << RATIO_BITS) // (expected + ACTIVITY_PRIOR)
+    return np.asarray(np.minimum(np.maximum(ratio, RATIO_LOW), RATIO_HIGH))
+
+
+def _too_long(component: int, limit: int) -> CorruptBitstreamError:
+    return CorruptBitstreamError(f"motion vector component {component} exceeds ±{limit}")
 
 
 def _adapted(mean: int, value: int) -> int:

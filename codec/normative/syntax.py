@@ -85,7 +85,7 @@ class FrameReader:
         return vectors.walk(
             self._header.field_shape,
             precision,
-            lambda _row, _column, _axis, _median, number: _read_value(reader, number),
+            lambda number: _read_value(reader, number),
         )
 
 
