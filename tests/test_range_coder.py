@@ -71,7 +71,7 @@ def test_equal_values_round_trip(value, count):
             else:
                 writer.flag(value, index)
         reader = SymbolReader(writer.finish())
-        found = [reader.bit() if index is None else reader.flag(index) for _ in range(count)]
+        found = [reader.bits(1)[0] if index is None else reader.flag(index) for _ in range(count)]
         assert found == [value] * count
 
 
@@ -102,7 +102,7 @@ def test_a_number_outside_the_tables_is_corrupt():
         lambda reader: reader.levels(1, 0),
         lambda reader: reader.level(0),
         lambda reader: reader.flag(0),
-        lambda reader: reader.bit(),
+        lambda reader: reader.bits(1),
     )
     for read in reads:
         with pytest.raises(CorruptBitstreamError, match="payload"):

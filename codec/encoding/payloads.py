@@ -164,7 +164,7 @@ def _put_value(sink: Sink, value: int, number: int) -> None:
 
 
 def _put_escapes(sink: Sink, values: list[int]) -> None:
-    """Write values over the direct range, as `_read_escape` reads them: FORMAT.md 7.2."""
+    """Write values over the direct range, as `_read_escapes` reads them: FORMAT.md 7.2."""
     bits: list[int] = []
     for value in values:
         excess = abs(value) - MAX_DIRECT_LEVEL

@@ -35,11 +35,7 @@ class SymbolReader:
 
     def levels(self, count: int, number: int) -> NDArray[np.int32]:
         """Read symbols, 0 … 63, under the levels of class `number`."""
-        try:
-            found: NDArray[np.int32] = self._decoder.decode(level_models()[number], count)
-        except AssertionError as error:  # constriction's word for it
-            raise CorruptBitstreamError(f"payload: {error}") from error
-        return found
+        return self._several(level_models()[number], count)
 
     def level(self, number: int) -> int:
         """Read one symbol, 0 … 63, under the levels of class `number`."""
@@ -49,9 +45,17 @@ class SymbolReader:
         """Read 0 or 1, P(1) = (2 · index + 1) / 128."""
         return self._one(flag_models()[index])
 
-    def bit(self) -> int:
-        """Read 0 or 1, both equally probable."""
-        return self._one(bit_model())
+    def bits(self, count: int) -> list[int]:
+        """Read zeros and ones, both equally probable."""
+        found: list[int] = self._several(bit_model(), count).tolist()
+        return found
+
+    def _several(self, model: Any, count: int) -> NDArray[np.int32]:  # noqa: ANN401
+        try:
+            found: NDArray[np.int32] = self._decoder.decode(model, count)
+        except AssertionError as error:  # constriction's word for it
+            raise CorruptBitstreamError(f"payload: {error}") from error
+        return found
 
     def _one(self, model: Any) -> int:  # noqa: ANN401
         try:

@@ -6,6 +6,8 @@ What each symbol is read under, and in which order, is in `contexts`; the writin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -99,28 +101,44 @@ def _read_flag(reader: SymbolReader, flag: Flag) -> int:
 def _read_value(reader: SymbolReader, number: int) -> int:
     """Read a value under class `number`: FORMAT.md 7.2."""
     symbol = reader.level(number)
-    return _read_escape(reader) if symbol == ESCAPE else symbol - MAX_DIRECT_LEVEL
+    return _read_escapes(reader, 1)[0] if symbol == ESCAPE else symbol - MAX_DIRECT_LEVEL
 
 
-def _read_escape(reader: SymbolReader) -> int:
-    """Read a value over the direct range, sign and Exp-Golomb code of the excess: FORMAT.md 7.2."""
-    negative = reader.bit()
-    count = 0
-    while reader.bit():
-        count += 1
-        if count > MAX_ESCAPE_BITS:
-            raise CorruptBitstreamError(
-                f"escape with a prefix over {MAX_ESCAPE_BITS} bits, the longest that is allowed"
-            )
-    excess = 1
+def _read_escapes(reader: SymbolReader, count: int) -> list[int]:
+    """Read values over the direct range, each a sign and the Exp-Golomb code of its excess:
+    FORMAT.md 7.2.
+    """
+    values: list[int] = []
+    ahead: Iterator[int] = iter(())
+
+    def bit() -> int:
+        nonlocal ahead
+        found = next(ahead, None)
+        if found is None:
+            # as many as there are in any case: this one, and two of each value that is to come
+            found, *rest = reader.bits(2 * (count - len(values)) - 1)
+            ahead = iter(rest)
+        return found
+
     for _ in range(count):
-        excess = 2 * excess + reader.bit()
-    magnitude = excess + MAX_DIRECT_LEVEL
-    if magnitude > MAX_LEVEL:
-        raise CorruptBitstreamError(
-            f"level of magnitude {magnitude}, at most {MAX_LEVEL} is allowed"
-        )
-    return -magnitude if negative else magnitude
+        negative = bit()
+        length = 0
+        while bit():
+            length += 1
+            if length > MAX_ESCAPE_BITS:
+                raise CorruptBitstreamError(
+                    f"escape with a prefix over {MAX_ESCAPE_BITS} bits, the longest that is allowed"
+                )
+        excess = 1
+        for _ in range(length):
+            excess = 2 * excess + bit()
+        magnitude = excess + MAX_DIRECT_LEVEL
+        if magnitude > MAX_LEVEL:
+            raise CorruptBitstreamError(
+                f"level of magnitude {magnitude}, at most {MAX_LEVEL} is allowed"
+            )
+        values.append(-magnitude if negative else magnitude)
+    return values
 
 
 def _read_modes(reader: SymbolReader, tensor: TensorContexts) -> NDArray[np.uint8]:
@@ -165,8 +183,9 @@ def _read_pass(reader: SymbolReader, classes: NDArray[np.uint8]) -> NDArray[np.i
     symbols = [reader.levels(last - first, number) for number, first, last in runs]
     levels = np.empty(classes.size, np.int32)
     levels[order] = np.concatenate(symbols) - MAX_DIRECT_LEVEL
-    for index in np.flatnonzero(levels == ESCAPE - MAX_DIRECT_LEVEL).tolist():
-        levels[index] = _read_escape(reader)
+    escaped = np.flatnonzero(levels == ESCAPE - MAX_DIRECT_LEVEL)
+    if len(escaped):
+        levels[escaped] = _read_escapes(reader, len(escaped))
     return levels.reshape(classes.shape)
 
 
