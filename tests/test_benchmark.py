@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from tools.benchmark import STAGES, main
 
+MOST_OF_EDGE = {"motion": 0.5, "coding": 0.7, "decoding": 0.4}
+"""Of the default network: about twice what was measured on 2026-11-29."""
 CLIP = Path(__file__).resolve().parent.parent / "bitstreams" / "clip" / "car_24.mp4"
 
 
@@ -32,6 +34,19 @@ def test_every_stage_is_timed(tmp_path):
     assert set(found["tiles"]) == {"encode", "decode"}
     assert min(report["start"].values()) > 0
     assert str(tmp_path.parent) not in out.read_text()  # paths are nobody's affair
+
+
+@pytest.mark.slow
+def test_no_stage_has_become_slow(tmp_path):
+    """Ratios within one run, each frame at its fastest; what other processes do moves them by less
+    than a factor of two.
+    """
+    out = tmp_path / "benchmark.json"
+    result = CliRunner().invoke(main, [str(CLIP), "-o", str(out), "--frames", "16", "--qp", "8"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())["clips"]["car_24.mp4"]
+    ratios = {stage: found[stage]["of_edge"] for stage in MOST_OF_EDGE}
+    assert all(ratios[stage] <= most for stage, most in MOST_OF_EDGE.items()), ratios
 
 
 def test_a_clip_that_is_none_is_told_in_one_line(tmp_path):
