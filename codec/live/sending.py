@@ -509,6 +509,7 @@ class _Coding:
         self._granted = granted
         config = replace(config, keyint=NEVER, scene_cut=False)
         self._source = source
+        source.compute_in_one_call()  # beside the event loop
         self._encoder = source.encoder(config)
         self._search = search_by(source.header, config)
         self._seen = Slots[Seen](source.header.references)

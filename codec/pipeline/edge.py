@@ -26,8 +26,9 @@ from codec.format.constants import HASH_BYTES
 from codec.format.header import Preprocessing, Resize, SequenceHeader
 from codec.format.profile import Profile
 from codec.models.networks import Network, open_network
+from codec.models.one_call import in_one_call
 from codec.models.preprocessing import default_preprocessing, normalise, read_preprocessing
-from codec.models.submodels import SplitModel, split_model
+from codec.models.submodels import EdgeSubmodel, SplitModel, split_model
 from codec.pipeline.network_tasks import class_logits, described, task_of
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import (
@@ -88,6 +89,7 @@ class EdgeSource:
                 (self.reader.height, self.reader.width),
                 network.name,
             )
+            self._edge = self.split.edge
             self.header = self._header(network)
             profile = self._profile_at_hand(network)
             if profile is not None:
@@ -207,6 +209,15 @@ class EdgeSource:
         finally:
             self.close()
 
+    def compute_in_one_call(self) -> None:
+        """Let other threads run Python while the edge computes, from now on; to be asked for where
+        some do, and before they are begun.
+        """
+        edge, shape = self.split.edge, (self.reader.height, self.reader.width)
+        if torch.device(self._options.device).type == "cpu":
+            batch = torch.rand(edge.batch or self._options.batch, 3, *shape)
+            self._edge = EdgeSubmodel(in_one_call(edge.module, batch), edge.batch)
+
     def features(self, frame: Frame) -> list[Tensor]:
         """Return what the edge sub-model makes of a frame, (C, H, W) each.
 
@@ -218,7 +229,7 @@ class EdgeSource:
     def _features_of(self, frames: Sequence[Frame]) -> list[list[Tensor]]:
         pictures = np.stack([frame.rgb for frame in frames])
         images = normalise(pictures, self._preprocessing).to(self._options.device)
-        tensors = self.split.edge(images)
+        tensors = self._edge(images)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
             raise ModelError(
                 f"{self._options.model} with weights {self._options.weights!r} gives features at "

@@ -42,6 +42,8 @@ __all__ = ["VideoEncoder"]
 
 CONTROLLED_QP = 24
 """What the motion search goes by where the qp is the rate control's."""
+MANY_FRAMES = 64
+"""From which on it pays to prepare the network for them."""
 FrameFeatures: TypeAlias = tuple[Frame, list[Tensor]]
 NRMSE_TOLERANCE = 0.1
 """Deviations from `target_nrmse` that are not worth a warning."""
@@ -159,6 +161,8 @@ class VideoEncoder:
     def _side_by_side(self) -> AbstractContextManager[Iterator[FrameFeatures]]:
         # what is no file may wait for ever; autocast and the current GPU are those of a thread
         if self._ahead and not autocasts():
+            if self.frame_count_hint is None or self.frame_count_hint >= MANY_FRAMES:
+                self._source.compute_in_one_call()
             return ahead(self._source.with_features(reading_ahead=True))
         return closing(self._source.with_features())
 
