@@ -29,7 +29,7 @@ class CodeLength:
 
     def level(self, symbol: int, number: int) -> None:
         """Count one symbol, 0 … 63, under the levels of class `number`."""
-        self.bits += float(symbol_bits()[number, symbol])
+        self.bits += _bits_of_one()[number][symbol]
 
     def flag(self, value: int, index: int) -> None:
         """Count a flag, P(1) = (2 · index + 1) / 128."""
@@ -45,6 +45,13 @@ def symbol_bits() -> NDArray[np.float32]:
     """Return the (classes, 64) code length of each symbol of a level."""
     probability = (tables().levels + 1) / (1 << PROBABILITY_BITS)
     return np.asarray(-np.log2(probability).astype(np.float32))
+
+
+@cache
+def _bits_of_one() -> list[list[float]]:
+    """Return `symbol_bits` as numbers of Python, which are found in a third of the time."""
+    found: list[list[float]] = symbol_bits().tolist()
+    return found
 
 
 @cache
