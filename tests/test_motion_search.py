@@ -63,6 +63,8 @@ def test_known_translations_are_found(vy, vx, grid):
         ),
         (texture(size=64), ValueError, r"shape \(64, 64\), expected"),
         (texture() + float("nan"), ValueError, "not finite"),
+        (texture() * float("inf"), ValueError, "not finite"),
+        (texture() * -1e19, ValueError, r"values from -.*e\+21 to .*, expected luma"),
         (texture().numpy(), TypeError, "is a ndarray, expected a torch tensor: `luma`"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -72,6 +73,22 @@ def test_batches_change_next_to_nothing(clip):
     check_round_trip(stream, batched, found)
     assert [frame.packet.pts for frame in batched] == [frame.packet.pts for frame in frames]
     assert found["nrmse"] == pytest.approx(report["nrmse"], rel=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_what_was_read_before_an_error_is_encoded(batch):
+    encoder = VideoEncoder(CLIP, replace(OPTIONS, batch=batch))
+    frames = encoder._source.frames
+
+    def broken():
+        yield from itertools.islice(frames, 3)
+        raise VideoError("no more")
+
+    encoder._source.frames = broken()
+    packets = iter(encoder)
+    assert [next(packets).packet.key for _ in range(3)] == [True, False, False]
+    with pytest.raises(VideoError, match="no more"):
+        next(packets)
 
 
 def check_round_trip(stream: bytes, frames: list[Any], report: dict[str, Any]) -> None:

@@ -207,6 +207,13 @@ def test_outputs_that_nothing_moves_are_left_alone():
             np.testing.assert_array_equal(new.levels, old.levels)
 
 
+def test_gradients_that_are_not_finite_are_left_alone():
+    """exp() overflows, clamp() hides it, and the gradient is 0 · inf."""
+    frame = Frame(0, 1, 24, PRICE)
+    refined = frame.refine(cloud=lambda features: (frame.cloud(features) * 1e4).exp().clamp(max=9))
+    assert all(new is old for new, old in zip(refined, frame.plans, strict=True))
+
+
 def test_outputs_that_are_not_logits_are_left_alone():
     frame = Frame(0, 1, 24, PRICE)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.pipeline.stages import ahead
+
+CLIP = Path(__file__).resolve().parent.parent / "bitstreams" / "clip" / "car_24.mp4"
 
 
 def stages() -> list[str]:
@@ -117,3 +121,28 @@ def test_turns_are_short_while_any_stage_runs():
         assert sys.getswitchinterval() < before
         assert list(outer) == [0, 1, 2]
     assert sys.getswitchinterval() == before
+
+
+def test_a_switch_interval_that_is_set_meanwhile_stays():
+    before = sys.getswitchinterval()
+    try:
+        with ahead(number for number in range(3)) as taken:
+            next(taken)
+            sys.setswitchinterval(0.02)
+        assert sys.getswitchinterval() == pytest.approx(0.02)
+    finally:
+        sys.setswitchinterval(before)
+
+
+@pytest.mark.slow
+def test_a_program_may_end_in_the_midst_of_a_video(tmp_path):
+    script = (
+        "import codec, sys\n"
+        "packets = iter(codec.VideoEncoder(sys.argv[1], codec.VideoOptions(weights='random:0')))\n"
+        "next(packets)\n"
+    )
+    for _ in range(3):
+        found = subprocess.run(
+            [sys.executable, "-c", script, str(CLIP)], capture_output=True, text=True, check=False
+        )
+        assert (found.returncode, found.stderr) == (0, "")

@@ -503,7 +503,7 @@ class Encoder:
         self, residuals: _Residuals, emphasis: list[_Emphasis], qp: int
     ) -> tuple[list[TensorPlan], float, float]:
         """Plan an inter frame; return as well what coding it without intra blocks would cost, and
-        what coding all of it intra would.
+        what coding all of it intra would, as far as intra blocks were tried, and else about.
         """
         contexts = self._payloads.tensors_at(False, qp)
         decisions = self._decisions
@@ -533,8 +533,9 @@ class Encoder:
             plan = plan.with_intra(tried[better], choice, count + np.flatnonzero(better))
             plans.append(plan)
             total += float(best.sum())
-            intra.costs[tried] = alone
-            intra_total += float(intra.costs.sum())
+            intra_costs = intra.costs.copy()
+            intra_costs[tried] = alone
+            intra_total += float(intra_costs.sum())
         return plans, total, intra_total
 
     def _values(

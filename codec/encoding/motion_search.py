@@ -11,6 +11,7 @@ precision of a field, quarter to whole pixels, is chosen by J.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ __all__ = [
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 """ITU-R BT.601."""
+LARGEST = 2.0**20
+"""Of a value: far beyond luma, and its square is far from overflowing."""
 COARSE = 4
 """Scale of the exhaustive search."""
 KEPT = 3
@@ -174,7 +177,7 @@ class MotionSearch:
             (rows, columns, 2) int32, (y, x) in quarter pixels.
 
         Raises:
-            ValueError: another shape, or values that are not finite.
+            ValueError: another shape, or values that are not finite or no luma.
         """
         current = _Picture.of(self._checked(picture))
         reference, self._picture = self._picture, current
@@ -212,9 +215,13 @@ class MotionSearch:
                 "header's input size; take off the batch and colour dimensions"
             )
         picture = picture.detach().to("cpu", torch.float32)
-        # finite if all values are: no sum of them overflows in float64
-        if not bool(picture.sum(dtype=torch.float64).isfinite()):
+        least, most = (float(value) for value in picture.aminmax())
+        if not math.isfinite(most - least):
             raise ValueError("the picture holds values that are not finite, expected 0 … 255")
+        if max(-least, most) > LARGEST:
+            raise ValueError(
+                f"the picture holds values from {least:g} to {most:g}, expected luma from 0 to 255"
+            )
         return picture.contiguous()
 
     def _coarse(self, behind: Tensor, small: Tensor) -> NDArray[np.int32]:

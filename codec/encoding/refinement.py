@@ -119,6 +119,8 @@ class TaskRefinement:
             if last:
                 break
             rows = self._jacobian(inputs, output, basis, plans, qp)
+            if not np.isfinite(rows).all():
+                break
             residual = (output.detach() - reference[0]) @ basis
             search = _Moves(
                 self._with_points(plans), rows, residual.double().cpu().numpy(), weight, decisions

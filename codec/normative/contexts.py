@@ -223,10 +223,6 @@ class BlockMeans:
     kinds: NDArray[np.intp]
     column: NDArray[np.intp]
 
-    def members(self) -> NDArray[np.float64]:
-        """Return (M, Q) ones where a block is of a column: sums by column are products with it."""
-        return np.asarray(self.column[:, None] == np.arange(len(self.kinds)), np.float64)
-
 
 class TensorContexts:
     """Modes, offsets and levels of one tensor.  FORMAT.md 7.4 to 7.7.
@@ -367,9 +363,9 @@ class TensorContexts:
         if not len(coded):
             return
         expectation = self._expected_of(coded, modes)
-        totals = np.zeros(expectation.means.shape, np.int64)
-        found, expected = self.passes(coded, expectation, visit, totals)
-        self._adapt(coded, expectation, totals, found, expected)
+        sizes = np.zeros((self.positions, len(coded)), np.uint8)
+        found, expected = self.passes(coded, expectation, visit, sizes)
+        self._adapt(coded, expectation, sizes, found, expected)
 
     def met(self, modes: NDArray[np.uint8], levels: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Return the classes that known levels are coded under, and adapt, as `walk_levels` comes
@@ -384,7 +380,7 @@ class TensorContexts:
         if not len(coded):
             return classes
         expectation = self._expected_of(coded, modes)
-        means, column, members = expectation.means, expectation.column, expectation.members()
+        means, column = expectation.means, expectation.column
         firsts = np.flatnonzero(np.diff(self.pass_of, prepend=-1))
         rows = stripes(len(levels), levels.size)
         size = np.empty(levels.shape, np.uint8)
@@ -394,12 +390,10 @@ class TensorContexts:
         found = self._before(0, coded, np.add.reduceat(size, firsts, 0, np.int64) << MEAN_BITS)
         expected = self._before(1, coded, np.add.reduceat(means, firsts, 0).take(column, 1))
         ratio = _ratio(found[:-1], expected[:-1])
-        totals = np.empty(means.shape, np.int64)
         for begin, end in rows:
             mean = means[begin:end].take(column, 1) * ratio.take(self.pass_of[begin:end], 0)
             classes[begin:end] = classify(mean >> RATIO_BITS)
-            totals[begin:end] = size[begin:end].astype(np.float64) @ members
-        self._adapt(coded, expectation, totals, found[-1], expected[-1])
+        self._adapt(coded, expectation, size, found[-1], expected[-1])
         return classes
 
     def _before(
@@ -418,12 +412,20 @@ class TensorContexts:
         self,
         coded: NDArray[np.intp],
         expectation: BlockMeans,
-        totals: NDArray[np.int64],
+        sizes: NDArray[np.uint8],
         found: NDArray[np.int64],
         expected: NDArray[np.int64],
     ) -> None:
-        """End a frame whose coded blocks found and expected that much: FORMAT.md 7.6, 7.7."""
+        """End a frame whose coded blocks have these magnitudes, and found and expected that much:
+        FORMAT.md 7.6, 7.7.
+        """
         self._activity[:, coded] = np.stack([found, expected]) >> 1
+        totals = np.empty(expectation.means.shape, np.int64)
+        for q in range(len(expectation.kinds)):
+            column = (expectation.column == q).astype(np.float64)
+            for begin, end in stripes(len(sizes), sizes.size):
+                # below 64 · 2^32: exact, and fast for any shape
+                totals[begin:end, q] = sizes[begin:end].astype(np.float64) @ column
         self._update(totals << MEAN_BITS, expectation)
 
     def passes(
@@ -431,7 +433,7 @@ class TensorContexts:
         coded: NDArray[np.intp],
         expectation: BlockMeans,
         visit: LevelVisitor,
-        totals: NDArray[np.int64] | None = None,
+        sizes: NDArray[np.uint8] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Go through the levels of some blocks pass by pass, leaving the contexts as they are: a
         block that turns out more active than expected raises its later means.
@@ -440,13 +442,13 @@ class TensorContexts:
             coded: (M,) numbers of the blocks.
             expectation: of these blocks.
             visit: as of `walk_levels`.
-            totals: (P, Q), to be filled with the sums of magnitudes over the blocks of each column.
+            sizes: (P, M), to be filled with the magnitudes as they count.
 
         Returns:
             found and expected of FORMAT.md 7.6 after the last pass, (M,) each.
         """
         found, expected = self._activity[:, coded]
-        column, members = expectation.column, expectation.members()
+        column = expectation.column
         for first, last in pairwise(self._scan.bounds):
             if first == last:
                 continue
@@ -462,8 +464,8 @@ class TensorContexts:
                 # sums stay below 64 · 2^32: products of matrices are exact, and fast for any shape
                 size = np.minimum(np.abs(levels[begin:end]), LEVEL_CAP).astype(np.float64)
                 total += np.ones(len(size)) @ size
-                if totals is not None:
-                    totals[first + begin : first + end] = size @ members
+                if sizes is not None:
+                    sizes[first + begin : first + end] = size
             found = found + (total.astype(np.int64) << MEAN_BITS)
             expected = expected + means.sum(0).take(column)
         return found, expected

@@ -202,10 +202,12 @@ class EdgeSource:
         read = (frame for frame in self.frames)
         try:
             with ahead(read) if reading_ahead else nullcontext(read) as frames:
-                while batch := list(islice(frames, self._options.batch)):
+                for batch, error in _batches(frames, self._options.batch):
                     with torch.no_grad(), self.clock("edge"):
                         features = self._features_of(batch)
                     yield from zip(batch, features, strict=True)
+                    if error is not None:
+                        raise error
         finally:
             self.close()
 
@@ -252,6 +254,25 @@ class EdgeSource:
     def close(self) -> None:
         """Close the video."""
         self.reader.close()
+
+
+def _batches(frames: Iterator[Frame], count: int) -> Iterator[tuple[list[Frame], Exception | None]]:
+    """Yield so many frames at a time, and behind the last ones what ended them, if they are fewer:
+    what was read before an error is not lost.
+    """
+    while True:
+        batch: list[Frame] = []
+        try:
+            for frame in islice(frames, count):
+                batch.append(frame)  # noqa: PERF402 - what came before an error stays
+        except Exception as error:
+            if not batch:
+                raise
+            yield batch, error
+            return
+        if not batch:
+            return
+        yield batch, None
 
 
 def _preprocessing_of(options: VideoOptions) -> Preprocessing:

@@ -52,6 +52,9 @@ NRMSE_TOLERANCE = 0.1
 class VideoEncoder:
     """Encodes a video: iterate for packets, then ask for the report.
 
+    While a file is iterated over, video and edge sub-model are ahead in threads of their own, and
+    Python's switch interval is shorter: exhaust the iterator, or close it.
+
     Example:
         >>> encoder = codec.VideoEncoder("clip.mp4", codec.VideoOptions(frames=(0, 2)))
         >>> with open("out.lmc", "wb") as file:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from codec.encoding.config import DEFAULT_SEARCH_RANGE, EncoderConfig
+from codec.encoding.config import DEFAULT_SEARCH_RANGE, EncoderConfig, whole_number
 from codec.encoding.rate_control import TARGET_RANGES
 from codec.files.damage import DamagePolicy
 from codec.format.constants import DEFAULT_GRID
@@ -75,7 +75,7 @@ class VideoOptions:
         """Refuse an unknown source of motion, targets that are none, a profile that nobody has."""
         if self.motion not in MOTION_SOURCES:
             raise ValueError(f"motion {self.motion!r} is none of {', '.join(MOTION_SOURCES)}")
-        if self.batch < 1:
+        if whole_number("batch", self.batch) < 1:
             raise ValueError(f"batch {self.batch}, expected at least one frame")
         if self.truth is not None and not self.evaluate:
             raise ValueError("truth is given, and nothing that is compared with it; set evaluate")

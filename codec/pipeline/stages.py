@@ -9,6 +9,7 @@ is kept, and results are those of one thread.
 
 from __future__ import annotations
 
+import atexit
 import queue
 import sys
 import threading
@@ -93,10 +94,13 @@ def ahead(
     """
     with _short_turns:
         stage = _Stage(items, depth)
+        # a thread in the midst of torch at the end of the program would end it by a signal
+        atexit.register(stage.close)
         try:
             yield stage.taken()
         finally:
             stage.close()
+            atexit.unregister(stage.close)
 
 
 class _ShortTurns:
@@ -107,7 +111,7 @@ class _ShortTurns:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds, self._before = seconds, 0.0
+        self._seconds, self._before, self._set = seconds, 0.0, 0.0
         self._stages, self._lock = 0, threading.Lock()
 
     def __enter__(self) -> None:
@@ -115,12 +119,14 @@ class _ShortTurns:
             if not self._stages:
                 self._before = sys.getswitchinterval()
                 sys.setswitchinterval(min(self._seconds, self._before))
+                self._set = sys.getswitchinterval()
             self._stages += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._stages -= 1
-            if not self._stages:
+            # left alone if somebody else has set it meanwhile
+            if not self._stages and sys.getswitchinterval() == self._set:
                 sys.setswitchinterval(self._before)
 
 
