@@ -65,6 +65,11 @@ class Option:
         """Tell whether the loss that was asked for is reached on all clips."""
         return all(curve.reached for curve in self.curves)
 
+    @property
+    def exceeded(self) -> bool:
+        """Tell whether less is lost even at the coarsest, on some clip."""
+        return any(curve.exceeded for curve in self.curves)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -293,6 +298,12 @@ class Plan:
             f"{option.name} does not come to a loss of {target:g} at its finest and is not ranked."
             for option in self.options
             if not option.reached
+        ]
+        lines += [
+            f"{option.name} loses less than {target:g} even at its coarsest: its bytes are more "
+            "than are needed."
+            for option in self.ranked
+            if option.exceeded
         ]
         if self.rankings:
             cut = self.rankings["latency_of_cuts"].best
