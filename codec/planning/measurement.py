@@ -4,8 +4,11 @@
     RemoteJob    the pictures of a clip coded by x265, and the whole network on what comes back
     TimesJob     all stages of all options at what was found, and the whole network, in turns
 
-Times are processor seconds of one thread, so that other work on the machine does not count.  A clip
-is known by its name and content: in another folder it is the same clip.
+Times are processor seconds of one thread, so that other work on the machine does not count, and of
+inter frames.  They begin with the picture at the network's size: reading and resizing are the same
+for all, and conversion between RGB and YCbCr is not counted at either end, since a camera has YCbCr
+for x265 and cuts are given RGB.  What makes the network's input of a picture counts.  A clip is
+known by its name and content: in another folder it is the same clip.
 """
 
 from __future__ import annotations
@@ -71,6 +74,8 @@ __all__ = [
 
 TIMED_PIXELS, TIMED_WHOLE = "pixels", "whole"
 """Names of options that are no cut, among times."""
+_FIRST_PIXELS = "the first picture"
+"""What x265 takes for it is not what it takes for the others."""
 
 PIXEL_FORMATS = ("yuv420p", "yuv444p")
 """That x265 is tried with, the better of which counts."""
@@ -78,7 +83,7 @@ X265 = f"{LOW_DELAY}:rc-lookahead=0:{X265_PLAIN}"
 """A picture comes out before the next goes in; what serves the eye is off."""
 START_QP, START_CRF, MOST_CRF = 24, 26, 51
 TIMED_FRAMES, REPEATS = 8, 3
-"""Frames that the network is timed on, and how often each: the fastest counts."""
+"""Inter frames that are timed, behind a key frame, and how often each: the fastest counts."""
 PAIRS, VIEWS = 12, 2
 """Of a video that a profile is measured on, pairs of frames; of a photograph, views."""
 
@@ -397,7 +402,7 @@ class TimesJob:
             "cuts": [[job.key, qp] for job, qp in self.cuts],
             "remote": None if self.remote is None else [self.remote[0].key, self.remote[1]],
             "clip": self.content,
-            "frames": TIMED_FRAMES,
+            "inter_frames": TIMED_FRAMES,
             "repeats": REPEATS,
         }
         return key_of("times", f"times {self.path.name}", identity)
@@ -415,21 +420,29 @@ class TimesJob:
     def run(self) -> Result:
         """Return by option, a split, `TIMED_PIXELS` or `TIMED_WHOLE`, and by stage the seconds of
         every timed frame, each the least of all repeats; and how much longer a repeat took.
+
+        The first frame of the clip is not among them.
         """
         with torch.no_grad(), ExitStack() as stack:
             options = {
                 job.split: stack.enter_context(_Timed.open(job, qp)) for job, qp in self.cuts
             }
             shown, module = look(self.setting, self.path), _network(self.setting).module
-            images = [normalise(rgb, shown.preprocessing) for rgb in shown.rgb[:TIMED_FRAMES]]
-            module(images[0])  # warms caches up
+            pictures = shown.rgb[: 1 + TIMED_FRAMES]
+
+            def whole(rgb: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - whatever the network gives
+                return module(normalise(rgb, shown.preprocessing))
+
+            whole(pictures[0])  # warms caches up
             passes: list[dict[str, dict[str, list[float]]]] = []
             for _ in range(REPEATS):
                 passes.append({split: timed.once() for split, timed in options.items()})
-                whole = [_clocked(lambda: module(image))[1] for image in images]  # noqa: B023
-                passes[-1][TIMED_WHOLE] = {"cloud": whole}
+                passes[-1][TIMED_WHOLE] = {
+                    "cloud": [_clocked(lambda: whole(rgb))[1] for rgb in pictures[1:]]  # noqa: B023
+                }
                 if self.remote is not None:
-                    passes[-1][TIMED_PIXELS] = self._x265(shown.rgb[:TIMED_FRAMES], *self.remote)
+                    passes[-1][_FIRST_PIXELS] = self._x265(pictures[:1], *self.remote)
+                    passes[-1][TIMED_PIXELS] = self._x265(pictures, *self.remote)
         found = {
             name: {
                 stage: [
@@ -439,16 +452,19 @@ class TimesJob:
             }
             for name, stages in passes[0].items()
         }
+        if self.remote is not None:
+            first, count = found.pop(_FIRST_PIXELS), len(pictures) - 1
+            found[TIMED_PIXELS] = {
+                stage: [max(total - first[stage][0], 0.0) / count] * count
+                for stage, (total,) in found[TIMED_PIXELS].items()
+            }
         return {"seconds": found, "excess": _excess(passes)}
 
     @staticmethod
     def _x265(rgb: NDArray[np.uint8], job: RemoteJob, crf: int) -> dict[str, list[float]]:
+        """Time all pictures together: x265 gives no times of each."""
         coded = code_frames(rgb, x265(X265), crf, job.pixel_format, clock=time.process_time)
-        count = len(rgb)
-        return {
-            "encode": [coded.encode_seconds / count] * count,
-            "decode": [coded.decode_seconds / count] * count,
-        }
+        return {"encode": [coded.encode_seconds], "decode": [coded.decode_seconds]}
 
 
 def _excess(passes: Sequence[dict[str, dict[str, list[float]]]]) -> float:
@@ -472,13 +488,13 @@ class _Timed:
     def open(cls, job: CutJob, qp: int) -> Iterator[_Timed]:
         source = job.source()
         try:
-            frames = list(islice(source.frames, TIMED_FRAMES))
+            frames = list(islice(source.frames, 1 + TIMED_FRAMES))
             yield cls(source, frames, replace(job.config, qp=qp))
         finally:
             source.close()
 
     def once(self) -> dict[str, list[float]]:
-        """Take the frames through all stages: seconds of each frame by stage."""
+        """Take the frames through all stages: seconds of each inter frame by stage."""
         source = self.source
         coder = _Coder(source, self.config)
         seconds: dict[str, list[float]] = {
@@ -492,7 +508,7 @@ class _Timed:
             decoded, taken = _clocked(lambda: coder.decode(packet))  # noqa: B023
             seconds["decode"].append(taken)
             seconds["cloud"].append(_clocked(lambda: source.split.cloud(_batched(decoded)))[1])  # noqa: B023
-        return seconds
+        return {stage: taken[1:] for stage, taken in seconds.items()}
 
 
 def _point(
