@@ -16,6 +16,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from codec.errors import VideoError
 from codec.files.video_coders import VideoCoder, code_video
 
 __all__ = [
@@ -133,6 +134,9 @@ def code_frames(
     Raises:
         VideoError: this FFmpeg has no such codec, or it does not take frames of that size.
     """
+    height, width = rgb.shape[1:3]
+    if pixel_format.startswith("yuv420p") and (height % 2 or width % 2):
+        raise VideoError(f"{pixel_format} takes even sides, found frames of {width}x{height}")
     pictures = [
         VideoFrame.from_ndarray(picture, format=pixel_format)
         for picture in to_pictures(rgb, pixel_format)
