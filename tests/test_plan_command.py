@@ -135,6 +135,10 @@ def test_a_missing_extra_is_told_before_any_work(
         (["--link", "2mbit", "--rtt", "60"], "'60' is not a time"),
         (["--link", "2mbit", "--energy", "4"], "'4' is not edge=WATTS,radio=WATTS"),
         (["--link", "2mbit", "--edge-slowdown", "0"], "0.0 is not in the range"),
+        (["--link", "2mbit", "--edge-slowdown", "nan"], "'nan' is not a finite number"),
+        (["--link", "2mbit", "--fidelity", "nan"], "'nan' is not a finite number"),
+        (["--link", "2mbit", "--fidelity", "inf"], "'inf' is not a finite number"),
+        (["--link", "2mbit", "--fidelity", "-inf"], "is not in the range"),
         ([], "Missing option '--link'"),
     ],
 )

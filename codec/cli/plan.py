@@ -22,6 +22,7 @@ from codec.cli.parameters import (
     PREPROCESSING,
     TASK,
     WEIGHTS,
+    FiniteRange,
     own_files,
     weight_file,
 )
@@ -125,14 +126,14 @@ def _number(text: str) -> float:
 )
 @click.option(
     "--edge-slowdown",
-    type=click.FloatRange(0.01, 1000),
+    type=FiniteRange(0.01, 1000),
     default=1.0,
     show_default=True,
     help="How many times slower than this machine the edge device is.",
 )
 @click.option(
     "--fidelity",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="What a frame may lose, in the unit of the task's loss (of classes kl, in nats; of things "
     "found their distortion); rates are compared there. Default: what calibration allows, of "
     "classes 0.07.",
