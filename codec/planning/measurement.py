@@ -14,6 +14,7 @@ known by its name and content: in another folder it is the same clip.
 from __future__ import annotations
 
 import math
+import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,7 @@ from codec.files.video_coders import LOW_DELAY, X265_PLAIN, x265
 from codec.format.constants import MAX_QP
 from codec.format.header import Preprocessing
 from codec.format.packets import FramePacket
+from codec.format.profile import Profile
 from codec.models.networks import Network, open_network
 from codec.models.preprocessing import (
     default_preprocessing,
@@ -56,7 +58,7 @@ from codec.pipeline.network_tasks import described, task_of
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import shipped_for
 from codec.planning.search import KEYINT, Point, search
-from codec.running.keys import file_hash, key_of
+from codec.running.keys import file_hash, key_of, weights_identity
 from codec.tasks.task import Geometry, Task
 
 __all__ = [
@@ -106,9 +108,7 @@ class Setting:
         return {
             "version": __version__,
             "model": model_name(self.model),
-            "weights": file_hash(Path(self.weights))
-            if Path(self.weights).is_file()
-            else self.weights,
+            "weights": weights_identity(self.model, self.weights, self.preprocessing),
             "preprocessing": None if self.preprocessing is None else file_hash(self.preprocessing),
             "task": described(self.task),
             "frames": self.frames,
@@ -186,11 +186,25 @@ class CutJob:
         }
 
     def _of_profile(self) -> dict[str, Any]:
-        sources = self.photographs or self.clips
-        return self.setting.identity() | {
-            "split": self.split,
-            "calibrated": [file_hash(path) for path in sources],
-        }
+        shipped = self._shipped()
+        profile: object = (
+            shipped.hash.hex()
+            if shipped is not None
+            else [
+                self._profile_from(),
+                self._views,
+                [file_hash(path) for path in self._sources],
+            ]
+        )
+        return self.setting.identity() | {"split": self.split, "profile": profile}
+
+    @property
+    def _sources(self) -> tuple[Path, ...]:
+        return self.photographs or self.clips
+
+    @property
+    def _views(self) -> int:
+        return VIEWS if self.photographs else PAIRS
 
     @property
     def label(self) -> str:
@@ -249,17 +263,17 @@ class CutJob:
             preprocessing=self.setting.preprocessing,
             task=self.setting.task,
             frames=(0, self.setting.frames),
-            profile=None if self._shipped() else self._calibrated(),
+            profile=None if self._shipped() is not None else self._calibrated(),
             config=self.config,
         )
         return EdgeSource(self.path, options)
 
-    def _shipped(self) -> bool:
+    def _shipped(self) -> Profile | None:
         network = _network(self.setting)
-        return shipped_for(network.name, self.split, network.hash) is not None
+        return shipped_for(network.name, self.split, network.hash)
 
     def _profile_from(self) -> str:
-        if self._shipped():
+        if self._shipped() is not None:
             return "shipped"
         return "photographs" if self.photographs else "clips"
 
@@ -271,9 +285,9 @@ class CutJob:
         shown, network = look(self.setting, self.path), _network(self.setting)
         profile = calibrate(
             split_model(network.module, self.split, shown.size, network.name),
-            self.photographs or self.clips,
+            self._sources,
             shown.preprocessing,
-            CalibrationOptions(views=VIEWS if self.photographs else PAIRS),
+            CalibrationOptions(views=self._views),
             task=_task(self.setting),
             weights_hash=network.hash,
         )
@@ -404,6 +418,8 @@ class TimesJob:
             "clip": self.content,
             "inter_frames": TIMED_FRAMES,
             "repeats": REPEATS,
+            "machine": platform.node(),
+            "torch": torch.__version__,
         }
         return key_of("times", f"times {self.path.name}", identity)
 
