@@ -171,6 +171,14 @@ def test_a_first_frame_counts_as_one_of_many() -> None:
     )
 
 
+def test_later_key_frames_do_not_count_as_inter_frames() -> None:
+    sizes = tuple(6400 if number % KEYINT == 0 else 100 for number in range(2 * KEYINT + 2))
+    found = Curve([Point(24, (TARGET,) * len(sizes), sizes)], TARGET)
+    assert found.plain_bytes_per_frame() == (6400 + 63 * 100) / 64
+    spread = found.bytes_per_frame(draws_of([len(sizes)], 4, options=1).frames[0])
+    assert np.ptp(spread) == 0
+
+
 # --- which cuts -------------------------------------------------------------------------------
 
 

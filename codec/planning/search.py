@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from codec.files.video_coders import KEYINT
+
 __all__ = ["KEYINT", "Curve", "Point", "search"]
 
 Floats = NDArray[np.float64]
 
-KEYINT = 64
-"""Frames from key frame to key frame that rates are stated for; few frames are measured, so a first
-frame counts as one of so many."""
 REFINEMENTS = 3
 """Points measured between two that lie around the loss, at most."""
 CLOSE = 3
@@ -178,8 +177,8 @@ class Curve:
         """Interpolate at the target what a frame takes, key frames by their share of `KEYINT`.
 
         Args:
-            weights: (R, F), how often each frame counts, for R resamplings; the bytes of the first
-                frame stay as they are.
+            weights: (R, F), how often each frame counts, for R resamplings; of key frames the bytes
+                of the first stay as they are.
         """
         low, high = self.around
         first, second = (_steady(each, weights) for each in (low, high))
@@ -209,12 +208,15 @@ class Curve:
 
 
 def _steady(point: Point, weights: Floats) -> Floats:
-    """Return bytes per frame where one in `KEYINT` is a key frame like the first."""
+    """Return bytes per frame where one in `KEYINT` is a key frame like the first: few frames are
+    measured, of which it is one of fewer.
+    """
     sizes = np.array(point.frame_bytes, np.float64)
-    key, rest = sizes[0], sizes[1:]
+    inter = np.arange(len(sizes)) % KEYINT != 0
+    key, rest = sizes[0], sizes[inter]
     if not len(rest):
         return np.full(len(weights), key)
-    counted = weights[:, 1:]
+    counted = weights[:, inter]
     total = counted.sum(1)
-    inter = np.where(total > 0, counted @ rest / np.maximum(total, 1), rest.mean())
-    return np.asarray((key + (KEYINT - 1) * inter) / KEYINT)
+    mean = np.where(total > 0, counted @ rest / np.maximum(total, 1), rest.mean())
+    return np.asarray((key + (KEYINT - 1) * mean) / KEYINT)
