@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from codec import cli
 from codec.planning import planner
 from codec.planning.plan import EDGE_ONLY, REMOTE
+from codec.running.jobs import Store
 
 pytestmark = [pytest.mark.video, pytest.mark.weights]
 
@@ -168,6 +170,40 @@ def test_what_is_not_there_is_told_in_one_line(arguments: list[object], said: st
     assert result.exit_code == 1, result.output
     assert result.stderr.startswith("lmc: ")
     assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@dataclass
+class Moody:
+    """A job that is refused until it is not."""
+
+    results: list[dict[str, Any]]
+    key: str = "moody"
+    label: str = "moody"
+    group: str = "moods"
+
+    def run(self) -> dict[str, Any]:
+        return self.results.pop(0)
+
+
+def test_what_was_refused_is_tried_again(tmp_path: Path) -> None:
+    store, job = Store(tmp_path), Moody([{"refused": "not today"}, {"points": []}])
+    for _ in range(3):
+        planner._complete([job], store, quiet=True)
+    assert store.read("moody") == {"points": []}
+    assert job.results == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", ["{}", "[]", '{"points": 1}', "{"])
+def test_a_result_of_another_shape_is_told_by_its_file(kept: Path, damaged: str) -> None:
+    (path,) = (kept / "work" / "jobs").glob("cut_*blocks.14*")
+    whole = path.read_text()
+    path.write_text(damaged)
+    result = lmc("plan", CLIP, *FEW, "--resume", kept / "work")
+    path.write_text(whole)
+    assert result.exit_code == 1
+    assert f"{path}: not the JSON of a result (" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

@@ -5,7 +5,7 @@ together.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -38,6 +38,8 @@ from codec.running.keys import file_hash
 
 __all__ = ["Request", "make_plan"]
 
+CUT_FACTS = ("elements", "tensors", "profile", "profile_bytes")
+"""What is known of a cut besides its points."""
 PROFILES = {
     "shipped": "shipped",
     "clips": "measured on the clips themselves, so that their rates are flattered",
@@ -77,8 +79,8 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
     setting, clips = request.setting, request.clips
     task = task_of(described(setting.task), open_network(setting.model, setting.weights).name)
     target = task.target if request.fidelity is None else request.fidelity
-    first = look(setting, clips[0])
-    found, chosen = candidates(setting.model, first.size, request.splits)
+    size = look(setting, clips[0]).size
+    found, chosen = candidates(setting.model, size, request.splits)
     if not found:
         raise ModelError(f"{setting.model}: has no cut to plan with; `lmc models` lists them")
     splits = tuple(each.split for each in found)
@@ -113,7 +115,10 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
     options: list[Option] = []
     refused: list[dict[str, str]] = []
     for candidate in found:
-        results = [store.read(job.key) for job in cuts[candidate.split]]
+        results = [
+            store.read(job.key, complete=_has("points", *CUT_FACTS))
+            for job in cuts[candidate.split]
+        ]
         if not _refused(candidate.split, results, refused):
             options.append(_cut(candidate, results, target))
     if not options:
@@ -132,7 +137,7 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
         hashes[0],
     )
     _complete([times], store, quiet)
-    timed = store.read(times.key)
+    timed = store.read(times.key, complete=_has("seconds", "excess"))
     seconds: dict[str, dict[str, tuple[float, ...]]] = {
         name: {stage: tuple(values) for stage, values in stages.items()}
         for name, stages in timed["seconds"].items()
@@ -155,8 +160,8 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
             "effort": setting.effort,
             "clips": [path.name for path in clips],
             "frames": frames,
-            "input_width": first.size[1],
-            "input_height": first.size[0],
+            "input_width": size[1],
+            "input_height": size[0],
             "cuts": chosen,
             "profiles": _profiles(options),
             "x265": parameters_of(x265(X265), 0, "yuv420p")["library"],
@@ -178,8 +183,14 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
     )
 
 
+def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Tell of a result whether it has all that is read from it, or says why there is none."""
+    return lambda result: "refused" in result or result.keys() >= set(names)
+
+
 def _complete(jobs: Sequence[Job], store: Store, quiet: bool) -> None:
-    failed = complete(jobs, store, quiet=quiet)
+    # what was refused may be taken now: another FFmpeg, a task's extra installed meanwhile
+    failed = complete(jobs, store, again=lambda result: "refused" in result, quiet=quiet)
     if failed:
         raise JobError(f"{len(failed)} of {len(jobs)} measurements failed, the first: {failed[0]}")
 
@@ -196,9 +207,7 @@ def _refused(
 
 def _cut(candidate: Candidate, results: Sequence[Mapping[str, Any]], target: float) -> Option:
     first = results[0]
-    facts: dict[str, Any] = {
-        name: first[name] for name in ("elements", "tensors", "profile", "profile_bytes")
-    }
+    facts: dict[str, Any] = {name: first[name] for name in CUT_FACTS}
     if candidate.tensors:
         facts |= {
             "edge_macs": candidate.cost.edge_macs,
@@ -217,7 +226,7 @@ def _remote(
     """Return remote inference in the better of the formats, if x265 takes the pictures."""
     found = []
     for taken, of_format in jobs.items():
-        results = [store.read(job.key) for job in of_format]
+        results = [store.read(job.key, complete=_has("points")) for job in of_format]
         if not _refused(f"{REMOTE}, {taken}", results, refused):
             curves = tuple(_curve(result, target) for result in results)
             found.append(Option(REMOTE, "remote", curves, {}, {"pixel_format": taken}))
