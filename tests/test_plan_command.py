@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from videos import quadrants, write_video
 
 from codec import cli
 from codec.planning import planner
@@ -171,6 +172,27 @@ def test_what_is_not_there_is_told_in_one_line(arguments: list[object], said: st
     assert result.stderr.startswith("lmc: ")
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_all_clips_are_looked_at_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "complete", None)
+    arguments = ["--weights", "random:0", "--link", "2mbit", "--frames", 2]
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no clip")
+    result = lmc("plan", CLIP, broken, "--model", "resnet18", *arguments)
+    assert result.exit_code == 1
+    assert "broken.mp4" in result.stderr
+    wide = tmp_path / "wide.mkv"
+    write_video(wide, [quadrants(160, 64)] * 2)
+    whole = tmp_path / "whole.toml"
+    whole.write_text('resize = "none"\nmean = [0, 0, 0]\nscale = [255, 255, 255]\n')
+    arguments += ["--preprocessing", whole, "--model", "resnet18"]
+    result = lmc("plan", CLIP, wide, *arguments)
+    assert result.exit_code == 1
+    assert "wide.mkv: frames of 160x64, those of" in result.stderr
+    assert "big_buck_bunny_64.mp4 are " in result.stderr
 
 
 @dataclass

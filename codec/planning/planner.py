@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from codec import __version__
-from codec.errors import JobError, ModelError
+from codec.errors import JobError, ModelError, VideoError
 from codec.files.video_coders import parameters_of, x265
 from codec.models.networks import open_network
 from codec.models.sources import is_file
@@ -74,12 +74,13 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
         quiet: no progress.
 
     Raises:
-        FeatureCodecError: a clip, the network or the task is none, or no cut of it can be coded.
+        FeatureCodecError: a clip, the network or the task is none, the network sees clips in
+            different sizes, or no cut of it can be coded.
     """
     setting, clips = request.setting, request.clips
     task = task_of(described(setting.task), open_network(setting.model, setting.weights).name)
     target = task.target if request.fidelity is None else request.fidelity
-    size = look(setting, clips[0]).size
+    size = _seen(setting, clips)
     found, chosen = candidates(setting.model, size, request.splits)
     if not found:
         raise ModelError(f"{setting.model}: has no cut to plan with; `lmc models` lists them")
@@ -181,6 +182,21 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
         refused=refused,
         times_excess=timed["excess"],
     )
+
+
+def _seen(setting: Setting, clips: Sequence[Path]) -> tuple[int, int]:
+    """Look at all clips before any work is done on one; return height and width of what the network
+    sees of each.
+    """
+    sizes = [look(setting, path).size for path in clips]
+    for path, size in zip(clips, sizes, strict=True):
+        if size != sizes[0]:
+            (height, width), (first_height, first_width) = size, sizes[0]
+            raise VideoError(
+                f"{path}: frames of {width}x{height}, those of {clips[0]} are "
+                f"{first_width}x{first_height} for the network; plan with clips of one size"
+            )
+    return sizes[0]
 
 
 def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
