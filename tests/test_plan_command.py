@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,6 +231,45 @@ def test_a_result_of_another_shape_is_told_by_its_file(kept: Path, damaged: str)
     assert result.exit_code == 1
     assert f"{path}: not the JSON of a result (" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+WAITING = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
+from codec import cli
+from codec.planning import planner
+
+def waiting(jobs, store, **_):
+    store.write("one", {{}})
+    print("ready", flush=True)
+    time.sleep(60)
+
+planner.complete = waiting
+sys.argv[1:] = {arguments!r}
+cli.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_leaves_no_folder(tmp_path: Path) -> None:
+    arguments = ["plan", str(CLIP), *map(str, FEW), "--weights", "random:0"]
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING.format(arguments=arguments)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        assert len(list(tmp_path.glob("lmc-plan-*"))) == 1
+        running.send_signal(signal.SIGINT)
+        try:
+            _, errors = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert running.returncode == 128 + signal.SIGINT
+    assert errors.decode() == "lmc: ended by SIGINT\n"
+    assert list(tmp_path.glob("lmc-plan-*")) == []
 
 
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:

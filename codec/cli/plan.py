@@ -9,7 +9,6 @@ import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -28,7 +27,7 @@ from codec.cli.parameters import (
 )
 from codec.cli.terminal import check_files, say, write_json
 from codec.errors import JobError
-from codec.files.outputs import open_output
+from codec.files.outputs import open_output, temporary_folder
 
 if TYPE_CHECKING:
     from codec.planning.plan import Plan
@@ -222,7 +221,7 @@ def plan(
         photographs=pictures,
     )
     with ExitStack() as stack:
-        folder = resume or Path(stack.enter_context(TemporaryDirectory(prefix="lmc-plan-")))
+        folder = resume or stack.enter_context(temporary_folder("lmc-plan-"))
         made = make_plan(
             request, folder, command=_command(), quiet=quiet or not sys.stderr.isatty()
         )
