@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from small_plan import make_plan
 from videos import quadrants, write_video
 
 from codec import cli
+from codec.cli.plan import _command
 from codec.planning import planner
 from codec.planning.plan import EDGE_ONLY, REMOTE
 from codec.running.jobs import Store
@@ -134,6 +136,76 @@ def test_a_missing_extra_is_told_before_any_work(
     assert result.stderr.count("\n") == 1
 
 
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is measured."""
+    monkeypatch.setattr(planner, "make_plan", lambda *_, **__: make_plan())
+
+
+@pytest.mark.usefixtures("made_up")
+@pytest.mark.parametrize("option", ["-o", "--page"])
+def test_what_goes_to_standard_output_is_alone_there(tmp_path: Path, option: str) -> None:
+    pytest.importorskip("jinja2", reason="pages need the extra `page`")
+    other = "--page" if option == "-o" else "-o"
+    result = lmc("plan", CLIP, *FEW, option, "-", other, tmp_path / "other")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.rstrip().endswith("}" if option == "-o" else "</html>")
+    assert "Least latency of all: " in result.stderr
+    result = lmc("plan", CLIP, *FEW, "-o", "-", "--page", "-")
+    assert result.exit_code == 2
+    assert "-o and --page both name '-'" in result.stderr
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_page_that_cannot_be_made_leaves_no_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = pytest.importorskip("codec.planning.page", reason="pages need the extra `page`")
+    monkeypatch.setattr(page, "plan_page", lambda _: "\udcff")
+    result = lmc("plan", CLIP, *FEW, "-o", tmp_path / "plan.json", "--page", tmp_path / "p.html")
+    assert isinstance(result.exception, UnicodeEncodeError)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_names_that_are_no_utf_8_are_written_as_they_can_be(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2", reason="pages need the extra `page`")
+    clip = tmp_path / os.fsdecode(b"b\xff.mp4")
+    clip.write_bytes(CLIP.read_bytes())
+    page, output = tmp_path / "plan.html", tmp_path / "plan.json"
+    arguments = ["--split", "blocks.14", "--frames", 2, "--link", "2mbit", "--page", page]
+    result = lmc("plan", clip, *arguments, "-o", output)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert json.loads(output.read_text())["settings"]["clips"] == ["b?.mp4"]
+    assert "b?.mp4" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("/home/me/a.mp4 b/c.mp4 --link 2mbit", "a.mp4 c.mp4 --link 2mbit"),
+        ("--model timm:hf/x", "--model timm:hf/x"),
+        ("--model=/home/me/n.pt2", "--model=n.pt2"),
+        ("--weights=/home/me/w.pth --resume kept/", "--weights=w.pth --resume kept"),
+        ("-o/home/me/plan.json -qfo /home/me/plan.json", "-oplan.json -qfo plan.json"),
+        ("-qfo/home/me/plan.json --page=-", "-qfoplan.json --page=-"),
+        ("--split a/b --rtt=1/2", "--split a/b --rtt=1/2"),
+        ("--photographs . " + os.fsdecode(b"b/\xff.mp4"), "--photographs . '?.mp4'"),
+    ],
+)
+def test_a_command_is_shown_without_folders(words: str, shown: str) -> None:
+    paths = ["/home/me/a.mp4", "b/c.mp4", "/home/me/n.pt2", "/home/me/w.pth", "kept", "-", "."]
+    paths += ["/home/me/plan.json", os.fsdecode(b"b/\xff.mp4")]
+    assert _command(words.split(), [Path(path) for path in paths]) == f"lmc {shown}"
+
+
+def test_reasons_name_files_without_folders(tmp_path: Path) -> None:
+    clip, profiles = tmp_path / "clip.mp4", tmp_path / "work" / "profiles"
+    text = f"{clip}: and {profiles / 'add.safetensors'} are at odds"
+    shown = planner._by_name(text, [tmp_path, clip, profiles])
+    assert shown == "clip.mp4: and profiles/add.safetensors are at odds"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -237,6 +309,7 @@ WAITING = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
 from codec import cli
+from codec.cli.plan import _command
 from codec.planning import planner
 
 def waiting(jobs, store, **_):

@@ -15,9 +15,10 @@ from typing import Any
 from codec import __version__
 from codec.errors import JobError, ModelError, VideoError
 from codec.files.video_coders import parameters_of, x265
+from codec.models.boundary import printable
 from codec.models.networks import open_network
 from codec.models.sources import is_file
-from codec.pipeline.network_tasks import described, task_of
+from codec.pipeline.network_tasks import described, task_files, task_of
 from codec.planning.candidates import Candidate, candidates
 from codec.planning.measurement import (
     PIXEL_FORMATS,
@@ -62,6 +63,15 @@ class Request:
     fidelity: float | None = None
     splits: tuple[str, ...] = ()
     photographs: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return all that is read."""
+        setting = self.setting
+        given = [Path(setting.model)] if is_file(setting.model) else []
+        given += [Path(setting.weights)] if Path(setting.weights).is_file() else []
+        given += [] if setting.preprocessing is None else [setting.preprocessing]
+        return (*self.clips, *self.photographs, *given, *task_files(setting.task))
 
 
 def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = False) -> Plan:
@@ -153,13 +163,15 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
         options,
         request.terms,
         settings={
-            "model": Path(setting.model).name if is_file(setting.model) else setting.model,
-            "weights": Path(setting.weights).name,
+            "model": printable(Path(setting.model).name)
+            if is_file(setting.model)
+            else setting.model,
+            "weights": printable(Path(setting.weights).name),
             "task": task.name,
             "loss": task.loss,
             "target": target,
             "effort": setting.effort,
-            "clips": [path.name for path in clips],
+            "clips": [printable(path.name) for path in clips],
             "frames": frames,
             "input_width": size[1],
             "input_height": size[0],
@@ -179,7 +191,13 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
             },
             "machine": f"{platform.system()} {platform.machine()}",
         },
-        refused=refused,
+        refused=[
+            {
+                "split": each["split"],
+                "reason": _by_name(each["reason"], [*request.files, folder / "profiles"]),
+            }
+            for each in refused
+        ],
         times_excess=timed["excess"],
     )
 
@@ -202,6 +220,13 @@ def _seen(setting: Setting, clips: Sequence[Path]) -> tuple[int, int]:
 def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
     """Tell of a result whether it has all that is read from it, or says why there is none."""
     return lambda result: "refused" in result or result.keys() >= set(names)
+
+
+def _by_name(text: str, paths: Sequence[Path]) -> str:
+    """Name files in a text without their folders, the longest path first."""
+    for path in sorted(paths, key=lambda each: -len(str(each))):
+        text = text.replace(str(path), path.name)
+    return printable(text)
 
 
 def _complete(jobs: Sequence[Job], store: Store, quiet: bool) -> None:
