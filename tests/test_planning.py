@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -206,6 +207,20 @@ def test_many_cuts_are_thinned_and_the_ends_stay() -> None:
     assert (found[0].split, found[-1].split) == ("c1", "c39")
     assert "of the 39 cuts" in words
     gaps = np.diff([each.edge_share for each in found])
+    assert gaps.max() < 4 * gaps.min()
+
+
+def test_cuts_of_unknown_cost_are_not_at_one_place() -> None:
+    def free(number: int) -> Candidate:
+        return replace(listed(f"c{number}", 0, 10), cost=SplitCost(0, 0))
+
+    found, words = chosen([free(number) for number in range(3)], 3000)
+    assert [each.split for each in found] == ["c0", "c1", "c2"]
+    assert "equally large edges" not in words
+    found, words = chosen([free(number) for number in range(40)], 3000)
+    assert len(found) == MOST_CUTS
+    assert "spread widest over their order" in words
+    gaps = np.diff([int(each.split[1:]) for each in found])
     assert gaps.max() < 4 * gaps.min()
 
 

@@ -38,7 +38,7 @@ PARTS = (
 
 
 def numbers_of(plan: Plan) -> dict[str, str]:
-    """Number the cuts in the order of the network; R is remote inference, E the edge alone."""
+    """Number the cuts in the order of the plan; R is remote inference, E the edge alone."""
     found: dict[str, str] = {}
     for row in plan.rows:
         count = sum(not each.isalpha() for each in found.values())

@@ -108,7 +108,8 @@ class Plan:
     """Options over a link.
 
     Args:
-        options: in the order of the network; the whole of it on either side last.
+        options: cuts in the order of the network, or as they were asked for; the whole of it on
+            either side last.
         terms: link, slowdown, power.
         settings: as in the module's docstring.
         provenance: of the command.
