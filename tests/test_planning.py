@@ -354,7 +354,15 @@ def test_the_table_says_what_is_best() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "shown"), [(2e6, "2 Mbit/s"), (1.5e3, "1.5 kbit/s"), (1e9, "1 Gbit/s")]
+    ("rate", "shown"),
+    [
+        (2e6, "2 Mbit/s"),
+        (1.5e3, "1.5 kbit/s"),
+        (1e9, "1 Gbit/s"),
+        (999_999, "1 Mbit/s"),
+        (999.9, "1 kbit/s"),
+        (999, "999 bit/s"),
+    ],
 )
 def test_rates_are_written_short(rate: float, shown: str) -> None:
     assert rate_shown(rate) == shown

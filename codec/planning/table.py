@@ -69,7 +69,8 @@ def _ms(seconds: float) -> str:
 
 
 def rate_shown(bits_per_second: float) -> str:
-    """Write a rate."""
+    """Write a rate with three digits."""
+    bits_per_second = float(f"{bits_per_second:.3g}")  # which may be a larger unit's
     for size, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
         if bits_per_second >= size:
             return f"{bits_per_second / size:.3g} {unit}"
