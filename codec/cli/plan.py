@@ -190,6 +190,9 @@ def plan(
     """Say where to cut a network for CLIPS and a link: what each cut takes at the edge, on the link
     and in the cloud at equal loss of the task, beside the pictures by x265 and the whole network at
     the edge.
+
+    Times are processor seconds of this machine; reading, resizing and conversion of colours are not
+    counted, as they are the same for all or a camera's.
     """
     from codec.planning.measurement import Setting
     from codec.planning.planner import Request, make_plan
