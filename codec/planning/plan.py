@@ -76,7 +76,8 @@ class Row:
     """An option over the link.
 
     `latency_interval_seconds` and `bytes_interval` hold 95 % of the resamplings; `bytes_by_clip` is
-    what each clip takes per frame; `key_frame_latency_seconds` is the latency of a key frame.
+    what each clip takes per frame; `key_frame_latency_seconds` is the latency of a key frame by its
+    bytes, as if it were computed as fast as others.
     """
 
     name: str
