@@ -102,6 +102,15 @@ def test_images_are_a_call_each_and_may_be_decoded_later(make: Any, tmp_path: Pa
     assert all(torch.equal(later["data"][tag].half(), found["data"][tag]) for tag in (105, 90))
 
 
+@pytest.mark.parametrize(
+    "size", [(94, 128), [94, 128], [(94, 128)], [(94, 128), (94, 128)], torch.tensor([94, 128])]
+)
+@pytest.mark.usefixtures("make")
+def test_sizes_are_a_pair_or_pairs(size: Any) -> None:
+    adapter = sys.modules["tools.adapters.compressai_vision"]
+    assert adapter._height_and_width(size) == (94, 128)
+
+
 @pytest.mark.slow
 def test_the_qp_is_a_property_and_counts(make: Any, tmp_path: Path) -> None:
     sizes = []

@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from codec.errors import VideoError
 from codec.files.pictures import (
     CHROMA_MIDDLE,
+    code_frames,
     double,
     from_pictures,
     halve,
@@ -238,6 +239,17 @@ def test_pictures_go_back(pixel_format: str, bound: float) -> None:
     assert np.array_equal(frame.to_ndarray(), pictures[0])
     error = np.abs(from_pictures(pictures, pixel_format) - rgb)
     assert error.max() <= bound
+
+
+@pytest.mark.parametrize("size", [(65, 96), (64, 97), (65, 97)])
+def test_odd_sides_are_for_full_chroma(size: tuple[int, int]) -> None:
+    rgb = smooth(2, *size)
+    coded = code_frames(rgb, x265(), 10, "yuv444p")
+    assert coded.images.shape == rgb.shape
+    assert np.abs(coded.images - rgb).mean() < 4
+    found = f"takes even sides, found frames of {size[1]}x{size[0]}"
+    with pytest.raises(VideoError, match=found):
+        code_frames(rgb, x265(), 10, "yuv420p")
 
 
 def test_ten_bits_round_finer() -> None:

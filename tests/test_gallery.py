@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +95,21 @@ def test_the_live_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     live_link.main(CAR, tmp_path / "picture.png")
     drawn(tmp_path / "picture.png")
     assert re.match(r"\d+ results, the last of them: \w+", capsys.readouterr().out)
+
+
+def test_a_live_link_over_which_nothing_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("aioquic", reason="the live link needs the extra `live`")
+    from tools.gallery import live_link
+
+    async def sent(*_: object) -> tuple[object, list[object]]:
+        return SimpleNamespace(frames=[]), []
+
+    monkeypatch.setattr(live_link, "sent", sent)
+    live_link.main(CAR, tmp_path / "picture.png")
+    drawn(tmp_path / "picture.png")
+    assert capsys.readouterr().out == "0 results, the last of them: none\n"
 
 
 @pytest.mark.slow

@@ -189,6 +189,14 @@ def test_a_job_is_named_by_all_that_it_depends_on(tmp_path):
     assert LinkJob(replace(setting, path=elsewhere), TERMS).key == job.key
 
 
+def test_a_file_with_a_published_name_is_prepared_for_as_published(tmp_path):
+    mine, published = tmp_path / "mine.pth", tmp_path / "resnet50-0676ba61.pth"
+    for path in (mine, published):
+        path.write_bytes(b"one")
+    settings = [Setting(CLIP, "", "resnet50", str(path), "add_3", 4) for path in (mine, published)]
+    assert settings[0].identity() != settings[1].identity()
+
+
 def test_the_command_measures_once_and_draws(tmp_path, network):
     program, preprocessing, task = network
     arguments = [str(CLIP), "-o", str(tmp_path / "study"), "--model", str(program)]

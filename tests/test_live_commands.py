@@ -258,6 +258,7 @@ def test_a_port_that_is_taken(folder):
             [*SEND, "--fps", "5", "--every-frame"],
             "--fps is of files that are read as a camera would be",
         ),
+        ([*SEND, "--fps", "nan"], "'nan' is not a finite number"),
         (
             [*SEND, "--fingerprint", "xy"],
             "'xy' is no fingerprint",

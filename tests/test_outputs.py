@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -21,6 +22,7 @@ from codec.files.outputs import (
     named,
     one_line,
     open_output,
+    temporary_folder,
 )
 
 
@@ -46,6 +48,18 @@ def test_failed_output_leaves_nothing(tmp_path, error):
             raise error
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert old.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_a_temporary_folder_leaves_nothing(tmp_path, monkeypatch, error):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with suppress(ValueError, KeyboardInterrupt), temporary_folder("lmc-test-") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_bytes(b"content")
+        assert [folder] == list(tmp_path.iterdir())
+        if error is not None:
+            raise error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_outputs_that_exist_need_force(tmp_path):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from small_plan import make_plan
+from videos import quadrants, write_video
 
 from codec import cli
+from codec.cli.plan import _command
 from codec.planning import planner
 from codec.planning.plan import EDGE_ONLY, REMOTE
+from codec.running.jobs import Store
 
 pytestmark = [pytest.mark.video, pytest.mark.weights]
 
@@ -127,6 +136,76 @@ def test_a_missing_extra_is_told_before_any_work(
     assert result.stderr.count("\n") == 1
 
 
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is measured."""
+    monkeypatch.setattr(planner, "make_plan", lambda *_, **__: make_plan())
+
+
+@pytest.mark.usefixtures("made_up")
+@pytest.mark.parametrize("option", ["-o", "--page"])
+def test_what_goes_to_standard_output_is_alone_there(tmp_path: Path, option: str) -> None:
+    pytest.importorskip("jinja2", reason="pages need the extra `page`")
+    other = "--page" if option == "-o" else "-o"
+    result = lmc("plan", CLIP, *FEW, option, "-", other, tmp_path / "other")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.rstrip().endswith("}" if option == "-o" else "</html>")
+    assert "Least latency of all: " in result.stderr
+    result = lmc("plan", CLIP, *FEW, "-o", "-", "--page", "-")
+    assert result.exit_code == 2
+    assert "-o and --page both name '-'" in result.stderr
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_page_that_cannot_be_made_leaves_no_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = pytest.importorskip("codec.planning.page", reason="pages need the extra `page`")
+    monkeypatch.setattr(page, "plan_page", lambda _: "\udcff")
+    result = lmc("plan", CLIP, *FEW, "-o", tmp_path / "plan.json", "--page", tmp_path / "p.html")
+    assert isinstance(result.exception, UnicodeEncodeError)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_names_that_are_no_utf_8_are_written_as_they_can_be(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2", reason="pages need the extra `page`")
+    clip = tmp_path / os.fsdecode(b"b\xff.mp4")
+    clip.write_bytes(CLIP.read_bytes())
+    page, output = tmp_path / "plan.html", tmp_path / "plan.json"
+    arguments = ["--split", "blocks.14", "--frames", 2, "--link", "2mbit", "--page", page]
+    result = lmc("plan", clip, *arguments, "-o", output)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert json.loads(output.read_text())["settings"]["clips"] == ["b?.mp4"]
+    assert "b?.mp4" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("/home/me/a.mp4 b/c.mp4 --link 2mbit", "a.mp4 c.mp4 --link 2mbit"),
+        ("--model timm:hf/x", "--model timm:hf/x"),
+        ("--model=/home/me/n.pt2", "--model=n.pt2"),
+        ("--weights=/home/me/w.pth --resume kept/", "--weights=w.pth --resume kept"),
+        ("-o/home/me/plan.json -qfo /home/me/plan.json", "-oplan.json -qfo plan.json"),
+        ("-qfo/home/me/plan.json --page=-", "-qfoplan.json --page=-"),
+        ("--split a/b --rtt=1/2", "--split a/b --rtt=1/2"),
+        ("--photographs . " + os.fsdecode(b"b/\xff.mp4"), "--photographs . '?.mp4'"),
+    ],
+)
+def test_a_command_is_shown_without_folders(words: str, shown: str) -> None:
+    paths = ["/home/me/a.mp4", "b/c.mp4", "/home/me/n.pt2", "/home/me/w.pth", "kept", "-", "."]
+    paths += ["/home/me/plan.json", os.fsdecode(b"b/\xff.mp4")]
+    assert _command(words.split(), [Path(path) for path in paths]) == f"lmc {shown}"
+
+
+def test_reasons_name_files_without_folders(tmp_path: Path) -> None:
+    clip, profiles = tmp_path / "clip.mp4", tmp_path / "work" / "profiles"
+    text = f"{clip}: and {profiles / 'add.safetensors'} are at odds"
+    shown = planner._by_name(text, [tmp_path, clip, profiles])
+    assert shown == "clip.mp4: and profiles/add.safetensors are at odds"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -135,6 +214,10 @@ def test_a_missing_extra_is_told_before_any_work(
         (["--link", "2mbit", "--rtt", "60"], "'60' is not a time"),
         (["--link", "2mbit", "--energy", "4"], "'4' is not edge=WATTS,radio=WATTS"),
         (["--link", "2mbit", "--edge-slowdown", "0"], "0.0 is not in the range"),
+        (["--link", "2mbit", "--edge-slowdown", "nan"], "'nan' is not a finite number"),
+        (["--link", "2mbit", "--fidelity", "nan"], "'nan' is not a finite number"),
+        (["--link", "2mbit", "--fidelity", "inf"], "'inf' is not a finite number"),
+        (["--link", "2mbit", "--fidelity", "-inf"], "is not in the range"),
         ([], "Missing option '--link'"),
     ],
 )
@@ -165,6 +248,101 @@ def test_what_is_not_there_is_told_in_one_line(arguments: list[object], said: st
     assert result.stderr.startswith("lmc: ")
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_all_clips_are_looked_at_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "complete", None)
+    arguments = ["--weights", "random:0", "--link", "2mbit", "--frames", 2]
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no clip")
+    result = lmc("plan", CLIP, broken, "--model", "resnet18", *arguments)
+    assert result.exit_code == 1
+    assert "broken.mp4" in result.stderr
+    wide = tmp_path / "wide.mkv"
+    write_video(wide, [quadrants(160, 64)] * 2)
+    whole = tmp_path / "whole.toml"
+    whole.write_text('resize = "none"\nmean = [0, 0, 0]\nscale = [255, 255, 255]\n')
+    arguments += ["--preprocessing", whole, "--model", "resnet18"]
+    result = lmc("plan", CLIP, wide, *arguments)
+    assert result.exit_code == 1
+    assert "wide.mkv: frames of 160x64, those of" in result.stderr
+    assert "big_buck_bunny_64.mp4 are " in result.stderr
+
+
+@dataclass
+class Moody:
+    """A job that is refused until it is not."""
+
+    results: list[dict[str, Any]]
+    key: str = "moody"
+    label: str = "moody"
+    group: str = "moods"
+
+    def run(self) -> dict[str, Any]:
+        return self.results.pop(0)
+
+
+def test_what_was_refused_is_tried_again(tmp_path: Path) -> None:
+    store, job = Store(tmp_path), Moody([{"refused": "not today"}, {"points": []}])
+    for _ in range(3):
+        planner._complete([job], store, quiet=True)
+    assert store.read("moody") == {"points": []}
+    assert job.results == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", ["{}", "[]", '{"points": 1}', "{"])
+def test_a_result_of_another_shape_is_told_by_its_file(kept: Path, damaged: str) -> None:
+    (path,) = (kept / "work" / "jobs").glob("cut_*blocks.14*")
+    whole = path.read_text()
+    path.write_text(damaged)
+    result = lmc("plan", CLIP, *FEW, "--resume", kept / "work")
+    path.write_text(whole)
+    assert result.exit_code == 1
+    assert f"{path}: not the JSON of a result (" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+WAITING = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
+from codec import cli
+from codec.cli.plan import _command
+from codec.planning import planner
+
+def waiting(jobs, store, **_):
+    store.write("one", {{}})
+    print("ready", flush=True)
+    time.sleep(60)
+
+planner.complete = waiting
+sys.argv[1:] = {arguments!r}
+cli.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_leaves_no_folder(tmp_path: Path) -> None:
+    arguments = ["plan", str(CLIP), *map(str, FEW), "--weights", "random:0"]
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING.format(arguments=arguments)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        assert len(list(tmp_path.glob("lmc-plan-*"))) == 1
+        running.send_signal(signal.SIGINT)
+        try:
+            _, errors = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert running.returncode == 128 + signal.SIGINT
+    assert errors.decode() == "lmc: ended by SIGINT\n"
+    assert list(tmp_path.glob("lmc-plan-*")) == []
 
 
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ pytest.importorskip("jinja2", reason="pages need the extra `page`")
 
 from small_plan import make_plan
 
+from codec.planning.charts import _decades
 from codec.planning.page import plan_page
 from codec.planning.stages import Link, Power, Terms
 
@@ -47,6 +48,19 @@ def test_energy_is_shown_where_a_model_is_given() -> None:
 def test_what_was_refused_is_listed() -> None:
     text = plan_page(make_plan(refused=[{"split": "deep", "reason": "features <not> finite"}]))
     assert "features &lt;not&gt; finite" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (12, 18, [12, 14, 16, 18]),
+        (1.2, 1.3, [1.2, 1.25, 1.3]),
+        (30, 220, [50, 100, 200]),
+        (3, 2000, [10, 100, 1000]),
+    ],
+)
+def test_every_axis_has_numbers(low: float, high: float, ticks: list[float]) -> None:
+    assert _decades(low, high) == pytest.approx(ticks)
 
 
 # --- in a browser ---

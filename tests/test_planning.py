@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_plan import FRAMES, TARGET, TERMS, curve, make_options, make_plan, times
 
 from codec.format.header import TensorSpec
@@ -14,7 +18,7 @@ from codec.models.costs import SplitCost
 from codec.planning.candidates import MOST_CUTS, Candidate, chosen
 from codec.planning.certainty import RESAMPLINGS, draws_of, interval, rank
 from codec.planning.plan import EDGE_ONLY, REMOTE, Option
-from codec.planning.search import CLOSE, KEYINT, Curve, Point, search
+from codec.planning.search import CLOSE, KEYINT, REFINEMENTS, Curve, Point, search
 from codec.planning.stages import Link, Power, Stages, Terms, estimate
 from codec.planning.table import plan_text, rate_shown
 
@@ -77,7 +81,7 @@ def test_the_search_comes_close_in_few_steps(wanted: float, slope: float) -> Non
         return coded(parameter, loss_at_24=loss, slope=slope)
 
     points = search(measure, TARGET, start=24, most=51)
-    assert len(asked) == len(set(asked)) <= 5
+    assert len(asked) == len(set(asked)) <= 6
     found = Curve(points, TARGET)
     low, high = found.around
     assert low.loss <= TARGET < high.loss
@@ -102,11 +106,78 @@ def test_what_loses_nothing_is_taken_at_its_coarsest() -> None:
     assert found.nearest is points[-1]
 
 
+@pytest.mark.parametrize(
+    ("loss_of", "around"),
+    [
+        # as x265 does on a moving clip: five sixths less loss, then hardly any for ten steps
+        (
+            lambda crf: float(
+                np.interp(
+                    crf, [0, 10, 12, 14, 16, 19, 26], [0.05, 0.0514, 0.072, 0.074, 0.078, 0.1, 0.25]
+                )
+            ),
+            (11, 12),
+        ),
+        (lambda crf: 0.065 + 0.002 * crf, (2, 3)),
+        (lambda crf: 0.07 if crf == 0 else 0.0701 + 0.001 * crf, (0, 1)),
+        (lambda crf: 0.06 if crf < 33 else 0.5, (32, 33)),
+    ],
+)
+def test_a_loss_that_falls_slowly_is_followed_to_the_end(
+    loss_of: Callable[[int], float], around: tuple[int, int]
+) -> None:
+    points = search(made_of(loss_of), 0.07, start=26, most=51)
+    low, high = Curve(points, 0.07).around
+    assert low.loss <= 0.07 < high.loss
+    assert low.parameter <= around[0] < around[1] <= high.parameter
+    assert high.parameter - low.parameter <= 6
+
+
+def made_of(loss_of: Callable[[int], float]) -> Callable[[int], Point]:
+    return lambda parameter: Point(parameter, (loss_of(parameter),) * 2, (100, 10))
+
+
+@given(st.lists(st.floats(0, 1), min_size=52, max_size=52), st.integers(0, 51))
+def test_whatever_the_losses_an_end_is_measured_before_anything_is_said_of_it(
+    losses: list[float], start: int
+) -> None:
+    asked: list[int] = []
+
+    def measure(parameter: int) -> Point:
+        asked.append(parameter)
+        return Point(parameter, (losses[parameter],) * 2, (100, 10))
+
+    points = search(measure, 0.5, start=start, most=51)
+    assert len(asked) == len(set(asked)) <= 1 + 6 + REFINEMENTS
+    found = Curve(points, 0.5)
+    low, high = found.around
+    assert (low is high) == (not found.reached or found.exceeded)
+    if not found.reached:
+        assert points[0].parameter == 0
+    if found.exceeded:
+        assert points[-1].parameter == 51
+
+
+@pytest.mark.parametrize(("loss", "end"), [(0.2, 0), (0.05, 51)])
+def test_a_flat_loss_is_followed_to_an_end(loss: float, end: int) -> None:
+    points = search(made_of(lambda _: loss), TARGET, start=26, most=51)
+    assert Curve(points, TARGET).nearest.parameter == end
+    assert len(points) <= 6
+
+
 def test_a_first_frame_counts_as_one_of_many() -> None:
     found = curve(6400, 100)
     assert found.plain_bytes_per_frame() == pytest.approx(
         math.sqrt((6400 + 63 * 200) / 64 * (6400 + 63 * 50) / 64)
     )
+
+
+def test_later_key_frames_do_not_count_as_inter_frames() -> None:
+    sizes = tuple(6400 if number % KEYINT == 0 else 100 for number in range(2 * KEYINT + 2))
+    found = Curve([Point(24, (TARGET,) * len(sizes), sizes)], TARGET)
+    assert found.plain_bytes_per_frame() == (6400 + 63 * 100) / 64
+    spread = found.bytes_per_frame(draws_of([len(sizes)], 4, options=1).frames[0])
+    assert np.ptp(spread) == 0
 
 
 # --- which cuts -------------------------------------------------------------------------------
@@ -136,6 +207,20 @@ def test_many_cuts_are_thinned_and_the_ends_stay() -> None:
     assert (found[0].split, found[-1].split) == ("c1", "c39")
     assert "of the 39 cuts" in words
     gaps = np.diff([each.edge_share for each in found])
+    assert gaps.max() < 4 * gaps.min()
+
+
+def test_cuts_of_unknown_cost_are_not_at_one_place() -> None:
+    def free(number: int) -> Candidate:
+        return replace(listed(f"c{number}", 0, 10), cost=SplitCost(0, 0))
+
+    found, words = chosen([free(number) for number in range(3)], 3000)
+    assert [each.split for each in found] == ["c0", "c1", "c2"]
+    assert "equally large edges" not in words
+    found, words = chosen([free(number) for number in range(40)], 3000)
+    assert len(found) == MOST_CUTS
+    assert "spread widest over their order" in words
+    gaps = np.diff([int(each.split[1:]) for each in found])
     assert gaps.max() < 4 * gaps.min()
 
 
@@ -208,6 +293,21 @@ def test_what_does_not_reach_the_loss_is_not_ranked() -> None:
     assert f"{REMOTE} does not come to a loss of 0.1" in plan.remarks()[0]
 
 
+def test_what_loses_less_at_its_coarsest_is_ranked_and_said() -> None:
+    early, late, remote, edge = make_options()
+    fine = tuple(
+        Point(each.parameter, tuple(loss / 10 for loss in each.losses), each.frame_bytes)
+        for each in late.curves[0].points
+    )
+    spared = Option("late", "cut", (Curve(fine, TARGET),), late.seconds, late.facts)
+    plan = make_plan(options=[early, spared, remote, edge])
+    assert plan.rankings["rate"].best == "late"
+    assert plan.remarks()[0] == (
+        "late loses less than 0.1 even at its coarsest: its bytes are more than are needed."
+    )
+    assert "coarsest" not in make_plan().remarks()[0]
+
+
 def test_several_clips_are_resampled_too() -> None:
     draws = draws_of([5, 9], 4, options=2)
     assert [each.shape for each in draws.frames] == [(RESAMPLINGS + 1, 5), (RESAMPLINGS + 1, 9)]
@@ -254,7 +354,15 @@ def test_the_table_says_what_is_best() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "shown"), [(2e6, "2 Mbit/s"), (1.5e3, "1.5 kbit/s"), (1e9, "1 Gbit/s")]
+    ("rate", "shown"),
+    [
+        (2e6, "2 Mbit/s"),
+        (1.5e3, "1.5 kbit/s"),
+        (1e9, "1 Gbit/s"),
+        (999_999, "1 Mbit/s"),
+        (999.9, "1 kbit/s"),
+        (999, "999 bit/s"),
+    ],
 )
 def test_rates_are_written_short(rate: float, shown: str) -> None:
     assert rate_shown(rate) == shown

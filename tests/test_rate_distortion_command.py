@@ -77,6 +77,14 @@ def test_weights_of_a_file_count_by_content_and_show_by_name(tmp_path: Path) -> 
     assert job(weights=str(second)).key != key
 
 
+def test_a_file_with_a_published_name_is_prepared_for_as_published(tmp_path: Path) -> None:
+    mine, published = tmp_path / "mine.pth", tmp_path / "resnet50-0676ba61.pth"
+    mine.write_bytes(b"one")
+    published.write_bytes(b"one")
+    keys = {job(model="resnet50", weights=str(path)).key for path in (mine, published)}
+    assert len(keys) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -38,6 +38,7 @@ __all__ = [
     "Address",
     "Duration",
     "Fingerprint",
+    "FiniteRange",
     "FrameRange",
     "FrameSize",
     "Target",
@@ -193,6 +194,22 @@ class Numbering(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as a
         if not (text.isascii() and text.isdigit()):
             self.fail(f"{value!r} is neither a number nor order", param, ctx)
         return int(text)
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers, which infinity and what is no number are outside of."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
 
 
 class Target(click.ParamType):  # type: ignore[type-arg,unused-ignore] # as above

@@ -6,10 +6,10 @@ import math
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -22,12 +22,13 @@ from codec.cli.parameters import (
     PREPROCESSING,
     TASK,
     WEIGHTS,
+    FiniteRange,
     own_files,
     weight_file,
 )
-from codec.cli.terminal import check_files, say, write_json
+from codec.cli.terminal import check_files, refuse_terminal, say, write_json
 from codec.errors import JobError
-from codec.files.outputs import open_output
+from codec.files.outputs import open_output, temporary_folder
 
 if TYPE_CHECKING:
     from codec.planning.plan import Plan
@@ -125,14 +126,14 @@ def _number(text: str) -> float:
 )
 @click.option(
     "--edge-slowdown",
-    type=click.FloatRange(0.01, 1000),
+    type=FiniteRange(0.01, 1000),
     default=1.0,
     show_default=True,
     help="How many times slower than this machine the edge device is.",
 )
 @click.option(
     "--fidelity",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="What a frame may lose, in the unit of the task's loss (of classes kl, in nats; of things "
     "found their distortion); rates are compared there. Default: what calibration allows, of "
     "classes 0.07.",
@@ -189,6 +190,9 @@ def plan(
     """Say where to cut a network for CLIPS and a link: what each cut takes at the edge, on the link
     and in the cloud at equal loss of the task, beside the pictures by x265 and the whole network at
     the edge.
+
+    Times are processor seconds of this machine; reading, resizing and conversion of colours are not
+    counted, as they are the same for all or a camera's.
     """
     from codec.planning.measurement import Setting
     from codec.planning.planner import Request, make_plan
@@ -199,19 +203,18 @@ def plan(
     if len(set(names)) < len(names):
         raise click.UsageError("two clips have the same name; a plan tells them apart by it")
     pictures = _pictures(photographs)
-    check_files(
-        {"-o": output, "--page": page},
-        [
-            *(("CLIPS", path) for path in clips),
-            *(("--photographs", path) for path in pictures),
-            *own_files(model, task),
-            ("--weights", weight_file(weights)),
-            ("--preprocessing", preprocessing),
-        ],
-        force=force,
-    )
+    inputs: list[tuple[str, str | Path | None]] = [
+        *(("CLIPS", path) for path in clips),
+        *(("--photographs", path) for path in pictures),
+        *own_files(model, task),
+        ("--weights", weight_file(weights)),
+        ("--preprocessing", preprocessing),
+    ]
+    check_files({"-o": output, "--page": page}, inputs, force=force)
     if page is not None:
         _needs_templates()
+    if page == "-":
+        refuse_terminal("stdout")
     request = Request(
         clips=clips,
         setting=Setting(model, weights, preprocessing, task, frames, effort),
@@ -221,16 +224,22 @@ def plan(
         photographs=pictures,
     )
     with ExitStack() as stack:
-        folder = resume or Path(stack.enter_context(TemporaryDirectory(prefix="lmc-plan-")))
+        folder = resume or stack.enter_context(temporary_folder("lmc-plan-"))
+        paths = [*(path for _, path in inputs), *photographs, resume, output, page]
         made = make_plan(
-            request, folder, command=_command(), quiet=quiet or not sys.stderr.isatty()
+            request,
+            folder,
+            command=_command(sys.argv[1:], [Path(path) for path in paths if path is not None]),
+            quiet=quiet or not sys.stderr.isatty(),
         )
+    shown = b"" if page is None else _page(made)  # before anything is written
     if output is not None:
         write_json(output, made.to_json(), force=force)
     if page is not None:
-        _write_page(page, made, force=force)
+        with open_output(page, force=force) as file:
+            file.write(shown)
     if not quiet:
-        say(plan_text(made), err=output == "-")
+        say(plan_text(made), err="-" in (output, page))
 
 
 def _pictures(given: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -255,15 +264,31 @@ def _needs_templates() -> None:
         )
 
 
-def _write_page(path: str, made: Plan, *, force: bool) -> None:
+def _page(made: Plan) -> bytes:
     from codec.planning.page import plan_page
 
-    with open_output(path, force=force) as file:
-        file.write(plan_page(made).encode())
+    return plan_page(made).encode()
 
 
-def _command() -> str:
+def _command(words: Sequence[str], paths: Sequence[Path]) -> str:
     """Give the command as typed, but files by name only: whose folders they are in is nobody's
     affair.
+
+    Args:
+        words: what was typed behind `lmc`.
+        paths: those among them, alone or behind an option: PATH, --x=PATH, -oPATH.
     """
-    return shlex.join(["lmc", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
+    from codec.models.boundary import printable
+
+    def named(word: str) -> str:
+        starts = [0]
+        if word.startswith("--"):
+            starts += [word.find("=") + 1]
+        elif word.startswith("-"):
+            starts += range(2, len(word))
+        for start in starts:
+            if Path(word[start:]) in paths:
+                return word[:start] + (Path(word[start:]).name or word[start:])
+        return word
+
+    return shlex.join(["lmc", *(printable(named(word)) for word in words)])

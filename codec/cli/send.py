@@ -27,6 +27,7 @@ from codec.cli.parameters import (
     WEIGHTS,
     Address,
     Fingerprint,
+    FiniteRange,
     Target,
     own_files,
     split_or_default,
@@ -95,7 +96,7 @@ SECONDS = 0.5
 )
 @click.option(
     "--fps",
-    type=click.FloatRange(0.01, 1000),
+    type=FiniteRange(0.01, 1000),
     help="Read a file at this rate in place of its own.",
 )
 @click.option(

@@ -2,7 +2,8 @@
 
     check_outputs ─► before any work: may all outputs be written, is none of them an input?
     open_output   ─► a hidden file beside the output, renamed when all went well
-    ended_by_signals ─► around a command: a signal ends it, and no hidden file stays
+    temporary_folder ─► what a command keeps while it works
+    ended_by_signals ─► around a command: a signal ends it, and nothing temporary stays
     told_of_signals  ─► around what a signal may ask to come to its end by itself
 
 Knows names and bytes, nothing of what is written.  `open_output` alone leaves signals as they are,
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -36,6 +38,7 @@ __all__ = [
     "one_line",
     "open_output",
     "standard_stream",
+    "temporary_folder",
     "told_of_signals",
 ]
 
@@ -49,7 +52,7 @@ _told: list[Callable[[], object]] = []
 """Who is told of the next signal, in place of an end."""
 _temporaries: set[Path] = set()
 _making = threading.Lock()
-"""Held while a temporary file comes into being or gets its final name."""
+"""Held while a temporary file or folder comes into being, or a file gets its final name."""
 
 
 # --- before any work ------------------------------------------------------------------------------
@@ -260,6 +263,19 @@ def open_output(path: str, *, force: bool = False) -> Iterator[BinaryIO]:
         _temporaries.discard(temporary)
 
 
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Make a folder that is removed with all that is in it, however its use ends."""
+    with _making:
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        _temporaries.add(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _temporaries.discard(folder)
+
+
 def _put(temporary: Path, target: Path, *, force: bool) -> None:
     """Give a file its final name; without `force` only one that nothing else has taken since."""
     if not force:
@@ -286,7 +302,7 @@ def _umask() -> int:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let signals end the process at once, status 128 + number, after removing temporary files.
+    """Let signals end the process at once, status 128 + number, after removing what is temporary.
 
     A thread does it: Python's own handlers wait for the main thread to come back from C, which may
     take as long as the network or a reader of a pipe likes.  What is ignored stays so, as under
@@ -341,8 +357,11 @@ def _watch(reading: socket, ends: frozenset[int]) -> None:
 def _end(number: int) -> NoReturn:
     _making.acquire(timeout=PATIENCE)  # and never released: no file appears from here on
     for temporary in tuple(_temporaries):
-        with suppress(OSError):
-            temporary.unlink()
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                temporary.unlink()
     with suppress(OSError):
         os.write(2, f"lmc: ended by {signal.Signals(number).name}\n".encode())
     os._exit(128 + number)

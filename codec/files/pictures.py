@@ -16,6 +16,7 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from codec.errors import VideoError
 from codec.files.video_coders import VideoCoder, code_video
 
 __all__ = [
@@ -111,7 +112,7 @@ def _integers(samples: NDArray[np.float64], pixel_format: str) -> NDArray[Any]:
 @dataclass(frozen=True, slots=True)
 class CodedFrames:
     """RGB frames after a video codec: `images` are (N, H, W, 3), 0 to 255 and not rounded; seconds
-    are of all frames, conversions included.
+    are of all frames, of coding alone.
     """
 
     images: NDArray[np.float32]
@@ -133,20 +134,15 @@ def code_frames(
     Raises:
         VideoError: this FFmpeg has no such codec, or it does not take frames of that size.
     """
-    start = clock()
+    height, width = rgb.shape[1:3]
+    if pixel_format.startswith("yuv420p") and (height % 2 or width % 2):
+        raise VideoError(f"{pixel_format} takes even sides, found frames of {width}x{height}")
     pictures = [
         VideoFrame.from_ndarray(picture, format=pixel_format)
         for picture in to_pictures(rgb, pixel_format)
     ]
-    converted = clock() - start
     coded = code_video(pictures, coder, crf, pixel_format, clock=clock)
-    start = clock()
     images = from_pictures(
         [frame.to_ndarray(format=pixel_format) for frame in coded.frames], pixel_format
     )
-    return CodedFrames(
-        images,
-        coded.frame_bytes,
-        converted + coded.seconds["encode"],
-        clock() - start + coded.seconds["decode"],
-    )
+    return CodedFrames(images, coded.frame_bytes, coded.seconds["encode"], coded.seconds["decode"])

@@ -41,7 +41,7 @@ __all__ = [
 
 
 FRAME_RATE = Fraction(25)  # what the encoders are told; only their reading of crf depends on it
-KEYINT = 64
+KEYINT = 64  # frames from key frame to key frame, that rates are stated for
 
 # One thread; without wavefronts, whose entry points and restarted contexts cost bits; without the
 # SEI that carries the encoder's settings (some 2.3 kB).

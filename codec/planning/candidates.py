@@ -38,7 +38,8 @@ class Candidate:
 def candidates(
     model: str, input_size: tuple[int, int], splits: Sequence[str] = ()
 ) -> tuple[list[Candidate], str]:
-    """Return the cuts to measure, in the order of the network, and in words how they were chosen.
+    """Return the cuts to measure, and in words how they were chosen: in the order of the network,
+    or those asked for in the order in which they were.
 
     Args:
         model: a name or a file, as of `describe_costs`.
@@ -69,19 +70,19 @@ def chosen(listed: Sequence[Candidate], samples: int) -> tuple[list[Candidate], 
         samples: of a picture; a cut with more elements sends more numbers than the picture has.
     """
     small = [each for each in listed if each.elements < samples]
-    apart: list[Candidate] = []
-    for each in small:
-        if apart and each.edge_share - apart[-1].edge_share < SAME_COST:
-            if each.elements < apart[-1].elements:
-                apart[-1] = each
-            continue
-        apart.append(each)
+    known = any(each.cost.edge_macs + each.cost.cloud_macs for each in small)
+    if known:
+        apart = _apart(small)
+        places = {each.split: each.edge_share for each in apart}
+    else:  # cuts that cost nothing are not at one place: nobody counts this network's operations
+        apart = small
+        places = {each.split: number for number, each in enumerate(apart)}
     kept = list(apart)
     while len(kept) > MOST_CUTS:
         # what lies closest to its neighbours tells least; the first and the last stay
         gaps = [
-            kept[place + 1].edge_share - kept[place - 1].edge_share
-            for place in range(1, len(kept) - 1)
+            places[kept[number + 1].split] - places[kept[number - 1].split]
+            for number in range(1, len(kept) - 1)
         ]
         del kept[1 + gaps.index(min(gaps))]
     words = [f"{len(kept)} of the {len(listed)} cuts listed by lmc models"]
@@ -90,5 +91,18 @@ def chosen(listed: Sequence[Candidate], samples: int) -> tuple[list[Candidate], 
     if len(apart) < len(small):
         words.append("of several with equally large edges that with the fewest elements")
     if len(kept) < len(apart):
-        words.append(f"the {MOST_CUTS} spread widest over the network's multiplications")
+        over = "the network's multiplications" if known else "their order"
+        words.append(f"the {MOST_CUTS} spread widest over {over}")
     return kept, ", ".join(words)
+
+
+def _apart(small: Sequence[Candidate]) -> list[Candidate]:
+    """Keep of cuts at one place the one with the fewest elements."""
+    apart: list[Candidate] = []
+    for each in small:
+        if apart and each.edge_share - apart[-1].edge_share < SAME_COST:
+            if each.elements < apart[-1].elements:
+                apart[-1] = each
+            continue
+        apart.append(each)
+    return apart

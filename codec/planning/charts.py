@@ -38,7 +38,7 @@ PARTS = (
 
 
 def numbers_of(plan: Plan) -> dict[str, str]:
-    """Number the cuts in the order of the network; R is remote inference, E the edge alone."""
+    """Number the cuts in the order of the plan; R is remote inference, E the edge alone."""
     found: dict[str, str] = {}
     for row in plan.rows:
         count = sum(not each.isalpha() for each in found.values())
@@ -176,18 +176,28 @@ class _Drawing:
 
 def _nice_steps(largest: float, most: int) -> list[float]:
     """Return round numbers from 0 up to the largest."""
-    rough = largest / most
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    step = _nice_step(largest / most)
     return [step * number for number in range(int(largest / step) + 1)]
 
 
+def _nice_step(least: float) -> float:
+    """Return 1, 2 or 5 times a power of ten, no smaller than asked."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
+
+
 def _decades(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times powers of ten within a range, of many decades only the powers."""
+    """Return 1, 2 and 5 times powers of ten within a range, of many decades only the powers; within
+    a range that holds hardly any of them, other round numbers.
+    """
     factors = (1, 2, 5) if high / low < 300 else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     found = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
-    return [value for value in found if low <= value <= high]
+    found = [value for value in found if low <= value <= high]
+    if len(found) > 1:
+        return found
+    step = _nice_step((high - low) / 4)
+    return [step * number for number in range(math.ceil(low / step), int(high / step) + 1)]
 
 
 def _apart(wanted: Mapping[str, float], low: float, high: float) -> dict[str, float]:
@@ -221,7 +231,7 @@ def trade_off(plan: Plan, width: float) -> Markup:
     )
     drawing.axes(
         [(value / right, f"{value:g}") for value in _nice_steps(right, 10 if width > 600 else 4)],
-        [(up(value), f"{value:,.0f}") for value in _decades(low, high)],
+        [(up(value), f"{value:,.10g}") for value in _decades(low, high)],
         ("busy edge, milliseconds a frame", "bytes a frame"),
     )
     for row in plan.rows:
@@ -302,7 +312,7 @@ def over_rates(plan: Plan, width: float) -> Markup:
     )
     drawing.axes(
         [(across(rate), _brief(rate)) for rate in (1e4, 1e5, 1e6, 1e7, 1e8, 1e9)],
-        [(up(value), f"{value:,.0f}") for value in _decades(low, high)],
+        [(up(value), f"{value:,.10g}") for value in _decades(low, high)],
         ("rate of the link", "latency, milliseconds"),
     )
     winners = {each.best for each in plan.rates}

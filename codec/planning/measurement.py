@@ -4,13 +4,17 @@
     RemoteJob    the pictures of a clip coded by x265, and the whole network on what comes back
     TimesJob     all stages of all options at what was found, and the whole network, in turns
 
-Times are processor seconds of one thread, so that other work on the machine does not count.  A clip
-is known by its name and content: in another folder it is the same clip.
+Times are processor seconds of one thread, so that other work on the machine does not count, and of
+inter frames.  They begin with the picture at the network's size: reading and resizing are the same
+for all, and conversion between RGB and YCbCr is not counted at either end, since a camera has YCbCr
+for x265 and cuts are given RGB.  What makes the network's input of a picture counts.  A clip is
+known by its name and content: in another folder it is the same clip.
 """
 
 from __future__ import annotations
 
 import math
+import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +41,7 @@ from codec.files.video_coders import LOW_DELAY, X265_PLAIN, x265
 from codec.format.constants import MAX_QP
 from codec.format.header import Preprocessing
 from codec.format.packets import FramePacket
+from codec.format.profile import Profile
 from codec.models.networks import Network, open_network
 from codec.models.preprocessing import (
     default_preprocessing,
@@ -53,7 +58,7 @@ from codec.pipeline.network_tasks import described, task_of
 from codec.pipeline.options import VideoOptions
 from codec.pipeline.profiles import shipped_for
 from codec.planning.search import KEYINT, Point, search
-from codec.running.keys import file_hash, key_of
+from codec.running.keys import file_hash, key_of, weights_identity
 from codec.tasks.task import Geometry, Task
 
 __all__ = [
@@ -71,6 +76,8 @@ __all__ = [
 
 TIMED_PIXELS, TIMED_WHOLE = "pixels", "whole"
 """Names of options that are no cut, among times."""
+_FIRST_PIXELS = "the first picture"
+"""What x265 takes for it is not what it takes for the others."""
 
 PIXEL_FORMATS = ("yuv420p", "yuv444p")
 """That x265 is tried with, the better of which counts."""
@@ -78,7 +85,7 @@ X265 = f"{LOW_DELAY}:rc-lookahead=0:{X265_PLAIN}"
 """A picture comes out before the next goes in; what serves the eye is off."""
 START_QP, START_CRF, MOST_CRF = 24, 26, 51
 TIMED_FRAMES, REPEATS = 8, 3
-"""Frames that the network is timed on, and how often each: the fastest counts."""
+"""Inter frames that are timed, behind a key frame, and how often each: the fastest counts."""
 PAIRS, VIEWS = 12, 2
 """Of a video that a profile is measured on, pairs of frames; of a photograph, views."""
 
@@ -101,9 +108,7 @@ class Setting:
         return {
             "version": __version__,
             "model": model_name(self.model),
-            "weights": file_hash(Path(self.weights))
-            if Path(self.weights).is_file()
-            else self.weights,
+            "weights": weights_identity(self.model, self.weights, self.preprocessing),
             "preprocessing": None if self.preprocessing is None else file_hash(self.preprocessing),
             "task": described(self.task),
             "frames": self.frames,
@@ -181,11 +186,25 @@ class CutJob:
         }
 
     def _of_profile(self) -> dict[str, Any]:
-        sources = self.photographs or self.clips
-        return self.setting.identity() | {
-            "split": self.split,
-            "calibrated": [file_hash(path) for path in sources],
-        }
+        shipped = self._shipped()
+        profile: object = (
+            shipped.hash.hex()
+            if shipped is not None
+            else [
+                self._profile_from(),
+                self._views,
+                [file_hash(path) for path in self._sources],
+            ]
+        )
+        return self.setting.identity() | {"split": self.split, "profile": profile}
+
+    @property
+    def _sources(self) -> tuple[Path, ...]:
+        return self.photographs or self.clips
+
+    @property
+    def _views(self) -> int:
+        return VIEWS if self.photographs else PAIRS
 
     @property
     def label(self) -> str:
@@ -244,17 +263,17 @@ class CutJob:
             preprocessing=self.setting.preprocessing,
             task=self.setting.task,
             frames=(0, self.setting.frames),
-            profile=None if self._shipped() else self._calibrated(),
+            profile=None if self._shipped() is not None else self._calibrated(),
             config=self.config,
         )
         return EdgeSource(self.path, options)
 
-    def _shipped(self) -> bool:
+    def _shipped(self) -> Profile | None:
         network = _network(self.setting)
-        return shipped_for(network.name, self.split, network.hash) is not None
+        return shipped_for(network.name, self.split, network.hash)
 
     def _profile_from(self) -> str:
-        if self._shipped():
+        if self._shipped() is not None:
             return "shipped"
         return "photographs" if self.photographs else "clips"
 
@@ -266,9 +285,9 @@ class CutJob:
         shown, network = look(self.setting, self.path), _network(self.setting)
         profile = calibrate(
             split_model(network.module, self.split, shown.size, network.name),
-            self.photographs or self.clips,
+            self._sources,
             shown.preprocessing,
-            CalibrationOptions(views=VIEWS if self.photographs else PAIRS),
+            CalibrationOptions(views=self._views),
             task=_task(self.setting),
             weights_hash=network.hash,
         )
@@ -397,8 +416,10 @@ class TimesJob:
             "cuts": [[job.key, qp] for job, qp in self.cuts],
             "remote": None if self.remote is None else [self.remote[0].key, self.remote[1]],
             "clip": self.content,
-            "frames": TIMED_FRAMES,
+            "inter_frames": TIMED_FRAMES,
             "repeats": REPEATS,
+            "machine": platform.node(),
+            "torch": torch.__version__,
         }
         return key_of("times", f"times {self.path.name}", identity)
 
@@ -415,21 +436,29 @@ class TimesJob:
     def run(self) -> Result:
         """Return by option, a split, `TIMED_PIXELS` or `TIMED_WHOLE`, and by stage the seconds of
         every timed frame, each the least of all repeats; and how much longer a repeat took.
+
+        The first frame of the clip is not among them.
         """
         with torch.no_grad(), ExitStack() as stack:
             options = {
                 job.split: stack.enter_context(_Timed.open(job, qp)) for job, qp in self.cuts
             }
             shown, module = look(self.setting, self.path), _network(self.setting).module
-            images = [normalise(rgb, shown.preprocessing) for rgb in shown.rgb[:TIMED_FRAMES]]
-            module(images[0])  # warms caches up
+            pictures = shown.rgb[: 1 + TIMED_FRAMES]
+
+            def whole(rgb: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - whatever the network gives
+                return module(normalise(rgb, shown.preprocessing))
+
+            whole(pictures[0])  # warms caches up
             passes: list[dict[str, dict[str, list[float]]]] = []
             for _ in range(REPEATS):
                 passes.append({split: timed.once() for split, timed in options.items()})
-                whole = [_clocked(lambda: module(image))[1] for image in images]  # noqa: B023
-                passes[-1][TIMED_WHOLE] = {"cloud": whole}
+                passes[-1][TIMED_WHOLE] = {
+                    "cloud": [_clocked(lambda: whole(rgb))[1] for rgb in pictures[1:]]  # noqa: B023
+                }
                 if self.remote is not None:
-                    passes[-1][TIMED_PIXELS] = self._x265(shown.rgb[:TIMED_FRAMES], *self.remote)
+                    passes[-1][_FIRST_PIXELS] = self._x265(pictures[:1], *self.remote)
+                    passes[-1][TIMED_PIXELS] = self._x265(pictures, *self.remote)
         found = {
             name: {
                 stage: [
@@ -439,16 +468,19 @@ class TimesJob:
             }
             for name, stages in passes[0].items()
         }
+        if self.remote is not None:
+            first, count = found.pop(_FIRST_PIXELS), len(pictures) - 1
+            found[TIMED_PIXELS] = {
+                stage: [max(total - first[stage][0], 0.0) / count] * count
+                for stage, (total,) in found[TIMED_PIXELS].items()
+            }
         return {"seconds": found, "excess": _excess(passes)}
 
     @staticmethod
     def _x265(rgb: NDArray[np.uint8], job: RemoteJob, crf: int) -> dict[str, list[float]]:
+        """Time all pictures together: x265 gives no times of each."""
         coded = code_frames(rgb, x265(X265), crf, job.pixel_format, clock=time.process_time)
-        count = len(rgb)
-        return {
-            "encode": [coded.encode_seconds / count] * count,
-            "decode": [coded.decode_seconds / count] * count,
-        }
+        return {"encode": [coded.encode_seconds], "decode": [coded.decode_seconds]}
 
 
 def _excess(passes: Sequence[dict[str, dict[str, list[float]]]]) -> float:
@@ -472,13 +504,13 @@ class _Timed:
     def open(cls, job: CutJob, qp: int) -> Iterator[_Timed]:
         source = job.source()
         try:
-            frames = list(islice(source.frames, TIMED_FRAMES))
+            frames = list(islice(source.frames, 1 + TIMED_FRAMES))
             yield cls(source, frames, replace(job.config, qp=qp))
         finally:
             source.close()
 
     def once(self) -> dict[str, list[float]]:
-        """Take the frames through all stages: seconds of each frame by stage."""
+        """Take the frames through all stages: seconds of each inter frame by stage."""
         source = self.source
         coder = _Coder(source, self.config)
         seconds: dict[str, list[float]] = {
@@ -492,7 +524,7 @@ class _Timed:
             decoded, taken = _clocked(lambda: coder.decode(packet))  # noqa: B023
             seconds["decode"].append(taken)
             seconds["cloud"].append(_clocked(lambda: source.split.cloud(_batched(decoded)))[1])  # noqa: B023
-        return seconds
+        return {stage: taken[1:] for stage, taken in seconds.items()}
 
 
 def _point(

@@ -65,13 +65,19 @@ class Option:
         """Tell whether the loss that was asked for is reached on all clips."""
         return all(curve.reached for curve in self.curves)
 
+    @property
+    def exceeded(self) -> bool:
+        """Tell whether less is lost even at the coarsest, on some clip."""
+        return any(curve.exceeded for curve in self.curves)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """An option over the link.
 
     `latency_interval_seconds` and `bytes_interval` hold 95 % of the resamplings; `bytes_by_clip` is
-    what each clip takes per frame; `key_frame_latency_seconds` is the latency of a key frame.
+    what each clip takes per frame; `key_frame_latency_seconds` is the latency of a key frame by its
+    bytes, as if it were computed as fast as others.
     """
 
     name: str
@@ -103,7 +109,8 @@ class Plan:
     """Options over a link.
 
     Args:
-        options: in the order of the network; the whole of it on either side last.
+        options: cuts in the order of the network, or as they were asked for; the whole of it on
+            either side last.
         terms: link, slowdown, power.
         settings: as in the module's docstring.
         provenance: of the command.
@@ -293,6 +300,12 @@ class Plan:
             f"{option.name} does not come to a loss of {target:g} at its finest and is not ranked."
             for option in self.options
             if not option.reached
+        ]
+        lines += [
+            f"{option.name} loses less than {target:g} even at its coarsest: its bytes are more "
+            "than are needed."
+            for option in self.ranked
+            if option.exceeded
         ]
         if self.rankings:
             cut = self.rankings["latency_of_cuts"].best

@@ -5,7 +5,7 @@ together.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from codec import __version__
-from codec.errors import JobError, ModelError
+from codec.errors import JobError, ModelError, VideoError
 from codec.files.video_coders import parameters_of, x265
+from codec.models.boundary import printable
 from codec.models.networks import open_network
 from codec.models.sources import is_file
-from codec.pipeline.network_tasks import described, task_of
+from codec.pipeline.network_tasks import described, task_files, task_of
 from codec.planning.candidates import Candidate, candidates
 from codec.planning.measurement import (
     PIXEL_FORMATS,
@@ -38,6 +39,8 @@ from codec.running.keys import file_hash
 
 __all__ = ["Request", "make_plan"]
 
+CUT_FACTS = ("elements", "tensors", "profile", "profile_bytes")
+"""What is known of a cut besides its points."""
 PROFILES = {
     "shipped": "shipped",
     "clips": "measured on the clips themselves, so that their rates are flattered",
@@ -61,6 +64,15 @@ class Request:
     splits: tuple[str, ...] = ()
     photographs: tuple[Path, ...] = ()
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return all that is read."""
+        setting = self.setting
+        given = [Path(setting.model)] if is_file(setting.model) else []
+        given += [Path(setting.weights)] if Path(setting.weights).is_file() else []
+        given += [] if setting.preprocessing is None else [setting.preprocessing]
+        return (*self.clips, *self.photographs, *given, *task_files(setting.task))
+
 
 def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = False) -> Plan:
     """Measure what is not yet in a folder, and make the plan.
@@ -72,13 +84,14 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
         quiet: no progress.
 
     Raises:
-        FeatureCodecError: a clip, the network or the task is none, or no cut of it can be coded.
+        FeatureCodecError: a clip, the network or the task is none, the network sees clips in
+            different sizes, or no cut of it can be coded.
     """
     setting, clips = request.setting, request.clips
     task = task_of(described(setting.task), open_network(setting.model, setting.weights).name)
     target = task.target if request.fidelity is None else request.fidelity
-    first = look(setting, clips[0])
-    found, chosen = candidates(setting.model, first.size, request.splits)
+    size = _seen(setting, clips)
+    found, chosen = candidates(setting.model, size, request.splits)
     if not found:
         raise ModelError(f"{setting.model}: has no cut to plan with; `lmc models` lists them")
     splits = tuple(each.split for each in found)
@@ -113,7 +126,10 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
     options: list[Option] = []
     refused: list[dict[str, str]] = []
     for candidate in found:
-        results = [store.read(job.key) for job in cuts[candidate.split]]
+        results = [
+            store.read(job.key, complete=_has("points", *CUT_FACTS))
+            for job in cuts[candidate.split]
+        ]
         if not _refused(candidate.split, results, refused):
             options.append(_cut(candidate, results, target))
     if not options:
@@ -132,7 +148,7 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
         hashes[0],
     )
     _complete([times], store, quiet)
-    timed = store.read(times.key)
+    timed = store.read(times.key, complete=_has("seconds", "excess"))
     seconds: dict[str, dict[str, tuple[float, ...]]] = {
         name: {stage: tuple(values) for stage, values in stages.items()}
         for name, stages in timed["seconds"].items()
@@ -147,16 +163,18 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
         options,
         request.terms,
         settings={
-            "model": Path(setting.model).name if is_file(setting.model) else setting.model,
-            "weights": Path(setting.weights).name,
+            "model": printable(Path(setting.model).name)
+            if is_file(setting.model)
+            else setting.model,
+            "weights": printable(Path(setting.weights).name),
             "task": task.name,
             "loss": task.loss,
             "target": target,
             "effort": setting.effort,
-            "clips": [path.name for path in clips],
+            "clips": [printable(path.name) for path in clips],
             "frames": frames,
-            "input_width": first.size[1],
-            "input_height": first.size[0],
+            "input_width": size[1],
+            "input_height": size[0],
             "cuts": chosen,
             "profiles": _profiles(options),
             "x265": parameters_of(x265(X265), 0, "yuv420p")["library"],
@@ -173,13 +191,47 @@ def make_plan(request: Request, folder: Path, *, command: str, quiet: bool = Fal
             },
             "machine": f"{platform.system()} {platform.machine()}",
         },
-        refused=refused,
+        refused=[
+            {
+                "split": each["split"],
+                "reason": _by_name(each["reason"], [*request.files, folder / "profiles"]),
+            }
+            for each in refused
+        ],
         times_excess=timed["excess"],
     )
 
 
+def _seen(setting: Setting, clips: Sequence[Path]) -> tuple[int, int]:
+    """Look at all clips before any work is done on one; return height and width of what the network
+    sees of each.
+    """
+    sizes = [look(setting, path).size for path in clips]
+    for path, size in zip(clips, sizes, strict=True):
+        if size != sizes[0]:
+            (height, width), (first_height, first_width) = size, sizes[0]
+            raise VideoError(
+                f"{path}: frames of {width}x{height}, those of {clips[0]} are "
+                f"{first_width}x{first_height} for the network; plan with clips of one size"
+            )
+    return sizes[0]
+
+
+def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Tell of a result whether it has all that is read from it, or says why there is none."""
+    return lambda result: "refused" in result or result.keys() >= set(names)
+
+
+def _by_name(text: str, paths: Sequence[Path]) -> str:
+    """Name files in a text without their folders, the longest path first."""
+    for path in sorted(paths, key=lambda each: -len(str(each))):
+        text = text.replace(str(path), path.name)
+    return printable(text)
+
+
 def _complete(jobs: Sequence[Job], store: Store, quiet: bool) -> None:
-    failed = complete(jobs, store, quiet=quiet)
+    # what was refused may be taken now: another FFmpeg, a task's extra installed meanwhile
+    failed = complete(jobs, store, again=lambda result: "refused" in result, quiet=quiet)
     if failed:
         raise JobError(f"{len(failed)} of {len(jobs)} measurements failed, the first: {failed[0]}")
 
@@ -196,9 +248,7 @@ def _refused(
 
 def _cut(candidate: Candidate, results: Sequence[Mapping[str, Any]], target: float) -> Option:
     first = results[0]
-    facts: dict[str, Any] = {
-        name: first[name] for name in ("elements", "tensors", "profile", "profile_bytes")
-    }
+    facts: dict[str, Any] = {name: first[name] for name in CUT_FACTS}
     if candidate.tensors:
         facts |= {
             "edge_macs": candidate.cost.edge_macs,
@@ -217,7 +267,7 @@ def _remote(
     """Return remote inference in the better of the formats, if x265 takes the pictures."""
     found = []
     for taken, of_format in jobs.items():
-        results = [store.read(job.key) for job in of_format]
+        results = [store.read(job.key, complete=_has("points")) for job in of_format]
         if not _refused(f"{REMOTE}, {taken}", results, refused):
             curves = tuple(_curve(result, target) for result in results)
             found.append(Option(REMOTE, "remote", curves, {}, {"pixel_format": taken}))

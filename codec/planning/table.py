@@ -69,7 +69,8 @@ def _ms(seconds: float) -> str:
 
 
 def rate_shown(bits_per_second: float) -> str:
-    """Write a rate."""
+    """Write a rate with three digits."""
+    bits_per_second = float(f"{bits_per_second:.3g}")  # which may be a larger unit's
     for size, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
         if bits_per_second >= size:
             return f"{bits_per_second / size:.3g} {unit}"
@@ -100,8 +101,9 @@ def notes(plan: Plan) -> list[str]:
         f"Profiles: {settings['profiles']}. They go over once, {min(once) / 1000:.0f} to "
         f"{max(once) / 1000:.0f} kB, which is not counted.",
         "Times are processor seconds of one thread here, those of the edge times the slowdown, the "
-        f"encoder's too; taken again they were {100 * plan.times_excess:.0f} % longer. Reading and "
-        "resizing the video is left out: it is the same for all.",
+        f"encoder's too, of inter frames; taken again they were {100 * plan.times_excess:.0f} % "
+        "longer. Reading and resizing the video is left out, which is the same for all, and "
+        "conversion between RGB and YCbCr at either end, since cameras give what is asked for.",
         f"Bytes are for one key frame in {KEYINT}, without container and transport, at the loss "
         "between two measured points; a key frame alone takes several times that.",
         "The answer is wanted at the cloud: all take half a round trip.",

@@ -81,20 +81,28 @@ class Store:
         """Tell whether a result is there."""
         return self._path(key).exists()
 
-    def read(self, key: str) -> Result:
+    def read(self, key: str, *, complete: Callable[[Result], bool] = lambda result: True) -> Result:
         """Return a result.
+
+        Args:
+            key: of its job.
+            complete: tells whether all is there that such a job returns.
 
         Raises:
             JobError: the file is damaged.
         """
         try:
-            found: Result = json.loads(self._path(key).read_text(encoding="utf-8"))
+            found: object = json.loads(self._path(key).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise JobError(
-                f"{self._path(key)}: not the JSON of a result ({error}); delete it to have it made "
-                "again"
-            ) from error
+            raise self._damaged(key, str(error)) from error
+        if not (isinstance(found, dict) and complete(found)):
+            raise self._damaged(key, "something is missing in it")
         return found
+
+    def _damaged(self, key: str, why: str) -> JobError:
+        return JobError(
+            f"{self._path(key)}: not the JSON of a result ({why}); delete it to have it made again"
+        )
 
     def write(self, key: str, result: Result) -> None:
         """Keep a result: all of it or nothing."""

@@ -152,8 +152,8 @@ def _tag(name: str) -> str | int:
 
 
 def _height_and_width(size: Any) -> tuple[int, int]:  # noqa: ANN401 - of the framework
-    """Read the size of the network's input: a pair, or of most networks a list of one pair."""
-    height, width = size if len(size) == 2 else size[0]
+    """Read the size of the network's input: a pair, or of most networks a list of pairs."""
+    height, width = size[0] if np.ndim(size[0]) else size
     return int(height), int(width)
 
 

@@ -40,17 +40,18 @@ async def sent(clip: Path, split: str) -> tuple[ShownSender, list[dict[str, Any]
 def main(clip: Path, output: Path, split: str = "blocks.10") -> None:
     """Send CLIP to ourselves, and draw what arrived, when, and what it was."""
     sender, rows = asyncio.run(sent(clip, split))
-    print(f"{len(rows)} results, the last of them:", rows[-1]["top5"][0]["label"])
+    last = rows[-1]["top5"][0]["label"] if rows else "none"
+    print(f"{len(rows)} results, the last of them:", last)
     with drawing(output, [4, 4], 2.4) as (sizes, times):
         for state, colour in ((FrameState.KEY, "orange"), (FrameState.DECODED, "blue")):
-            those = [(one.number, one.size) for one in sender.frames if one.state is state]
-            sizes.bar(*zip(*those, strict=True), color=PALETTE[colour], label=state.value)
+            those = {one.number: one.size for one in sender.frames if one.state is state}
+            sizes.bar([*those], [*those.values()], color=PALETTE[colour], label=state.value)
         skipped = [one.number for one in sender.frames if one.state is FrameState.SKIPPED]
         sizes.plot(skipped, [0] * len(skipped), "|", color=PALETTE["grey"], label="skipped")
         sizes.set(title=f"bytes that arrived, at most {KBIT} kbit/s", xlabel="frame")
         sizes.legend()
-        latencies = [(one.number, 1e3 * one.latency) for one in sender.frames if one.latency]
-        times.plot(*zip(*latencies, strict=True), "o-", color=PALETTE["blue"])
+        latencies = {one.number: 1e3 * one.latency for one in sender.frames if one.latency}
+        times.plot([*latencies], [*latencies.values()], "o-", color=PALETTE["blue"])
         times.set(title="ms from capture to result", xlabel="frame", ylim=0)
 
 

@@ -31,7 +31,7 @@ from typing import Any
 import click
 import torch
 
-from codec.cli.parameters import MODEL, PREPROCESSING, TASK, WEIGHTS
+from codec.cli.parameters import MODEL, PREPROCESSING, TASK, WEIGHTS, FiniteRange
 from codec.models import DEFAULT_MODEL
 from codec.models.sources import is_file
 from codec.running.jobs import Store, complete
@@ -105,7 +105,7 @@ def parse_strategies(
 @click.option("--qp", default=20, show_default=True, type=click.IntRange(0, 51))
 @click.option(
     "--bitrate",
-    type=click.FloatRange(min=8),
+    type=FiniteRange(min=8),
     help="kbit/s on the link, kept by the session: qp is then the finest; default: that qp always.",
 )
 @click.option("--frames", default=96, show_default=True, type=click.IntRange(2))

@@ -18,7 +18,7 @@ import torch
 
 from codec.models.sources import model_name
 from codec.pipeline.network_tasks import described
-from codec.running.keys import file_hash, key_of
+from codec.running.keys import file_hash, key_of, weights_identity
 from tools.contenders.scene import Coded, Scene
 from tools.link_study.ends import CONCEALMENTS, Course, Source, Terms, send
 from tools.link_study.latency import Times, multiples, network_times
@@ -50,12 +50,11 @@ class Setting:
     def identity(self) -> dict[str, Any]:
         """Return what a result depends on; files count by what is in them."""
         files = (self.preprocessing, self.profile)
-        weights = Path(self.weights)
         return {
             "content": self.content,
             "clip": self.path.name,
             "model": model_name(self.model),
-            "weights": file_hash(weights) if weights.is_file() else self.weights,
+            "weights": weights_identity(self.model, self.weights, self.preprocessing),
             "split": self.split,
             "frames": self.frames,
             "files": [None if file is None else file_hash(file) for file in files],

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from codec.cli.parameters import FiniteRange
 from tools.motion_study.settings import NETWORKS, SHIPPED_CLIP, Settings
 from tools.running.options import job_options
 
@@ -118,7 +119,7 @@ OPTIONS = (
     click.option(
         "--step",
         default=1.0,
-        type=click.FloatRange(0.125),
+        type=FiniteRange(0.125),
         show_default=True,
         help="Factor on the steps of sweeps.",
     ),

@@ -16,7 +16,7 @@ import numpy as np
 from codec.errors import ModelError, VideoError
 from codec.models.sources import model_name
 from codec.pipeline.network_tasks import described
-from codec.running.keys import file_hash, key_of
+from codec.running.keys import file_hash, key_of, weights_identity
 from tools.contenders.codecs import study_codecs
 from tools.contenders.judging import Judged
 from tools.contenders.scene import Coded, Scene, StudyCodec
@@ -57,9 +57,10 @@ def _key(kind: str, readable: str, fields: dict[str, Any]) -> str:
     # what a network known by name does not need, its jobs have never been named by
     optional = {"path", *(name for name in FILES if fields[name] is None)}
     identity = {name: value for name, value in fields.items() if name not in optional}
+    identity["weights"] = weights_identity(
+        fields["model"], fields["weights"], fields["preprocessing"]
+    )
     identity["model"] = model_name(identity["model"])
-    if Path(identity["weights"]).is_file():
-        identity["weights"] = file_hash(Path(identity["weights"]))
     for name in ("preprocessing", "profile"):
         if name in identity:
             identity[name] = file_hash(identity[name])
