@@ -32,7 +32,10 @@ __all__ = [
     "Seen",
     "field_of_blocks",
     "luma",
+    "median",
     "search_by",
+    "vector_bits",
+    "with_neighbours",
 ]
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
@@ -274,11 +277,9 @@ class MotionSearch:
         half = (1 << shift) >> 1
         # what the syntax predicts from: nothing, if the last field was not coded
         before = (self._field * self._coded + half) >> shift
-        framed = _framed(before, 1)
-        field = framed[1:-1, 1:-1]
-        left, above = framed[1:-1, :-2], framed[:-2, 1:-1]
-        right, below = framed[1:-1, 2:], framed[2:, 1:-1]
-        field[:] = (own.reshape(shape) + half) >> shift
+        field, left, above, right, below = with_neighbours(
+            (own.reshape(shape) + half) >> shift, before
+        )
         common = np.broadcast_to(np.median(field.reshape(-1, 2), 0).astype(np.int32), shape)
         candidates = [field, (self._field + half) >> shift, np.zeros(shape, np.int32), common]
         options = np.zeros((*shape[:2], 0, 2), np.int32)
@@ -287,7 +288,7 @@ class MotionSearch:
         rows, columns = np.indices(shape[:2])
         total = 0.0
         for _ in range(SWEEPS):
-            around = [left, above, right, below, _median(left, above, before)]
+            around = [left, above, right, below, median(left, above, before)]
             fresh = np.stack([*candidates, *around], 2)
             fresh = np.clip(fresh, -(MAX_VECTOR >> shift), MAX_VECTOR >> shift)
             count = fresh.shape[2]
@@ -298,8 +299,8 @@ class MotionSearch:
             for colour in (white, ~white):
                 # the nodes to the right and below are predicted from this one: agreeing with them
                 # saves bits there
-                references = np.stack([_median(left, above, before), right, below])
-                bits, of_right, of_below = _vector_bits(options - references[:, :, :, None])
+                references = np.stack([median(left, above, before), right, below])
+                bits, of_right, of_below = vector_bits(options - references[:, :, :, None])
                 own_costs = costs + bits
                 shared = own_costs.copy()
                 shared[:, :-1] += of_right[:, :-1] / 2
@@ -466,7 +467,26 @@ def _window_means(centres: NDArray[np.floating], grid: int, size: int) -> Tensor
     return torch.from_numpy(inside).to(**FLOAT)
 
 
-def _median(a: NDArray[np.int32], b: NDArray[np.int32], c: NDArray[np.int32]) -> NDArray[np.int32]:
+def with_neighbours(
+    field: NDArray[np.int32], before: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], ...]:
+    """Return a field, and the vectors left of, above, right of and below each node, outside those
+    that it had before.
+
+    They are views of one array: where the field that is returned changes, they do.
+    """
+    framed = _framed(before, 1)
+    framed[1:-1, 1:-1] = field
+    return (
+        framed[1:-1, 1:-1],
+        framed[1:-1, :-2],
+        framed[:-2, 1:-1],
+        framed[1:-1, 2:],
+        framed[2:, 1:-1],
+    )
+
+
+def median(a: NDArray[np.int32], b: NDArray[np.int32], c: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return the middle one of three, element by element."""
     return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
@@ -477,7 +497,7 @@ VECTOR_BITS = np.array(
 """About what a component costs, by the magnitude of its difference to the prediction."""
 
 
-def _vector_bits(difference: NDArray[np.int32]) -> NDArray[np.float32]:
+def vector_bits(difference: NDArray[np.int32]) -> NDArray[np.float32]:
     """Return about what vectors cost: (..., 2) -> (...)."""
     bits = VECTOR_BITS.take(np.abs(difference))
     return np.asarray(bits[..., 0] + bits[..., 1])

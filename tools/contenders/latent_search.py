@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from codec.encoding.motion_search import MotionSearch, luma, median, neighbours, vector_bits
+from codec.encoding.motion_search import MotionSearch, luma, median, vector_bits, with_neighbours
 from codec.format.constants import MAX_VECTOR, VECTOR_UNITS
 from codec.format.header import SequenceHeader, TensorSpec
 from codec.format.profile import TensorProfile, profile_of
@@ -209,7 +209,7 @@ class LatentSearch:
     def _costs(
         self, previous: Sequence[Tensor], current: Sequence[Tensor], field: Field
     ) -> NDArray[np.float64]:
-        left, above, _, _ = neighbours(field, self._field)
+        _, left, above, _, _ = with_neighbours(field, self._field)
         return self.bits(previous, current, field) + vector_bits(
             field - median(left, above, self._field)
         )
