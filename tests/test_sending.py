@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,7 +38,7 @@ from codec.link.upstream import LINK_VERSION, Bye, FrameHead, Header, Hello, Who
 from codec.link.wishes import ImportanceGrid
 from codec.live.identity import Identity
 from codec.live.receiving import Channel
-from codec.live.sending import Sender
+from codec.live.sending import Sender, _Quality
 from codec.live.transport import Connection, connect, listen
 from codec.normative.decoder import Decoder
 from codec.pipeline.decoding import TaskOutput, decode_frames, model_of
@@ -218,6 +219,20 @@ def test_the_receiver_restarts(folder):
     assert made.status.key_frames >= 2
     assert made.status.frames_skipped > 0
     decoded(folder, sent.getvalue())
+
+
+def test_a_picture_that_froze_in_a_squeeze_thaws():
+    """So coarse that nothing is left of it, each frame repeats the last; with room again, none."""
+    quality = _Quality(SimpleNamespace(qp=lambda number: 16))
+    plan = SimpleNamespace(number=1, most_bytes=1000.0)
+    squeezed = SimpleNamespace(key=False, repeat=False, qp=49, payload=bytes(900))
+    repeated = SimpleNamespace(key=False, repeat=True, qp=49, payload=b"")
+    quality.note(plan, squeezed)
+    tried = []
+    for _ in range(40):
+        quality.note(plan, repeated)
+        tried.append(quality.next(plan)[0])
+    assert tried == [max(qp, 16) for qp in range(48, 8, -1)]
 
 
 def test_a_stop_ends_both(folder):

@@ -487,7 +487,10 @@ class _Quality:
 
     def note(self, plan: FramePlan, packet: FramePacket) -> None:
         """Take note of what became of it."""
-        if packet.key or packet.repeat:
+        if packet.key:
+            return
+        if packet.repeat:  # its qp is that of the frame before; of all room it has taken none
+            self._qp = max(self._qp - 1, self._asked)
             return
         self._qp = max(packet.qp, self._asked)
         if len(packet.payload) < ROOMY * plan.most_bytes:
