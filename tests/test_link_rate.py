@@ -133,6 +133,21 @@ def test_a_longer_route_is_taken_for_one():
     assert rate(link, 16, 24) > 0.65e6
 
 
+@pytest.mark.parametrize("bandwidth", [None, 1e6])
+def test_a_much_longer_route_starves_nothing(bandwidth):
+    """Longer than all that was waited for: reports of what was given up tell of it."""
+    condition = Condition(delay=0.025, bandwidth=bandwidth)
+    link = Joined(condition, start=0.3, max_latency=0.1, most_bytes=1000)
+    link.run(8)
+    link.up.condition = replace(condition, delay=0.3)
+    link.down.condition = Condition(delay=0.3)
+    link.run(20)
+    sent = link.sender.status.frames_sent
+    link.run(40)
+    assert link.sender.status.frames_sent - sent > 0.9 * 20 * link.frame_rate
+    assert link.sender.status.rtt == pytest.approx(0.6, abs=0.05)
+
+
 def test_a_queue_that_was_there_from_the_start_is_noticed_as_it_shrinks():
     """A key frame fills a slow link before anything is known of its delay."""
     link = Joined(replace(MEGABIT, bandwidth=60e3), bitrate=None, start=0.3, key_bytes=6000)

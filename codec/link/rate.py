@@ -67,6 +67,8 @@ EMPTYING: Final = 0.85
 """Of what the link carries, what is sent until that is over."""
 WIDER: Final = 1.05
 """Times what the link was believed to carry; where so much passes, it has become wider."""
+STALE: Final = 4096
+"""Datagrams that are remembered when no report is expected of them any more."""
 MOVED_BASE: Final = 4
 """Decreases in vain after which the delay is taken for the link's own."""
 
@@ -129,6 +131,10 @@ class RateControl:
     def restarted(self) -> None:
         """Begin a connection: sequence numbers start anew; what is known of the rate stays."""
         self._flight: deque[_Sent] = deque()
+        self._stale: deque[_Sent] = deque(maxlen=STALE)
+        """Sent before those in flight, and as good as lost; but where a route has become longer,
+        reports of them come, and nothing else tells by how much.
+        """
         self._arrived: _Sent | None = None
         self._bytes_in_flight = self._total = 0
         self._reliable: tuple[float, float] = (0.0, 0.0)
@@ -197,7 +203,8 @@ class RateControl:
         """
         stale = now - (self.rtt or 1.0) - 2 * self._max_latency
         while self._flight and self._flight[0].at < stale:
-            self._bytes_in_flight -= self._flight.popleft().size
+            self._stale.append(self._flight.popleft())
+            self._bytes_in_flight -= self._stale[-1].size
         drain = self._drain() / 8
         waiting = (self._bytes_in_flight + local + self._reliable_left(now)) / drain
         if self.feedback_at is None or self.rtt is None:
@@ -215,11 +222,14 @@ class RateControl:
         if report.sequence is None:
             return
         newest = None
+        while self._stale and self._stale[0].sequence <= report.sequence:
+            newest = self._stale.popleft()
         while self._flight and self._flight[0].sequence <= report.sequence:
             newest = self._flight.popleft()
             self._bytes_in_flight -= newest.size
         if newest is not None:
-            self.unanswered = self._flight[0].at if self._flight else None
+            left = self._stale or self._flight
+            self.unanswered = left[0].at if left else None
         self._measure_loss(report.sequence, report.datagrams)
         if newest is None or newest.sequence != report.sequence:
             return
