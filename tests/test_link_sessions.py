@@ -182,6 +182,28 @@ def test_a_source_that_ends_is_told_whole():
     assert set(range(end)) <= set(link.outcomes())
 
 
+class EveryFrame(Joined):
+    """Of a source that waits until the link and the other end take another frame."""
+
+    window, count = 8, 100
+
+    def capture(self) -> None:
+        now, sender = self.clock.now, self.sender
+        if self.number < self.count and sender.under_way < self.window and sender.room(now):
+            super().capture()
+        else:
+            self.clock.at(now + 0.005, self.capture)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("loss", "burst"), [(0.1, 3), (0.3, 1), (0.3, 3)])
+def test_where_every_frame_counts_all_arrive_however_many_are_lost(loss, burst, seed):
+    condition = Condition(delay=0.025, loss=loss, burst=burst)
+    link = EveryFrame(condition, bitrate=None, max_latency=60.0, most_bytes=1000, seed=seed)
+    link.run(60)
+    assert link.sender.status.frames_acked == link.count
+
+
 # --- connections that break -----------------------------------------------------------------------
 
 

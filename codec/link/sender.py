@@ -373,7 +373,7 @@ class SenderSession:
     def _mend(self, feedback: Feedback, now: float) -> None:
         """Send again what is lost, as long as that is of use; give up the frame otherwise."""
         missing = chain.from_iterable(feedback.missing)
-        lost = self._mending.lost(missing, self._rate.overdue(feedback))
+        lost = self._mending.lost(missing, self._rate.overdue(feedback), now)
         for number, parts in lost.items():
             self._hurt.add(number)
             if not self._references.alive(number) or self._references.decoded(number):
