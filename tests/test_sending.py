@@ -298,10 +298,42 @@ def test_lost_frames_are_concealed_and_no_key_frame_comes(folder):
 
 def test_nobody_listens(folder, monkeypatch):
     monkeypatch.setattr("codec.live.transport.HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr("codec.live.sending.FIRST_SECONDS", 1.0)
+    lines: list[str] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
-        with pytest.raises(LinkError, match="no receiver answers"):
-            send(folder, None, address=silent.getsockname(), fingerprint="0" * 64)
+        start = time.monotonic()
+        with pytest.raises(LinkError, match=r"no receiver answers$"):
+            send(folder, None, address=silent.getsockname(), fingerprint="0" * 64, tell=lines)
+        assert time.monotonic() - start > 1.0
+    (line,) = lines
+    assert line.endswith("no receiver answers; trying again for 1 seconds")
+
+
+def test_nobody_listens_and_it_is_stopped(folder):
+    async def run(address: tuple[str, int]) -> None:
+        stop = asyncio.Event()
+        made = sender(folder, None, address=address, fingerprint="0" * 64)
+        asyncio.get_running_loop().call_later(0.3, stop.set)
+        await made.run(stop)
+        assert made.account().frames == made.account().skipped
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        asyncio.run(run(silent.getsockname()))
+
+
+def test_the_first_attempt_falls_into_an_outage(folder, monkeypatch):
+    monkeypatch.setattr("codec.live.transport.HANDSHAKE_SECONDS", 0.3)
+    begin, lines = time.monotonic(), []
+    with (
+        serving(folder, every_frame=True) as served,
+        LossyRelay(served.address, lambda _: time.monotonic() - begin < 2) as relay,
+    ):
+        begin = time.monotonic()
+        made = send(folder, served, address=relay.address, every_frame=True, tell=lines)
+    assert made.status.frames_acked == FRAMES
+    assert len(lines) == 1
 
 
 def total(account: dict[str, int]) -> int:
@@ -348,6 +380,7 @@ def test_a_sender_that_vanishes_is_accounted_for(folder):
 
 def test_the_source_is_closed_though_nobody_lets_it_in(folder, monkeypatch):
     monkeypatch.setattr("codec.live.sending.WELCOME_SECONDS", 0.3)
+    monkeypatch.setattr("codec.live.sending.FIRST_SECONDS", 0.1)
     closed = []
 
     async def silent() -> None:

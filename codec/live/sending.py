@@ -56,6 +56,8 @@ LARGEST_MESSAGE: Final = MAX_REQUEST_BYTES + 1
 """Of a receiver."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between attempts to connect again."""
+FIRST_SECONDS: Final = 30.0
+"""How long nobody may answer at first: the network may be away just then."""
 LAST_SECONDS: Final = 5.0
 """How long the last frames may take to arrive."""
 STOP_SECONDS: Final = 1.0
@@ -122,6 +124,7 @@ class Sender:
         options: where to.
         record: also write the stream there.
         limits: those of the decoders that the stream is for.
+        tell: takes a line for people.
     """
 
     def __init__(
@@ -132,8 +135,9 @@ class Sender:
         *,
         record: BinaryIO | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._source, self._options = source, options
+        self._source, self._options, self._tell = source, options, tell
         self._frame_rate = options.frame_rate or float(source.reader.frame_rate)
         self._session = SenderSession(
             token=options.token.encode(),
@@ -279,10 +283,10 @@ class Sender:
         """Connect, and again whenever the connection goes.
 
         Raises:
-            LinkError: nobody answers the first time; somebody else answers; we are refused.
+            LinkError: nobody answers at first; somebody else answers; we are refused.
         """
         options, pause = self._options, FIRST_PAUSE
-        patient_until = time.monotonic() + BUSY_SECONDS
+        start, told = time.monotonic(), False
         while True:
             self._gone.clear()
             try:
@@ -297,13 +301,18 @@ class Sender:
                     await self._gone.wait()
             except ConnectionError as error:
                 if not self.connections:
-                    raise LinkError(str(error)) from error
+                    if time.monotonic() - start > FIRST_SECONDS:
+                        raise LinkError(str(error)) from error
+                    if not told:
+                        told = True
+                        self._tell(f"{error}; trying again for {FIRST_SECONDS:.0f} seconds")
             finally:
                 self._connection = None
                 self._session.disconnect()
             if self._fault is not None:
                 raise self._fault
-            if self._busy and not self.connections and time.monotonic() > patient_until:
+            busy = time.monotonic() - start > BUSY_SECONDS
+            if self._busy and not self.connections and busy:
                 self._refusal = self._busy
             if self._refusal is not None:
                 raise LinkError(f"the receiver refuses: {self._refusal}")
