@@ -273,6 +273,40 @@ def test_a_decoder_that_lost_everything_is_given_a_key_frame():
     assert link.delivered[-1][1].number > 105
 
 
+class Undecodable(Joined):
+    """To a decoder that fails at key frames, up to a number."""
+
+    last = 60
+
+    def take(self, events) -> None:
+        for event in events:
+            if isinstance(event, Frame) and event.key and event.number < self.last:
+                self.events.append(event)
+                self.receiver.need_key()
+                self.take(self.receiver.decoded(event.number, False, self.receiver_now))
+            else:
+                super().take([event])
+
+
+def test_a_key_frame_that_cannot_be_decoded_is_followed_by_another():
+    link = Undecodable(QUIET, start=0.5)
+    link.run(8)
+    keys = [plan.number for plan in link.plans.values() if plan.key]
+    assert 2 <= len(keys) <= 4
+    assert link.sender.status.frames_acked > 90
+    assert not link.receiver._wants_key
+
+
+def test_a_key_frame_that_takes_long_is_waited_for():
+    link = Joined(replace(QUIET, bandwidth=30e3), bitrate=30e3, start=0.5)
+    link.run(5)
+    link.key_bytes = 12_000
+    link.receiver.need_key()
+    link.run(9.5)
+    assert link.sender.status.key_frames == 2
+    assert not link.receiver._wants_key
+
+
 def test_a_silent_receiver_is_only_probed():
     link = Joined(QUIET, start=0.5)
     link.run(3)

@@ -48,6 +48,10 @@ HEAD_BYTES: Final = 45
 USUAL_HEAD_BYTES: Final = 16
 KEY_PAUSE: Final = 1.0
 """Seconds between key frames that a receiver may ask for."""
+KEY_TIMES: Final = 2
+"""Of the time that a key frame takes at the rate, after which one that is neither decoded nor lost
+does not count any more: it has arrived, and cannot be decoded.
+"""
 LEAST_SHARE: Final = 0.25
 """Of a frame's budget; with less left, the frame is skipped rather than coded worse still."""
 WAITING: Final = 0.4
@@ -129,6 +133,7 @@ class SenderSession:
         self._credit_at: float | None = None
         self._planned_at = float("-inf")
         self._key_at = float("-inf")
+        self._key_bytes = 0
         self._lost: set[int] = set()
         self._hurt: set[int] = set()
         """Frames of which something was lost, whether or not it was mended."""
@@ -248,6 +253,8 @@ class SenderSession:
             self._references.reliable(number)
             self._messages.append(WholeFrame(head, packet).to_bytes())
             self._rate.sent_reliably(len(self._messages[-1]), now)
+            if plan.key:
+                self._key_bytes = len(packet)
         else:
             self._pacer.add(head, packet, now)
         if not plan.key:
@@ -362,13 +369,19 @@ class SenderSession:
         self._rate.feedback(feedback, now)
         events = self._reported(feedback.report)
         self._mend(feedback, now)
-        asked = feedback.wants_key and now - self._key_at > KEY_PAUSE + 2 * (self._rate.rtt or 0)
-        if asked and not self._references.pending_key():
+        if feedback.wants_key and self._may_key(now):
             self._references.forgotten()
         status, rate = self.status, self._rate
         status.rate, status.goodput, status.loss = rate.rate, rate.goodput or 0.0, rate.loss
         status.rtt, status.queue_delay = rate.rtt, rate.queue(now, self._pacer.waiting)
         return events
+
+    def _may_key(self, now: float) -> bool:
+        """Tell whether a key frame may come because the receiver wants one."""
+        pause = KEY_PAUSE + 2 * (self._rate.rtt or 0.0)
+        if self._references.pending_key():
+            pause += KEY_TIMES * self._key_bytes * 8 / self._rate.carried
+        return now - self._key_at > pause
 
     def _mend(self, feedback: Feedback, now: float) -> None:
         """Send again what is lost, as long as that is of use; give up the frame otherwise."""
