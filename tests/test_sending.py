@@ -32,12 +32,13 @@ from live_ends import (
 
 from codec.errors import LinkError
 from codec.files.streams import StreamReader, StreamWriter
+from codec.link.events import Ended, Missing
 from codec.link.receiver import ReceiverSession
 from codec.link.sender import SenderSession
 from codec.link.upstream import LINK_VERSION, Bye, FrameHead, Header, Hello, WholeFrame
 from codec.link.wishes import ImportanceGrid
 from codec.live.identity import Identity
-from codec.live.receiving import Channel
+from codec.live.receiving import Channel, Counts
 from codec.live.sending import Sender, _Quality
 from codec.live.transport import Connection, connect, listen
 from codec.normative.decoder import Decoder
@@ -376,6 +377,46 @@ def test_a_sender_that_vanishes_is_accounted_for(folder):
     account, ours = served.account(), made.account()
     assert 0 < total(account) == account["frames"] <= FRAMES
     assert ours.frames == ours.decoded + ours.lost + ours.given_up + ours.skipped
+
+
+def channel(concealed: object = None) -> Channel:
+    """Of a sender that nothing comes from."""
+    options = SimpleNamespace(max_bytes=0, every_frame=True, focus=False, max_latency=1.0)
+    found = Channel(SimpleNamespace(options=options), SimpleNamespace(), 1)
+    found._work = SimpleNamespace(
+        counts=Counts(decoded=10),
+        conceal=lambda number: concealed,
+        finish=lambda shown, frame: ([], ()),
+        close=lambda: None,
+        header=None,
+    )
+    return found
+
+
+def test_what_waits_behind_the_end_when_it_is_stopped_never_was():
+    async def run() -> None:
+        found = channel()
+        found._task.cancel()
+        found._waiting.extend([Missing(9), Missing(10), Missing(11), Ended(10)])
+        found._forgo()
+        assert found.counts == Counts(decoded=10, lost=1)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("concealed", [None, "a frame"])
+def test_however_much_was_made_up_behind_the_end_never_was(concealed):
+    async def run() -> None:
+        found = channel(concealed)
+        found._waiting.extend([*map(Missing, range(10, 1010)), Ended(12)])
+        found._ready.set()
+        await until(lambda: found.over)
+        found._task.cancel()
+        made_up = {"lost": 2} if concealed is None else {"concealed": 2}
+        assert found.counts == Counts(decoded=10, **made_up)
+        assert [shown.number for shown in found._frames] == []
+
+    asyncio.run(run())
 
 
 def test_the_source_is_closed_though_nobody_lets_it_in(folder, monkeypatch):
