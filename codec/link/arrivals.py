@@ -20,7 +20,9 @@ FIRST_PATIENCE: Final = 0.02
 LEAST_PATIENCE: Final = 0.005
 MARGIN: Final = 1.25
 TOLD: Final = 1.0
-"""Seconds over which a report says that a datagram is missing."""
+"""Seconds over which a report says that a datagram is missing, and until a later one arrives: it may
+be that nothing is sent before this is known.
+"""
 
 
 class Arrivals:
