@@ -38,7 +38,7 @@ from codec.link.sender import SenderSession
 from codec.link.upstream import LINK_VERSION, Bye, FrameHead, Header, Hello, WholeFrame
 from codec.link.wishes import ImportanceGrid
 from codec.live.identity import Identity
-from codec.live.receiving import Channel, Counts
+from codec.live.receiving import Channel, Counts, _Work
 from codec.live.sending import Sender, _Quality
 from codec.live.transport import Connection, connect, listen
 from codec.normative.decoder import Decoder
@@ -417,6 +417,16 @@ def test_however_much_was_made_up_behind_the_end_never_was(concealed):
         assert [shown.number for shown in found._frames] == []
 
     asyncio.run(run())
+
+
+def test_a_recording_whose_end_cannot_be_written_is_closed():
+    work, file = _Work(SimpleNamespace(), 1), io.BytesIO()
+    work._files.enter_context(file)
+    work._writer = SimpleNamespace(close=lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        work.close()
+    assert file.closed
+    work.close()
 
 
 def test_the_source_is_closed_though_nobody_lets_it_in(folder, monkeypatch):

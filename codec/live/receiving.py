@@ -849,10 +849,10 @@ class _Work:
 
     def close(self) -> None:
         """Finish the recording."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        self._files.close()
+        writer, self._writer = self._writer, None
+        with self._files:  # even if the end of the recording cannot be written
+            if writer is not None:
+                writer.close()
 
 
 @dataclass(frozen=True, slots=True)
