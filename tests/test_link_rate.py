@@ -10,7 +10,7 @@ from links import Joined
 from codec.link.least import Least
 from codec.link.rate import FIRST_RATE, RateControl
 from codec.link.upstream import read_from_sender
-from codec.link.wire import Kind
+from codec.link.wire import DATAGRAM_OVERHEAD, Kind
 from tools.link_study.link import Condition, Path
 
 MEGABIT = Condition(delay=0.05, bandwidth=1e6)
@@ -87,6 +87,33 @@ def test_the_ceiling_holds():
     link = Joined(Condition(), bitrate=2e5, start=0.3)
     assert rate(link, 2, 12) == pytest.approx(2e5, rel=0.05)
     assert longest(link, 2) < 0.01
+
+
+class Acknowledging(Joined):
+    """Over a transport that acknowledges every report."""
+
+    acknowledgement = bytes(3)
+
+    def down_datagram(self, content: bytes) -> None:
+        self.up.send(self.acknowledgement)
+        self.sender.sent_beside(len(self.acknowledgement) + DATAGRAM_OVERHEAD, self.clock.now)
+        super().down_datagram(content)
+
+
+@pytest.mark.parametrize("frame_rate", [10, 25])
+def test_the_ceiling_holds_whatever_the_transport_adds(frame_rate):
+    link = Acknowledging(Condition(), bitrate=5e4, start=0.3, frame_rate=frame_rate)
+    assert rate(link, 2, 12) == pytest.approx(5e4, rel=0.05)
+
+
+@pytest.mark.parametrize("bandwidth", [20e3, 60e3])
+def test_what_the_transport_adds_starves_nothing(bandwidth):
+    link = Acknowledging(replace(MEGABIT, bandwidth=bandwidth), bitrate=None, start=0.3)
+    assert rate(link, 20, 40) > 0.6 * bandwidth
+    sent = link.sender.status.frames_sent
+    link.run(60)
+    assert link.sender.status.frames_sent - sent > 100
+    assert longest(link, 20) < link.max_latency
 
 
 def test_quality_falls_first_then_frames_are_skipped():

@@ -78,7 +78,9 @@ class _Sent:
     sequence: int
     size: int
     total: int
-    """Bytes up to and including this datagram."""
+    """Bytes up to and including this datagram, of whatever kind."""
+    beside: int
+    """Of these, what was no datagram of the session."""
     at: float
 
 
@@ -89,7 +91,7 @@ class _Arrival:
     at: float
     """On the receiver's clock."""
     received: int
-    """Bytes until then."""
+    """Bytes until then, with those beside the datagrams, which are taken to arrive."""
     sent: int
     """Bytes up to that datagram, lost ones included."""
     queue: float
@@ -136,7 +138,7 @@ class RateControl:
         reports of them come, and nothing else tells by how much.
         """
         self._arrived: _Sent | None = None
-        self._bytes_in_flight = self._total = 0
+        self._bytes_in_flight = self._total = self._beside = 0
         self._reliable: tuple[float, float] = (0.0, 0.0)
         self._arrivals: deque[_Arrival] = deque()
         self._sendings: deque[tuple[float, int]] = deque()
@@ -159,8 +161,17 @@ class RateControl:
         self._total += size
         if self.unanswered is None:
             self.unanswered = now
-        self._flight.append(_Sent(sequence, size, self._total, now))
+        self._flight.append(_Sent(sequence, size, self._total, self._beside, now))
         self._bytes_in_flight += size
+        self._use(size, now)
+
+    def sent_beside(self, size: int, now: float) -> None:
+        """Note what went beside datagrams and messages: nothing is reported of it."""
+        self._total += size
+        self._beside += size
+        self._use(size, now)
+
+    def _use(self, size: int, now: float) -> None:
         self._sendings.append((now, size))
         while self._sendings and now - self._sendings[0][0] > 2 * self._window:
             self._sendings.popleft()
@@ -250,7 +261,7 @@ class RateControl:
         self.high = min(HIGH + self._jitter, self._max_latency / 4)
         self._queue, self._queue_at = queue, now - held
         self._measure_passed(
-            _Arrival(report.arrived / TICKS, report.size, newest.total, self._queue)
+            _Arrival(report.arrived / TICKS, report.size + newest.beside, newest.total, self._queue)
         )
         if newest.at > self._decreased_at:  # what was sent before says nothing of the new rate
             self._newest.append(self._queue)

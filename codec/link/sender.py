@@ -281,6 +281,13 @@ class SenderSession:
             out.datagrams.append(datagram)
         return out
 
+    def sent_beside(self, size: int, now: float) -> None:
+        """Note what the transport has sent of its own, acknowledgements say: the link carries that
+        as well, and frames make room for it.
+        """
+        self._credit -= size
+        self._rate.sent_beside(size, now)
+
     def _wanted(self, part: Part, now: float) -> bool:
         """Tell whether a part is still worth sending: in time, and of a frame that can be used."""
         number = part.head.number

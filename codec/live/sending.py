@@ -270,6 +270,9 @@ class Sender:
         out = self._session.pull(now)
         if out.datagrams or out.messages:
             self._connection.send(out.datagrams, out.messages)
+        beside = self._connection.beside()
+        if beside:
+            self._session.sent_beside(beside, now)
         when = self._session.next_time(now)
         if when is not None:
             delay = max(when - now, 0.001)
