@@ -109,11 +109,11 @@ def test_the_ceiling_holds_whatever_the_transport_adds(frame_rate):
 @pytest.mark.parametrize("bandwidth", [20e3, 60e3])
 def test_what_the_transport_adds_starves_nothing(bandwidth):
     link = Acknowledging(replace(MEGABIT, bandwidth=bandwidth), bitrate=None, start=0.3)
-    assert rate(link, 20, 40) > 0.6 * bandwidth
+    link.run(40)  # what the key frame queued has gone
     sent = link.sender.status.frames_sent
     link.run(60)
-    assert link.sender.status.frames_sent - sent > 100
-    assert longest(link, 20) < link.max_latency
+    assert link.sender.status.frames_sent - sent > 250
+    assert longest(link, 40) < 2 * link.max_latency
 
 
 def test_quality_falls_first_then_frames_are_skipped():

@@ -21,6 +21,8 @@ BASE_WINDOW: Final = 20.0
 FIRST_PATIENCE: Final = 0.02
 LEAST_PATIENCE: Final = 0.005
 MARGIN: Final = 1.25
+SPEED_WINDOW: Final = 0.5
+"""Seconds over which it is measured how much arrives."""
 TOLD: Final = 1.0
 """Seconds over which a report says that a datagram is missing, and until a later one arrives: maybe
 nothing is sent before it is known.
@@ -41,6 +43,9 @@ class Arrivals:
         """When that one did."""
         self.datagrams = 0
         self.size = 0
+        self.speed = float("inf")
+        """Bytes a second, of late; at first it is not known."""
+        self._speed_from: tuple[float, int] | None = None
         self.patience = FIRST_PATIENCE
         """Seconds that a datagram is waited for once a later one has arrived."""
         self._most_patience = most_patience
@@ -64,6 +69,7 @@ class Arrivals:
         self._known.add(sequence)
         self.datagrams += 1
         self.size += size
+        self._measure_speed(now)
         self._least_delay.add(now - sent / TICKS, now)
         if sequence > highest:
             self._overtake(max(highest + 1, sequence - RECENT), sequence, now)
@@ -78,6 +84,14 @@ class Arrivals:
             lateness = min(MARGIN * (now - overtaken), self._most_patience)
             self.patience = max(self.patience, lateness)
         return None
+
+    def _measure_speed(self, now: float) -> None:
+        if self._speed_from is None:
+            self._speed_from = now, self.size
+        since, before = self._speed_from
+        if now - since >= SPEED_WINDOW:
+            self.speed = (self.size - before) / (now - since)
+            self._speed_from = now, self.size
 
     def _overtake(self, first: int, sequence: int, now: float) -> None:
         """Note that datagrams from `first` on have been overtaken by the new highest."""
