@@ -62,8 +62,10 @@ LAST_SECONDS: Final = 5.0
 """How long the last frames may take to arrive."""
 STOP_SECONDS: Final = 1.0
 """The same, once it is stopped."""
-BUSY_SECONDS: Final = 8.0
-"""How long a receiver may be full at first: it misses one that has vanished after 5."""
+BUSY_SECONDS: Final = 12.0
+"""How long a receiver may be full at first: it misses one that has vanished after 5, and keeps its
+place for as long.
+"""
 WELCOME_SECONDS: Final = 10.0
 """How long a receiver may take to say whether it lets us in."""
 PATIENT: Final = 60.0
