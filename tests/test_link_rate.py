@@ -148,6 +148,7 @@ def test_a_stall_is_survived():
     link.up.condition = replace(MEGABIT, bandwidth=100)
     link.run(8.6)
     link.up._free_at = link.clock.now
+    link.up._leaving.clear()
     link.up.condition = MEGABIT
     assert rate(link, 13, 17) == pytest.approx(1e6, rel=0.15)
 
