@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 from links import Joined
 
+from codec.link.events import FramePlan
 from codec.link.least import Least
 from codec.link.rate import FIRST_RATE, RateControl
 from codec.link.upstream import read_from_sender
@@ -55,6 +57,28 @@ def test_a_link_that_is_halved(bandwidth, phase, monkeypatch):
     assert longest(link, halved) <= link.max_latency + 2 / link.frame_rate
     assert longest(link, halved + 2) < 0.7 * link.max_latency
     assert link.sender.status.key_frames == 1
+
+
+class Codec(Joined):
+    """A source that fills what it is allowed as a codec does: not quite, now more, now less."""
+
+    def coded(self, plan: FramePlan, packet: bytes) -> None:
+        if not plan.key:
+            packet = packet[: max(int(len(packet) * self.fill.uniform(0.6, 1.0)), 20)]
+            self.packets[plan.number] = packet
+        super().coded(plan, packet)
+
+
+@pytest.mark.parametrize(("bandwidth", "share"), [(2e5, 0.93), (8e5, 0.87)])
+def test_a_codec_at_a_low_frame_rate_fills_a_link_that_is_halved(bandwidth, share):
+    condition = Condition(delay=0.025, bandwidth=bandwidth)
+    link = Codec(condition, bitrate=None, start=0.3, frame_rate=10)
+    link.fill = random.Random(1)
+    link.run(20)
+    link.up.condition = replace(condition, bandwidth=bandwidth / 2)
+    assert rate(link, 24, 40) > share * bandwidth / 2
+    assert longest(link, 20) <= link.max_latency + 2 / link.frame_rate
+    assert longest(link, 24) <= link.max_latency + 1 / link.frame_rate
 
 
 def test_a_link_that_is_doubled():

@@ -58,6 +58,10 @@ WAITING: Final = 0.4
 """Of the latency allowed, what a new frame may be expected to wait: a queue that has begun to grow
 shows only a round trip later.
 """
+SAVED: Final = 1.5
+"""Budgets that a frame may have, if those before left some of theirs: the time that one takes at
+low frame rates, as far as the latency allows it.
+"""
 CHAINS_OFTEN: Final = 0.08
 CHAINS_SELDOM: Final = 0.05
 """Share of frames that broken chains would take, beside those that are lost: where to change the
@@ -206,14 +210,16 @@ class SenderSession:
             self._credit = budget
         else:
             self._credit += (now - self._credit_at) * self._rate.rate / 8
-        self._credit = min(self._credit, 1.5 * budget)
+        self._credit = min(self._credit, SAVED * budget)
         self._credit_at = now
         if not self._welcomed:
             return None
         if self._silent(now) and now - self._planned_at < max(SILENCE, self._max_latency):
             return None
         queue = self._rate.queue(now, self._pacer.waiting)
-        left = max(WAITING * self._max_latency, 1 / self._frame_rate) - queue
+        interval = 1 / self._frame_rate
+        own = max(interval, min(SAVED * interval, self._max_latency))
+        left = max(WAITING * self._max_latency, own) - queue
         carried = self._rate.carried / 8
         room = min(self._credit, left * carried)
         if room < LEAST_SHARE * min(budget, carried / self._frame_rate):
