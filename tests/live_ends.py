@@ -151,7 +151,13 @@ def send(
 
 
 def sender(
-    folder: Path, served: Served | None, *, clip: str = "clip.mkv", record: Any = None, **more: Any
+    folder: Path,
+    served: Served | None,
+    *,
+    clip: str = "clip.mkv",
+    record: Any = None,
+    tell: list[str] | None = None,
+    **more: Any,
 ) -> Sender:
     settings: dict[str, Any] = {
         "token": TOKEN,
@@ -166,7 +172,8 @@ def sender(
     source = EdgeSource(
         folder / clip, replace(video_options(folder)), references=options.references
     )
-    return Sender(source, EncoderConfig(qp=16), options, record=record)
+    lines = [] if tell is None else tell
+    return Sender(source, EncoderConfig(qp=16), options, record=record, tell=lines.append)
 
 
 def video_options(folder: Path) -> VideoOptions:

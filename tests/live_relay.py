@@ -103,9 +103,13 @@ class Relay(asyncio.DatagramProtocol):
             self.second.waited.append(leaves - now)
             # what waits when the rate falls goes at the new one
             leaves = self._free_at = leaves + (len(content) + 28) * 8 / rate
+        asyncio.get_running_loop().call_later(leaves - now, self._leave, content, address)
+
+    def _leave(self, content: bytes, address: Address) -> None:
+        """Let a packet out of the queue."""
         self.second.size += len(content) + 28
         later = asyncio.get_running_loop().call_later
-        later(leaves - now + self._network.delay, self._forward, content, address)
+        later(self._network.delay, self._forward, content, address)
 
     def rate(self, now: float) -> float | None:
         network = self._network

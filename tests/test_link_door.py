@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from codec.errors import LinkError
-from codec.link.door import PATIENCE, Door
+from codec.link.door import PATIENCE, PLACE, Door, FullError
 from codec.link.downstream import Refusal, Welcome, read_from_receiver
 from codec.link.events import Refused, Skipped, Welcomed
 from codec.link.sender import SenderSession
@@ -88,7 +88,11 @@ def test_as_many_senders_as_are_allowed():
     with pytest.raises(LinkError, match="2 senders are connected"):
         enter(door, hello(3))
     door.left(first, 1.0)
-    enter(door, hello(3), 2.0)  # in place of the one that is away
+    with pytest.raises(FullError):
+        enter(door, hello(3), 2.0)  # in an outage nobody loses his place
+    assert enter(door, hello(1), 2.5)[0] is first
+    door.left(first, 3.0)
+    enter(door, hello(3), 3.0 + PLACE)  # in place of the one that is away
     assert set(door.sessions) == {bytes([2]) * 16, bytes([3]) * 16}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.link.mending import KEPT, OVERDUE, Mending
+from codec.link.mending import KEPT, Mending
 from codec.link.pacing import Pacer, Part
 from codec.link.upstream import FrameHead
 
@@ -18,28 +20,31 @@ def test_what_is_lost_is_told_once_by_frame():
     mending = Mending()
     for sequence in range(6):
         mending.sent(sequence, part(sequence // 2, 1 - sequence % 2, count=2), 0.1)
-    lost = mending.lost([5, 2, 3], [4])
+    lost = mending.lost([5, 2, 3], [4], 0.2)
     assert {number: [p.index for p in parts] for number, parts in lost.items()} == {
         1: [0, 1],
         2: [0, 1],
     }
     assert list(lost) == [1, 2]
-    assert mending.lost([5, 2, 3], [4]) == {}
+    assert mending.lost([5, 2, 3], [4], 0.2) == {}
     mending.forget(0)
-    assert mending.lost([0, 1], []) == {}
+    assert mending.lost([0, 1], [], 0.2) == {}
 
 
-def test_what_is_only_overdue_is_not_sent_without_end():
+def test_what_is_only_overdue_is_sent_again_ever_more_seldom():
     pacer, mending = Pacer(100, 0.04), Mending()
     pacer.add(FrameHead(7, None, 0, 0), b"x", 0.0)
-    times = 0
-    for sequence in range(20):
-        for sent in pacer.take(float(sequence), 1e6, lambda _: True):
-            mending.sent(sequence, sent, float(sequence))
-        again = mending.lost([], [sequence])
-        pacer.again(again.get(7, []), float(sequence))
-        times += len(again)
-    assert times == OVERDUE
+    times, sequence = [], 0
+    for step in range(1000):
+        now = step / 100
+        for sent in pacer.take(now, 1e6, lambda _: True):
+            mending.sent(sequence, sent, now)
+            sequence += 1
+        again = mending.lost([], range(sequence), now)
+        pacer.again(again.get(7, []), now)
+        times += [now] * len(again)
+    gaps = [round(after - before, 1) for before, after in pairwise(times[1:])]
+    assert gaps == [0.4, 0.8, 1.6, 1.6, 1.6, 1.6, 1.6]
 
 
 def test_again_goes_first_and_in_order():
@@ -85,7 +90,7 @@ def test_no_datagram_is_lost_twice_or_after_its_frame_is_let_go(steps):
             mending.forget(value)
             there = {key: number for key, number in there.items() if number != value}
         else:
-            lost = mending.lost(value, [])
+            lost = mending.lost(value, [], 0.0)
             found = sorted(p.index for parts in lost.values() for p in parts)
             assert found == sorted(set(value) & set(there))
             assert all(p.head.number == number for number, parts in lost.items() for p in parts)
@@ -97,7 +102,7 @@ def test_memory_is_bounded():
     for sequence in range(KEPT + 1000):
         mending.sent(sequence, part(sequence), float(sequence))
     assert len(mending._number_of) == len(mending._frames) == KEPT
-    assert mending.lost(range(1000), []) == {}
+    assert mending.lost(range(1000), [], 0.0) == {}
     mending.clear()
     assert not mending._number_of
     assert not mending._frames

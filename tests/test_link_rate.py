@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 from links import Joined
 
+from codec.link.events import FramePlan
 from codec.link.least import Least
 from codec.link.rate import FIRST_RATE, RateControl
 from codec.link.upstream import read_from_sender
-from codec.link.wire import Kind
+from codec.link.wire import DATAGRAM_OVERHEAD, Kind
 from tools.link_study.link import Condition, Path
 
 MEGABIT = Condition(delay=0.05, bandwidth=1e6)
@@ -57,6 +59,28 @@ def test_a_link_that_is_halved(bandwidth, phase, monkeypatch):
     assert link.sender.status.key_frames == 1
 
 
+class Codec(Joined):
+    """A source that fills what it is allowed as a codec does: not quite, now more, now less."""
+
+    def coded(self, plan: FramePlan, packet: bytes) -> None:
+        if not plan.key:
+            packet = packet[: max(int(len(packet) * self.fill.uniform(0.6, 1.0)), 20)]
+            self.packets[plan.number] = packet
+        super().coded(plan, packet)
+
+
+@pytest.mark.parametrize(("bandwidth", "share"), [(2e5, 0.93), (8e5, 0.87)])
+def test_a_codec_at_a_low_frame_rate_fills_a_link_that_is_halved(bandwidth, share):
+    condition = Condition(delay=0.025, bandwidth=bandwidth)
+    link = Codec(condition, bitrate=None, start=0.3, frame_rate=10)
+    link.fill = random.Random(1)
+    link.run(20)
+    link.up.condition = replace(condition, bandwidth=bandwidth / 2)
+    assert rate(link, 24, 40) > share * bandwidth / 2
+    assert longest(link, 20) <= link.max_latency + 2 / link.frame_rate
+    assert longest(link, 24) <= link.max_latency + 1 / link.frame_rate
+
+
 def test_a_link_that_is_doubled():
     link = Joined(MEGABIT, bitrate=None, start=0.3)
     link.run(8)
@@ -87,6 +111,33 @@ def test_the_ceiling_holds():
     link = Joined(Condition(), bitrate=2e5, start=0.3)
     assert rate(link, 2, 12) == pytest.approx(2e5, rel=0.05)
     assert longest(link, 2) < 0.01
+
+
+class Acknowledging(Joined):
+    """Over a transport that acknowledges every report."""
+
+    acknowledgement = bytes(3)
+
+    def down_datagram(self, content: bytes) -> None:
+        self.up.send(self.acknowledgement)
+        self.sender.sent_beside(len(self.acknowledgement) + DATAGRAM_OVERHEAD, self.clock.now)
+        super().down_datagram(content)
+
+
+@pytest.mark.parametrize("frame_rate", [10, 25])
+def test_the_ceiling_holds_whatever_the_transport_adds(frame_rate):
+    link = Acknowledging(Condition(), bitrate=5e4, start=0.3, frame_rate=frame_rate)
+    assert rate(link, 2, 12) == pytest.approx(5e4, rel=0.05)
+
+
+@pytest.mark.parametrize("bandwidth", [20e3, 60e3])
+def test_what_the_transport_adds_starves_nothing(bandwidth):
+    link = Acknowledging(replace(MEGABIT, bandwidth=bandwidth), bitrate=None, start=0.3)
+    link.run(40)  # what the key frame queued has gone
+    sent = link.sender.status.frames_sent
+    link.run(60)
+    assert link.sender.status.frames_sent - sent > 250
+    assert longest(link, 40) < 2 * link.max_latency
 
 
 def test_quality_falls_first_then_frames_are_skipped():
@@ -121,6 +172,7 @@ def test_a_stall_is_survived():
     link.up.condition = replace(MEGABIT, bandwidth=100)
     link.run(8.6)
     link.up._free_at = link.clock.now
+    link.up._leaving.clear()
     link.up.condition = MEGABIT
     assert rate(link, 13, 17) == pytest.approx(1e6, rel=0.15)
 
@@ -131,6 +183,21 @@ def test_a_longer_route_is_taken_for_one():
     link.up.condition = replace(MEGABIT, delay=0.12)
     link.back = link.down.condition
     assert rate(link, 16, 24) > 0.65e6
+
+
+@pytest.mark.parametrize("bandwidth", [None, 1e6])
+def test_a_much_longer_route_starves_nothing(bandwidth):
+    """Longer than all that was waited for: reports of what was given up tell of it."""
+    condition = Condition(delay=0.025, bandwidth=bandwidth)
+    link = Joined(condition, start=0.3, max_latency=0.1, most_bytes=1000)
+    link.run(8)
+    link.up.condition = replace(condition, delay=0.3)
+    link.down.condition = Condition(delay=0.3)
+    link.run(20)
+    sent = link.sender.status.frames_sent
+    link.run(40)
+    assert link.sender.status.frames_sent - sent > 0.9 * 20 * link.frame_rate
+    assert link.sender.status.rtt == pytest.approx(0.6, abs=0.05)
 
 
 def test_a_queue_that_was_there_from_the_start_is_noticed_as_it_shrinks():

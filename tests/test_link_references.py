@@ -58,6 +58,15 @@ def test_a_frame_is_needed_by_what_is_predicted_from_it():
     assert [number for number in range(5) if references.needed(number)] == [0, 1, 4]
 
 
+def test_what_was_planned_and_abandoned_needs_nothing():
+    references = References(8)
+    send(references, *range(4))
+    references.reported(report(1, [0]))
+    send(references, 4, acknowledged_only=True)
+    references.abandoned(4)
+    assert all(references.needed(number) for number in range(4))
+
+
 def test_what_was_never_sent_is_not_told_to_be_late():
     references = References(8)
     send(references, *range(3))

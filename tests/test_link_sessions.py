@@ -182,6 +182,28 @@ def test_a_source_that_ends_is_told_whole():
     assert set(range(end)) <= set(link.outcomes())
 
 
+class EveryFrame(Joined):
+    """Of a source that waits until the link and the other end take another frame."""
+
+    window, count = 8, 100
+
+    def capture(self) -> None:
+        now, sender = self.clock.now, self.sender
+        if self.number < self.count and sender.under_way < self.window and sender.room(now):
+            super().capture()
+        else:
+            self.clock.at(now + 0.005, self.capture)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("loss", "burst"), [(0.1, 3), (0.3, 1), (0.3, 3)])
+def test_where_every_frame_counts_all_arrive_however_many_are_lost(loss, burst, seed):
+    condition = Condition(delay=0.025, loss=loss, burst=burst)
+    link = EveryFrame(condition, bitrate=None, max_latency=60.0, most_bytes=1000, seed=seed)
+    link.run(60)
+    assert link.sender.status.frames_acked == link.count
+
+
 # --- connections that break -----------------------------------------------------------------------
 
 
@@ -249,6 +271,40 @@ def test_a_decoder_that_lost_everything_is_given_a_key_frame():
     keys = [plan.number for plan in link.plans.values() if plan.key]
     assert len(keys) == 2
     assert link.delivered[-1][1].number > 105
+
+
+class Undecodable(Joined):
+    """To a decoder that fails at key frames, up to a number."""
+
+    last = 60
+
+    def take(self, events) -> None:
+        for event in events:
+            if isinstance(event, Frame) and event.key and event.number < self.last:
+                self.events.append(event)
+                self.receiver.need_key()
+                self.take(self.receiver.decoded(event.number, False, self.receiver_now))
+            else:
+                super().take([event])
+
+
+def test_a_key_frame_that_cannot_be_decoded_is_followed_by_another():
+    link = Undecodable(QUIET, start=0.5)
+    link.run(8)
+    keys = [plan.number for plan in link.plans.values() if plan.key]
+    assert 2 <= len(keys) <= 4
+    assert link.sender.status.frames_acked > 90
+    assert not link.receiver._wants_key
+
+
+def test_a_key_frame_that_takes_long_is_waited_for():
+    link = Joined(replace(QUIET, bandwidth=30e3), bitrate=30e3, start=0.5)
+    link.run(5)
+    link.key_bytes = 12_000
+    link.receiver.need_key()
+    link.run(9.5)
+    assert link.sender.status.key_frames == 2
+    assert not link.receiver._wants_key
 
 
 def test_a_silent_receiver_is_only_probed():

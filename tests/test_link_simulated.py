@@ -72,3 +72,15 @@ def test_one_seed_one_course():
     rough = Condition(loss=0.1, burst=2, jitter=0.01)
     assert carried(rough, seed=3)[1] == carried(rough, seed=3)[1]
     assert carried(rough, seed=3)[1] != carried(rough, seed=4)[1]
+
+
+def test_what_waits_has_not_been_carried():
+    clock = Clock()
+    path = Path(clock, Condition(bandwidth=8000), lambda _: None, lambda _: None)
+    for _ in range(10):
+        path.send(bytes(940))
+    left = []
+    for second in range(12):
+        clock.run(second + 0.5)
+        left.append(path.carried_bytes)
+    assert left == [1000 * min(second, 10) for second in range(12)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -131,6 +133,17 @@ def test_another_version_is_named():
     hello = upstream.Hello(LINK_VERSION, b"", bytes(16), 400, 0).to_bytes()
     with pytest.raises(UnsupportedBitstreamError, match="link version 7, this receiver speaks 2"):
         upstream.read_from_sender(hello[:1] + b"\x07" + hello[2:], datagram=False)
+
+
+@pytest.mark.parametrize(("highest", "runs"), [(5000, [(3975, 3976)]), (0, [(-1, 0)])])
+def test_no_run_reaches_too_far_down(highest, runs):
+    missing = tuple(range(*run) for run in runs)
+    report = downstream.Feedback(5, highest, 5, 1, 1, missing, False, downstream.FrameReport())
+    with pytest.raises(BitstreamError, match="missing datagrams"):
+        downstream.read_from_receiver(report.to_bytes(), datagram=True)
+    nearer = tuple(range(run.start + 1, run.stop + 1) for run in missing) if highest else ()
+    content = replace(report, missing=nearer).to_bytes()
+    assert downstream.read_from_receiver(content, datagram=True).missing == nearer
 
 
 def test_a_report_tells_of_the_frames_before_the_newest():

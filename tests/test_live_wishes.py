@@ -52,6 +52,22 @@ def test_what_is_known_is_not_sent_again():
     assert len(channel.take(6.0)) == 1
 
 
+def test_what_stays_is_said_again_over_another_connection():
+    channel = BackChannel(2048)
+    channel.wish(GRID)
+    channel.take(0.0)
+    channel.forget()
+    assert [content for _, content in channel.take(1.0)] == [GRID.to_bytes()]
+    other = ImportanceGrid(2, 2, bytes([EVEN + 8] * 4))
+    channel.wish(other)
+    channel.forget()
+    assert [content for _, content in channel.take(2.0)] == [other.to_bytes()]
+    channel.wish(ImportanceGrid(2, 2, GRID.steps, frames=3))
+    channel.take(3.0)
+    channel.forget()
+    assert channel.take(4.0) == []
+
+
 def test_no_more_than_so_many_bytes_a_second():
     channel, sent = BackChannel(500), []
     for step in range(1000):
@@ -140,6 +156,16 @@ def test_boxes_at_and_beyond_the_edges(box):
     grid = focus([{"bbox": box}], Geometry.stretched(320, 160, 640, 480))
     assert len(grid.steps) == CELLS * CELLS
     assert grid.even == (box in ([-500, -500, 10, 10], [10**6, 10**6, 1, 1], [0, 0, 640, 480]))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -1e308])
+def test_boxes_that_are_nowhere(number):
+    geometry = Geometry.stretched(32, 16, 640, 480)
+    for place in range(4):
+        box = [320.0, 240.0, 80.0, 60.0]
+        box[place] = number
+        focus([{"bbox": box}], geometry)
+    assert focus([{"bbox": [0.0, number, 640.0, number]}], geometry).even
 
 
 def test_nothing_found_is_no_focus():

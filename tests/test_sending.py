@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,13 +32,14 @@ from live_ends import (
 
 from codec.errors import LinkError
 from codec.files.streams import StreamReader, StreamWriter
+from codec.link.events import Ended, Missing
 from codec.link.receiver import ReceiverSession
 from codec.link.sender import SenderSession
 from codec.link.upstream import LINK_VERSION, Bye, FrameHead, Header, Hello, WholeFrame
 from codec.link.wishes import ImportanceGrid
 from codec.live.identity import Identity
-from codec.live.receiving import Channel
-from codec.live.sending import Sender
+from codec.live.receiving import Channel, Counts, _Work
+from codec.live.sending import Sender, _Quality
 from codec.live.transport import Connection, connect, listen
 from codec.normative.decoder import Decoder
 from codec.pipeline.decoding import TaskOutput, decode_frames, model_of
@@ -220,6 +222,20 @@ def test_the_receiver_restarts(folder):
     decoded(folder, sent.getvalue())
 
 
+def test_a_picture_that_froze_in_a_squeeze_thaws():
+    """So coarse that nothing is left of it, each frame repeats the last; with room again, none."""
+    quality = _Quality(SimpleNamespace(qp=lambda number: 16))
+    plan = SimpleNamespace(number=1, most_bytes=1000.0)
+    squeezed = SimpleNamespace(key=False, repeat=False, qp=49, payload=bytes(900))
+    repeated = SimpleNamespace(key=False, repeat=True, qp=49, payload=b"")
+    quality.note(plan, squeezed)
+    tried = []
+    for _ in range(40):
+        quality.note(plan, repeated)
+        tried.append(quality.next(plan)[0])
+    assert tried == [max(qp, 16) for qp in range(48, 8, -1)]
+
+
 def test_a_stop_ends_both(folder):
     sent, recordings = io.BytesIO(), Recordings()
 
@@ -283,10 +299,42 @@ def test_lost_frames_are_concealed_and_no_key_frame_comes(folder):
 
 def test_nobody_listens(folder, monkeypatch):
     monkeypatch.setattr("codec.live.transport.HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr("codec.live.sending.FIRST_SECONDS", 1.0)
+    lines: list[str] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
-        with pytest.raises(LinkError, match="no receiver answers"):
-            send(folder, None, address=silent.getsockname(), fingerprint="0" * 64)
+        start = time.monotonic()
+        with pytest.raises(LinkError, match=r"no receiver answers$"):
+            send(folder, None, address=silent.getsockname(), fingerprint="0" * 64, tell=lines)
+        assert time.monotonic() - start > 1.0
+    (line,) = lines
+    assert line.endswith("no receiver answers; trying again for 1 seconds")
+
+
+def test_nobody_listens_and_it_is_stopped(folder):
+    async def run(address: tuple[str, int]) -> None:
+        stop = asyncio.Event()
+        made = sender(folder, None, address=address, fingerprint="0" * 64)
+        asyncio.get_running_loop().call_later(0.3, stop.set)
+        await made.run(stop)
+        assert made.account().frames == made.account().skipped
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        asyncio.run(run(silent.getsockname()))
+
+
+def test_the_first_attempt_falls_into_an_outage(folder, monkeypatch):
+    monkeypatch.setattr("codec.live.transport.HANDSHAKE_SECONDS", 0.3)
+    begin, lines = time.monotonic(), []
+    with (
+        serving(folder, every_frame=True) as served,
+        LossyRelay(served.address, lambda _: time.monotonic() - begin < 2) as relay,
+    ):
+        begin = time.monotonic()
+        made = send(folder, served, address=relay.address, every_frame=True, tell=lines)
+    assert made.status.frames_acked == FRAMES
+    assert len(lines) == 1
 
 
 def total(account: dict[str, int]) -> int:
@@ -331,8 +379,59 @@ def test_a_sender_that_vanishes_is_accounted_for(folder):
     assert ours.frames == ours.decoded + ours.lost + ours.given_up + ours.skipped
 
 
+def channel(concealed: object = None) -> Channel:
+    """Of a sender that nothing comes from."""
+    options = SimpleNamespace(max_bytes=0, every_frame=True, focus=False, max_latency=1.0)
+    found = Channel(SimpleNamespace(options=options), SimpleNamespace(), 1)
+    found._work = SimpleNamespace(
+        counts=Counts(decoded=10),
+        conceal=lambda number: concealed,
+        finish=lambda shown, frame: ([], ()),
+        close=lambda: None,
+        header=None,
+    )
+    return found
+
+
+def test_what_waits_behind_the_end_when_it_is_stopped_never_was():
+    async def run() -> None:
+        found = channel()
+        found._task.cancel()
+        found._waiting.extend([Missing(9), Missing(10), Missing(11), Ended(10)])
+        found._forgo()
+        assert found.counts == Counts(decoded=10, lost=1)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("concealed", [None, "a frame"])
+def test_however_much_was_made_up_behind_the_end_never_was(concealed):
+    async def run() -> None:
+        found = channel(concealed)
+        found._waiting.extend([*map(Missing, range(10, 1010)), Ended(12)])
+        found._ready.set()
+        await until(lambda: found.over)
+        found._task.cancel()
+        made_up = {"lost": 2} if concealed is None else {"concealed": 2}
+        assert found.counts == Counts(decoded=10, **made_up)
+        assert [shown.number for shown in found._frames] == []
+
+    asyncio.run(run())
+
+
+def test_a_recording_whose_end_cannot_be_written_is_closed():
+    work, file = _Work(SimpleNamespace(), 1), io.BytesIO()
+    work._files.enter_context(file)
+    work._writer = SimpleNamespace(close=lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        work.close()
+    assert file.closed
+    work.close()
+
+
 def test_the_source_is_closed_though_nobody_lets_it_in(folder, monkeypatch):
     monkeypatch.setattr("codec.live.sending.WELCOME_SECONDS", 0.3)
+    monkeypatch.setattr("codec.live.sending.FIRST_SECONDS", 0.1)
     closed = []
 
     async def silent() -> None:

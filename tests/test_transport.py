@@ -73,6 +73,24 @@ async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
             await asyncio.sleep(0.005)
 
 
+def test_what_leaves_beside_what_was_sent_is_counted():
+    async def scene() -> None:
+        identity = Identity.make()
+        async with (
+            listening(identity) as listener,
+            connect(listener.address, identity.fingerprint, largest=LARGEST) as connection,
+        ):
+            connection.end = kept = Kept()
+            for _ in range(10):
+                connection.send([b"1"], [])
+                await asyncio.sleep(0.05)  # within which what comes back is acknowledged
+            assert len(kept.datagrams) == 10
+            assert 10 * 40 < connection.beside() < 10 * 80
+            assert connection.beside() == 0
+
+    asyncio.run(scene())
+
+
 def test_messages_and_datagrams_come_back():
     large = os.urandom(300_000)
 

@@ -205,7 +205,14 @@ def send(
         file = None
         if record is not None:
             file = stack.enter_context(open_output(record, force=force))
-        sender = Sender(opened, config, sending, record=file, limits=limits)
+        sender = Sender(
+            opened,
+            config,
+            sending,
+            record=file,
+            limits=limits,
+            tell=lambda line: None if quiet else say(f"lmc: {line}", err=True),
+        )
         try:
             asyncio.run(_run(sender, opened.reader.frame_count_hint, quiet=quiet))
         finally:

@@ -18,6 +18,10 @@ __all__ = ["Door", "FullError"]
 
 PATIENCE: Final = 3.0
 """Seconds in which a connection has to say hello."""
+PLACE: Final = 5.0
+"""Seconds for which a sender that is away keeps its place where others wait for one: most outages
+are shorter.
+"""
 
 
 class FullError(LinkError):
@@ -34,7 +38,8 @@ class Door:
         token: what a sender has to show.
         max_latency: of the sessions, in seconds.
         limits: what a stream may ask for.
-        senders: most sessions, present and away.
+        senders: most sessions, present and away; with one more, the one that is away for longest
+            goes, if that is long enough.
         waiting: most connections that have not said hello; with one more, the oldest is to go.
         memory: seconds for which a sender that has vanished may come back.
     """
@@ -96,10 +101,11 @@ class Door:
             self._away.pop(hello.session, None)
             return known, known.resume(hello, now)
         if len(self.sessions) >= self._senders:
-            if not self._away:
+            longest = min(self._away, key=lambda session: self._away[session], default=None)
+            if longest is None or now - self._away[longest] < PLACE:
                 self.refused["full"] += 1
                 raise FullError(f"{self._senders} senders are connected")
-            self.forget(min(self._away, key=lambda session: self._away[session]))
+            self.forget(longest)
         session = ReceiverSession(hello, now, max_latency=self._max_latency, limits=self._limits)
         self.sessions[hello.session] = session
         return session, []

@@ -173,9 +173,7 @@ def _read_runs(source: ByteReader, highest: int) -> tuple[range, ...]:
     above, least = highest, max(highest - RECENT, 0)
     for _ in range(in_range("runs of missing datagrams", source.u8(), 0, MAX_RUNS)):
         stop = above - in_range("datagrams between runs", source.varint(), 0, above - least)
-        above = stop - in_range("missing datagrams", source.varint(), 1, max(stop - least, 1))
-        if above < 0:
-            raise CorruptBitstreamError("datagrams before the first are said to be missing")
+        above = stop - in_range("missing datagrams", source.varint(), 1, stop - least)
         runs.append(range(above, stop))
     return tuple(reversed(runs))
 

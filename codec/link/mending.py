@@ -21,7 +21,10 @@ KEPT: Final = 4096
 """Datagrams, at most; so many more than a report speaks of that none is missed."""
 
 OVERDUE: Final = 2
-"""How often a part is sent again on no more evidence than that nothing has arrived."""
+"""How often a part is sent again at once on no more evidence than that nothing has arrived."""
+PATIENCE: Final = 0.4
+DOUBLINGS: Final = 2
+"""Seconds from one time to the next from then on, at first, and how often they double."""
 
 
 @dataclass(slots=True)
@@ -55,14 +58,17 @@ class Mending:
         number = self._number_of.pop(sequence, None)
         return None if number is None else self._frames[number].parts.pop(sequence)
 
-    def lost(self, missing: Iterable[int], overdue: Iterable[int]) -> dict[int, list[Part]]:
+    def lost(
+        self, missing: Iterable[int], overdue: Iterable[int], now: float
+    ) -> dict[int, list[Part]]:
         """Return the parts of datagrams that are lost and have not been told of, by their frame's
         number, the oldest first.
 
-        What is only overdue is not sent again without end: on a link that carries nothing, all is.
+        What is only overdue is sent again ever more seldom: on a link that carries nothing, all is.
+        It never stops by itself, since the newest datagram has none behind it to prove it lost.
         """
         found: dict[int, list[Part]] = {}
-        late = [sequence for sequence in overdue if self._hopes(sequence)]
+        late = [sequence for sequence in overdue if self._impatient(sequence, now)]
         for sequence in (*missing, *late):
             part = self._take(sequence)
             if part is not None:
@@ -71,9 +77,13 @@ class Mending:
             number: sorted(found[number], key=lambda part: part.index) for number in sorted(found)
         }
 
-    def _hopes(self, sequence: int) -> bool:
+    def _impatient(self, sequence: int, now: float) -> bool:
         number = self._number_of.get(sequence)
-        return number is not None and self._frames[number].parts[sequence].before < OVERDUE
+        if number is None:
+            return False
+        part = self._frames[number].parts[sequence]
+        doubled = min(part.before - OVERDUE, DOUBLINGS)
+        return doubled < 0 or now - part.queued >= PATIENCE * 2**doubled
 
     def queued(self, number: int) -> float:
         """Tell when a frame was queued first."""

@@ -67,6 +67,8 @@ EMPTYING: Final = 0.85
 """Of what the link carries, what is sent until that is over."""
 WIDER: Final = 1.05
 """Times what the link was believed to carry; where so much passes, it has become wider."""
+STALE: Final = 4096
+"""Datagrams that are remembered when no report is expected of them any more."""
 MOVED_BASE: Final = 4
 """Decreases in vain after which the delay is taken for the link's own."""
 
@@ -76,7 +78,9 @@ class _Sent:
     sequence: int
     size: int
     total: int
-    """Bytes up to and including this datagram."""
+    """Bytes up to and including this datagram, of whatever kind."""
+    beside: int
+    """Of these, what was no datagram of the session."""
     at: float
 
 
@@ -87,7 +91,7 @@ class _Arrival:
     at: float
     """On the receiver's clock."""
     received: int
-    """Bytes until then."""
+    """Bytes until then, with those beside the datagrams, which are taken to arrive."""
     sent: int
     """Bytes up to that datagram, lost ones included."""
     queue: float
@@ -129,8 +133,12 @@ class RateControl:
     def restarted(self) -> None:
         """Begin a connection: sequence numbers start anew; what is known of the rate stays."""
         self._flight: deque[_Sent] = deque()
+        self._stale: deque[_Sent] = deque(maxlen=STALE)
+        """Sent before those in flight, and as good as lost; but where a route has become longer,
+        reports of them come, and nothing else tells by how much.
+        """
         self._arrived: _Sent | None = None
-        self._bytes_in_flight = self._total = 0
+        self._bytes_in_flight = self._total = self._beside = 0
         self._reliable: tuple[float, float] = (0.0, 0.0)
         self._arrivals: deque[_Arrival] = deque()
         self._sendings: deque[tuple[float, int]] = deque()
@@ -153,8 +161,17 @@ class RateControl:
         self._total += size
         if self.unanswered is None:
             self.unanswered = now
-        self._flight.append(_Sent(sequence, size, self._total, now))
+        self._flight.append(_Sent(sequence, size, self._total, self._beside, now))
         self._bytes_in_flight += size
+        self._use(size, now)
+
+    def sent_beside(self, size: int, now: float) -> None:
+        """Note what went beside datagrams and messages: nothing is reported of it."""
+        self._total += size
+        self._beside += size
+        self._use(size, now)
+
+    def _use(self, size: int, now: float) -> None:
         self._sendings.append((now, size))
         while self._sendings and now - self._sendings[0][0] > 2 * self._window:
             self._sendings.popleft()
@@ -197,7 +214,8 @@ class RateControl:
         """
         stale = now - (self.rtt or 1.0) - 2 * self._max_latency
         while self._flight and self._flight[0].at < stale:
-            self._bytes_in_flight -= self._flight.popleft().size
+            self._stale.append(self._flight.popleft())
+            self._bytes_in_flight -= self._stale[-1].size
         drain = self._drain() / 8
         waiting = (self._bytes_in_flight + local + self._reliable_left(now)) / drain
         if self.feedback_at is None or self.rtt is None:
@@ -215,11 +233,14 @@ class RateControl:
         if report.sequence is None:
             return
         newest = None
+        while self._stale and self._stale[0].sequence <= report.sequence:
+            newest = self._stale.popleft()
         while self._flight and self._flight[0].sequence <= report.sequence:
             newest = self._flight.popleft()
             self._bytes_in_flight -= newest.size
         if newest is not None:
-            self.unanswered = self._flight[0].at if self._flight else None
+            left = self._stale or self._flight
+            self.unanswered = left[0].at if left else None
         self._measure_loss(report.sequence, report.datagrams)
         if newest is None or newest.sequence != report.sequence:
             return
@@ -240,7 +261,7 @@ class RateControl:
         self.high = min(HIGH + self._jitter, self._max_latency / 4)
         self._queue, self._queue_at = queue, now - held
         self._measure_passed(
-            _Arrival(report.arrived / TICKS, report.size, newest.total, self._queue)
+            _Arrival(report.arrived / TICKS, report.size + newest.beside, newest.total, self._queue)
         )
         if newest.at > self._decreased_at:  # what was sent before says nothing of the new rate
             self._newest.append(self._queue)

@@ -51,10 +51,16 @@ HELD_BYTES: Final = 4 * FRAME_BYTES
 DELIVERED: Final = 1024
 """Delivered frames that may still be referred to."""
 FEEDBACK_GAP: Final = 0.01
+FEEDBACK_NARROW_GAP: Final = 0.05
 FEEDBACK_PAUSE: Final = 0.1
-"""Seconds between reports, at least and at most."""
+"""Seconds between reports: at least, on a wide link and on a narrow one, and at most."""
 FEEDBACK_WAITING: Final = 0.02
 """At most, while a frame is late: reports are lost like everything else."""
+REPORT_BYTES: Final = 64
+REPORTS_SHARE: Final = 0.4
+"""Bytes in which a transport acknowledges a report, and what share of all that arrives these may
+become before reports are fewer.
+"""
 LATE: Final = 0.015
 """Seconds after which a frame is."""
 LONG_GAP: Final = 64
@@ -380,12 +386,13 @@ class ReceiverSession:
         if not self.connected or not self._opened or (self.ended and not self._news):
             return None
         before = self._feedback_at
-        gap = before + FEEDBACK_GAP
+        pause = min(REPORT_BYTES / (REPORTS_SHARE * self._arrivals.speed), FEEDBACK_PAUSE)
+        gap = before + max(FEEDBACK_GAP, min(pause, FEEDBACK_NARROW_GAP))
         if self._news:
             return gap
         late = self._expected(self._due, self._arrivals.patience + LATE)
         if late is not None and late <= before:
-            return before + FEEDBACK_WAITING
+            return before + max(FEEDBACK_WAITING, pause)
         times = [before + FEEDBACK_PAUSE, self._arrivals.matures(before), late]
         return max(gap, min(time for time in times if time is not None))
 

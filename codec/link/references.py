@@ -36,6 +36,7 @@ class _Sent:
     state: _State = _State.PENDING
     late: bool = False
     """Its result has been given up, and this been told."""
+    abandoned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +109,9 @@ class References:
         return self._slots.index(-min(inner)[1] if inner else pending[-1])
 
     def needed(self, number: int) -> bool:
-        """Tell whether the newest frame is predicted from this one, directly or not, or is it."""
-        newest: int | None = self.newest
+        """Tell whether the frame sent last is this one, or predicted from it, directly or not."""
+        coded = (other for other, sent in self._sent.items() if not sent.abandoned)
+        newest = max(coded, default=None)
         while newest is not None and newest > number:
             sent = self._sent.get(newest)
             newest = None if sent is None else sent.reference
@@ -141,7 +143,7 @@ class References:
         """Note that a frame will never have been sent."""
         self.given_up(number)
         if number in self._sent:
-            self._sent[number].late = True
+            self._sent[number].late = self._sent[number].abandoned = True
 
     def given_up(self, number: int) -> None:
         """Note that a frame will never be decoded."""
@@ -183,11 +185,6 @@ class References:
                 sent.late = True
                 late.append(number)
         return acked, late
-
-    @property
-    def newest(self) -> int:
-        """The newest frame coded, -1 before the first."""
-        return max(self._sent, default=-1)
 
     def pending_key(self) -> bool:
         """Tell whether a key frame is on its way."""

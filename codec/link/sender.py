@@ -48,11 +48,19 @@ HEAD_BYTES: Final = 45
 USUAL_HEAD_BYTES: Final = 16
 KEY_PAUSE: Final = 1.0
 """Seconds between key frames that a receiver may ask for."""
+KEY_TIMES: Final = 2
+"""Of the time that a key frame takes at the rate, after which one that is neither decoded nor lost
+does not count any more: it has arrived, and cannot be decoded.
+"""
 LEAST_SHARE: Final = 0.25
 """Of a frame's budget; with less left, the frame is skipped rather than coded worse still."""
 WAITING: Final = 0.4
 """Of the latency allowed, what a new frame may be expected to wait: a queue that has begun to grow
 shows only a round trip later.
+"""
+SAVED: Final = 1.5
+"""Budgets that a frame may have, if those before left some of theirs: the time that one takes at
+low frame rates, as far as the latency allows it.
 """
 CHAINS_OFTEN: Final = 0.08
 CHAINS_SELDOM: Final = 0.05
@@ -129,6 +137,7 @@ class SenderSession:
         self._credit_at: float | None = None
         self._planned_at = float("-inf")
         self._key_at = float("-inf")
+        self._key_bytes = 0
         self._lost: set[int] = set()
         self._hurt: set[int] = set()
         """Frames of which something was lost, whether or not it was mended."""
@@ -201,14 +210,16 @@ class SenderSession:
             self._credit = budget
         else:
             self._credit += (now - self._credit_at) * self._rate.rate / 8
-        self._credit = min(self._credit, 1.5 * budget)
+        self._credit = min(self._credit, SAVED * budget)
         self._credit_at = now
         if not self._welcomed:
             return None
         if self._silent(now) and now - self._planned_at < max(SILENCE, self._max_latency):
             return None
         queue = self._rate.queue(now, self._pacer.waiting)
-        left = max(WAITING * self._max_latency, 1 / self._frame_rate) - queue
+        interval = 1 / self._frame_rate
+        own = max(interval, min(SAVED * interval, self._max_latency))
+        left = max(WAITING * self._max_latency, own) - queue
         carried = self._rate.carried / 8
         room = min(self._credit, left * carried)
         if room < LEAST_SHARE * min(budget, carried / self._frame_rate):
@@ -248,6 +259,8 @@ class SenderSession:
             self._references.reliable(number)
             self._messages.append(WholeFrame(head, packet).to_bytes())
             self._rate.sent_reliably(len(self._messages[-1]), now)
+            if plan.key:
+                self._key_bytes = len(packet)
         else:
             self._pacer.add(head, packet, now)
         if not plan.key:
@@ -273,6 +286,13 @@ class SenderSession:
             self._sequence += 1
             out.datagrams.append(datagram)
         return out
+
+    def sent_beside(self, size: int, now: float) -> None:
+        """Note what the transport has sent of its own, acknowledgements say: the link carries that
+        as well, and frames make room for it.
+        """
+        self._credit -= size
+        self._rate.sent_beside(size, now)
 
     def _wanted(self, part: Part, now: float) -> bool:
         """Tell whether a part is still worth sending: in time, and of a frame that can be used."""
@@ -362,18 +382,24 @@ class SenderSession:
         self._rate.feedback(feedback, now)
         events = self._reported(feedback.report)
         self._mend(feedback, now)
-        asked = feedback.wants_key and now - self._key_at > KEY_PAUSE + 2 * (self._rate.rtt or 0)
-        if asked and not self._references.pending_key():
+        if feedback.wants_key and self._may_key(now):
             self._references.forgotten()
         status, rate = self.status, self._rate
         status.rate, status.goodput, status.loss = rate.rate, rate.goodput or 0.0, rate.loss
         status.rtt, status.queue_delay = rate.rtt, rate.queue(now, self._pacer.waiting)
         return events
 
+    def _may_key(self, now: float) -> bool:
+        """Tell whether a key frame may come because the receiver wants one."""
+        pause = KEY_PAUSE + 2 * (self._rate.rtt or 0.0)
+        if self._references.pending_key():
+            pause += KEY_TIMES * self._key_bytes * 8 / self._rate.carried
+        return now - self._key_at > pause
+
     def _mend(self, feedback: Feedback, now: float) -> None:
         """Send again what is lost, as long as that is of use; give up the frame otherwise."""
         missing = chain.from_iterable(feedback.missing)
-        lost = self._mending.lost(missing, self._rate.overdue(feedback))
+        lost = self._mending.lost(missing, self._rate.overdue(feedback), now)
         for number, parts in lost.items():
             self._hurt.add(number)
             if not self._references.alive(number) or self._references.decoded(number):

@@ -42,7 +42,7 @@ from codec.limits import DEFAULT_LIMITS, Limits
 from codec.link.door import Door, FullError
 from codec.link.events import Ended, Frame, Missing, Opened, ReceiverEvent, Skipped
 from codec.link.receiver import ReceiverSession
-from codec.link.wire import MAX_HELLO_BYTES
+from codec.link.wire import MAX_HELLO_BYTES, TICKS
 from codec.link.wishes import FinerQuality, ImportanceGrid
 from codec.live.figures import Latencies, Speed, in_words
 from codec.live.identity import Identity
@@ -66,6 +66,10 @@ RESULT_SECONDS: Final = 0.5
 """Without a result for so long, the next frame gets one, however late."""
 PATIENT: Final = 3600.0
 """Seconds that a frame may be late where every frame counts."""
+MOST_MADE_UP: Final = TICKS
+"""Frames behind the end: what a session waits for beyond what it has heard of, a second, at the
+highest frame rate.
+"""
 TICK: Final = 1.0
 MODELS: Final = 4
 """Networks that are kept, for the senders that come next."""
@@ -430,6 +434,8 @@ class Channel:
         self._name = ""
         self._bytes, self._results = Speed(), Speed()
         self._frames: deque[ShownFrame] = deque(maxlen=FRAMES)
+        self._made_up: deque[tuple[int, bool]] = deque(maxlen=MOST_MADE_UP)
+        """Numbers of frames that were missing, ascending, and whether they were concealed."""
         self._latest: Latest | None = None
         self.over = False
         """The source has ended, and all its frames are accounted for."""
@@ -597,7 +603,7 @@ class Channel:
                 case Frame() if not event.late:
                     self.counts.lost += 1
                 case Missing():
-                    self.counts.lost += 1
+                    self._note_missing(event.number, concealed=False)
                 case Skipped():
                     self.counts.skipped += event.last + 1 - event.first
                 case Ended():
@@ -607,12 +613,19 @@ class Channel:
         self._waiting.clear()
         self._waiting_bytes = 0
 
+    def _note_missing(self, number: int, *, concealed: bool) -> None:
+        self.counts.concealed += concealed
+        self.counts.lost += not concealed
+        self._made_up.append((number, concealed))
+
     def _uncount(self, end: int) -> None:
         """Take back what was made up from `end` on, before it was known: these never were."""
+        while self._made_up and self._made_up[-1][0] >= end:
+            _, concealed = self._made_up.pop()
+            self.counts.concealed -= concealed
+            self.counts.lost -= not concealed
         while self._frames and self._frames[-1].number >= end:
-            state = self._frames.pop().state
-            self.counts.concealed -= state is FrameState.CONCEALED
-            self.counts.lost -= state is FrameState.LOST
+            self._frames.pop()
 
     def _account(self) -> None:
         """Say, once, what became of all frames."""
@@ -663,11 +676,10 @@ class Channel:
 
     async def _conceal(self, number: int, size: int = 0) -> None:
         frame = await self._in_thread(self._work.conceal, number)
+        self._note_missing(number, concealed=frame is not None)
         if frame is None:
-            self.counts.lost += 1
             self._frames.append(ShownFrame(number, FrameState.LOST, size))
         else:
-            self.counts.concealed += 1
             await self._finish(ShownFrame(number, FrameState.CONCEALED, size), frame, None)
 
     async def _finish(self, shown: ShownFrame, frame: DecodedFrame, captured: float | None) -> None:
@@ -837,10 +849,10 @@ class _Work:
 
     def close(self) -> None:
         """Finish the recording."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        self._files.close()
+        writer, self._writer = self._writer, None
+        with self._files:  # even if the end of the recording cannot be written
+            if writer is not None:
+                writer.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,12 +56,16 @@ LARGEST_MESSAGE: Final = MAX_REQUEST_BYTES + 1
 """Of a receiver."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 """Seconds between attempts to connect again."""
+FIRST_SECONDS: Final = 30.0
+"""How long nobody may answer at first: the network may be away just then."""
 LAST_SECONDS: Final = 5.0
 """How long the last frames may take to arrive."""
 STOP_SECONDS: Final = 1.0
 """The same, once it is stopped."""
-BUSY_SECONDS: Final = 8.0
-"""How long a receiver may be full at first: it misses one that has vanished after 5."""
+BUSY_SECONDS: Final = 12.0
+"""How long a receiver may be full at first: it misses one that has vanished after 5, and keeps its
+place for as long.
+"""
 WELCOME_SECONDS: Final = 10.0
 """How long a receiver may take to say whether it lets us in."""
 PATIENT: Final = 60.0
@@ -122,6 +126,7 @@ class Sender:
         options: where to.
         record: also write the stream there.
         limits: those of the decoders that the stream is for.
+        tell: takes a line for people.
     """
 
     def __init__(
@@ -132,8 +137,9 @@ class Sender:
         *,
         record: BinaryIO | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._source, self._options = source, options
+        self._source, self._options, self._tell = source, options, tell
         self._frame_rate = options.frame_rate or float(source.reader.frame_rate)
         self._session = SenderSession(
             token=options.token.encode(),
@@ -266,6 +272,9 @@ class Sender:
         out = self._session.pull(now)
         if out.datagrams or out.messages:
             self._connection.send(out.datagrams, out.messages)
+        beside = self._connection.beside()
+        if beside:
+            self._session.sent_beside(beside, now)
         when = self._session.next_time(now)
         if when is not None:
             delay = max(when - now, 0.001)
@@ -279,10 +288,10 @@ class Sender:
         """Connect, and again whenever the connection goes.
 
         Raises:
-            LinkError: nobody answers the first time; somebody else answers; we are refused.
+            LinkError: nobody answers at first; somebody else answers; we are refused.
         """
         options, pause = self._options, FIRST_PAUSE
-        patient_until = time.monotonic() + BUSY_SECONDS
+        start, told = time.monotonic(), False
         while True:
             self._gone.clear()
             try:
@@ -297,13 +306,18 @@ class Sender:
                     await self._gone.wait()
             except ConnectionError as error:
                 if not self.connections:
-                    raise LinkError(str(error)) from error
+                    if time.monotonic() - start > FIRST_SECONDS:
+                        raise LinkError(str(error)) from error
+                    if not told:
+                        told = True
+                        self._tell(f"{error}; trying again for {FIRST_SECONDS:.0f} seconds")
             finally:
                 self._connection = None
                 self._session.disconnect()
             if self._fault is not None:
                 raise self._fault
-            if self._busy and not self.connections and time.monotonic() > patient_until:
+            busy = time.monotonic() - start > BUSY_SECONDS
+            if self._busy and not self.connections and busy:
                 self._refusal = self._busy
             if self._refusal is not None:
                 raise LinkError(f"the receiver refuses: {self._refusal}")
@@ -487,7 +501,10 @@ class _Quality:
 
     def note(self, plan: FramePlan, packet: FramePacket) -> None:
         """Take note of what became of it."""
-        if packet.key or packet.repeat:
+        if packet.key:
+            return
+        if packet.repeat:  # its qp is that of the frame before; of all room it has taken none
+            self._qp = max(self._qp - 1, self._asked)
             return
         self._qp = max(packet.qp, self._asked)
         if len(packet.payload) < ROOMY * plan.most_bytes:

@@ -23,7 +23,7 @@ import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import QuicServer
@@ -34,6 +34,7 @@ from aioquic.quic.connection import NetworkAddress, QuicConnection
 from aioquic.quic.packet_builder import QuicSentPacket
 
 from codec.errors import LinkError
+from codec.link.wire import DATAGRAM_OVERHEAD
 from codec.live.identity import Identity, fingerprint_of
 
 __all__ = ["DATAGRAM_BYTES", "Connection", "End", "Listener", "connect", "listen"]
@@ -44,6 +45,12 @@ DATAGRAM_BYTES: Final = 1150
 LENGTH_BYTES: Final = 4
 STREAM: Final = 0
 """The first bidirectional stream of a client, and the only one."""
+PACKET_BYTES: Final = 28
+"""IPv4 and UDP around a packet."""
+ACK_SECONDS: Final = 0.02
+"""For which a sender collects what it acknowledges; QUIC allows 25 ms.  Nobody waits for it: what
+has arrived is the session's affair.
+"""
 WINDOW: Final = 1 << 21
 """Most bytes in flight."""
 IDLE_SECONDS: Final = 5.0
@@ -102,6 +109,21 @@ class SteadyWindow(QuicCongestionControl):
         """Leave that to the session."""
 
 
+class _Counted(asyncio.DatagramTransport):
+    """Of a connection, whose socket may be others' as well: counts what leaves."""
+
+    def __init__(self, transport: asyncio.DatagramTransport) -> None:
+        super().__init__()
+        self._transport = transport
+        self.size = 0
+        """Bytes, with those of IP and UDP."""
+
+    def sendto(self, data: Any, addr: Any = None) -> None:  # noqa: ANN401 - asyncio's
+        """Send a packet."""
+        self.size += len(data) + PACKET_BYTES
+        self._transport.sendto(data, addr)
+
+
 STEADY: Final = "lmc-steady"
 register_congestion_control(STEADY, SteadyWindow)
 
@@ -145,12 +167,26 @@ class Connection(QuicConnectionProtocol):
         """Whether the other end is no stranger."""
         self.refused = 0
         """Packets that could not be taken."""
+        self._asked = self._beside = 0
         self._incoming = bytearray()
         self._delivered = 0
         self._alive: asyncio.TimerHandle | None = None
         self._over = False
         self._settled = asyncio.Event()
         self._shaken = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the socket."""
+        self._counted = _Counted(cast(asyncio.DatagramTransport, transport))
+        super().connection_made(self._counted)
+
+    def beside(self) -> int:
+        """Return how many bytes have left since this was last asked, beside what was to be sent:
+        acknowledgements, and again what was lost of messages.
+        """
+        before = self._beside
+        self._beside = max(before, self._counted.size - self._asked)
+        return self._beside - before
 
     @property
     def address(self) -> str:
@@ -176,10 +212,13 @@ class Connection(QuicConnectionProtocol):
         for content in messages:
             length = len(content).to_bytes(LENGTH_BYTES, "little")
             self._quic.send_stream_data(STREAM, length + content)
+            packets = -(-len(content) // DATAGRAM_BYTES)
+            self._asked += LENGTH_BYTES + len(content) + packets * DATAGRAM_OVERHEAD
         for content in datagrams:
             if len(content) > DATAGRAM_BYTES:
                 raise ValueError(f"a datagram of {len(content)} bytes: at most {DATAGRAM_BYTES}")
             self._quic.send_datagram_frame(content)
+            self._asked += len(content) + DATAGRAM_OVERHEAD
         self.transmit()
 
     def refuse(self, reason: str, *, later: bool = False) -> None:
@@ -428,6 +467,7 @@ async def connect(
         (family, _, _, _, place), *_ = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         anywhere = "::" if family == socket.AF_INET6 else "0.0.0.0"
         quic = QuicConnection(configuration=_configuration(is_client=True))
+        quic._ack_delay = ACK_SECONDS  # aioquic has no public name for it
         transport, connection = await loop.create_datagram_endpoint(
             lambda: Connection(quic, largest=largest), family=family, local_addr=(anywhere, 0)
         )
@@ -448,6 +488,7 @@ async def connect(
                 f"{fingerprint}; nothing was sent to it: pass what `lmc receive` has printed"
             )
         connection.keep_alive()
+        connection.beside()  # the handshake, which is over
         yield connection
     finally:
         with suppress(Exception):

@@ -5,6 +5,7 @@ results ─► focus ─► grid ─► BackChannel ─► link ─► Granted �
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -72,8 +73,14 @@ class BackChannel:
         return taken
 
     def forget(self) -> None:
-        """Take nothing for known at the other end."""
-        self._last.clear()
+        """Take nothing for known at the other end; a grid that is to stay is sent again, unless
+        another one waits.
+        """
+        content = self._last.pop(ImportanceGrid, None)
+        if content is not None and ImportanceGrid not in self._waiting:
+            grid = ImportanceGrid.from_bytes(content)
+            if not grid.frames:
+                self.wish(grid)
 
 
 def _cost(content: bytes) -> int:
@@ -148,7 +155,8 @@ def focus(rows: Sequence[Mapping[str, Any]], geometry: Geometry) -> ImportanceGr
     are none, it is even.
 
     Args:
-        rows: those of one frame; a "bbox" is x, y, width, height in its pixels.
+        rows: those of one frame; a "bbox" is x, y, width, height in its pixels.  One that is
+            nowhere, since networks give any numbers, says nothing.
         geometry: where these lie in the network's input.
     """
     fine = np.zeros((CELLS, CELLS), bool)
@@ -167,4 +175,6 @@ def _cells(start: float, extent: float, scale: float, offset: float, size: int) 
     """Return the half-open range of cells that a side of a box lies in, and one more each way."""
     first = (start * scale + offset) * CELLS / size
     last = ((start + extent) * scale + offset) * CELLS / size
+    if not (math.isfinite(first) and math.isfinite(last)):
+        return 0, 0
     return max(int(first) - 1, 0), min(max(int(last) + 2, 0), CELLS)

@@ -91,19 +91,27 @@ class Path:
     seed: int = 0
     sent: int = 0
     lost: int = 0
-    carried_bytes: int = 0
-    """Left the queue, overhead included."""
     queue_delays: list[tuple[float, float]] = field(default_factory=list)
     """(time, seconds in the queue, own transmission not counted) of each datagram taken."""
     _random: random.Random = field(init=False)
     _bad: bool = False
     _free_at: float = 0.0
+    _carried: int = 0
+    _leaving: deque[tuple[float, int]] = field(default_factory=deque)
+    """(when it has left the queue, bytes) of what had not, when this was looked at last."""
     _messages: deque[_Message] = field(default_factory=deque)
     closed: bool = False
 
     def __post_init__(self) -> None:
         """Seed the losses."""
         self._random = random.Random(self.seed)
+
+    @property
+    def carried_bytes(self) -> int:
+        """What has left the queue, overhead included."""
+        while self._leaving and self._leaving[0][0] <= self.clock.now:
+            self._carried += self._leaving.popleft()[1]
+        return self._carried
 
     def send(self, content: bytes) -> None:
         """Send a datagram."""
@@ -158,7 +166,7 @@ class Path:
         else:
             self._free_at = start
         self.queue_delays.append((now, start - now))
-        self.carried_bytes += size
+        self._leaving.append((self._free_at, size))
         if self._drops():
             self.lost += 1
             return None
