@@ -5,6 +5,7 @@ video ─► EdgeSource ─► frames ─► features              what files an
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -217,7 +218,9 @@ class EdgeSource:
         """
         edge, shape = self.split.edge, (self.reader.height, self.reader.width)
         if torch.device(self._options.device).type == "cpu":
-            batch = torch.rand(edge.batch or self._options.batch, 3, *shape)
+            shown = (edge.batch or self._options.batch, 3, *shape)
+            # no random numbers, which would be the caller's
+            batch = torch.linspace(-2.0, 2.0, math.prod(shown)).reshape(shown)
             self._edge = EdgeSubmodel(in_one_call(edge.module, batch), edge.batch)
 
     def features(self, frame: Frame) -> list[Tensor]:
